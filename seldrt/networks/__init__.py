@@ -1,0 +1,124 @@
+"""The three networks: a PoolNet-style pyramid over time and frequency, one implementation for all tasks and forms.
+
+A reconstruction of the ETRI report's networks with matching parameter counts (SED 2,143,950, DOAE 2,360,796); the
+report does not give the layers, so these are not the authors' architecture.
+"""
+
+from __future__ import annotations
+
+import torch
+from msgspec.structs import replace
+from torch import Tensor, nn
+
+from seldrt.config import ConfigError, FeatureConfig, NetworkConfig
+from seldrt.features import TASK_CHANNELS
+from seldrt.networks.aggregation import Aggregation
+from seldrt.networks.backbone import Backbone
+from seldrt.networks.causal import Memory, Past, State
+from seldrt.networks.guidance import GuidanceFlow, PyramidGuidance, TrellisGuidance
+from seldrt.networks.heads import Head, decode_doa
+
+__all__ = ["PRESETS", "TASKS", "Network", "State", "build", "decode_doa", "preset"]
+
+TASKS = ("sad", "sed", "doae")
+
+PRESETS = {
+    "paper": NetworkConfig(),
+    # Causal and narrow: trains on two CPU cores in hours, runs on a fraction of one.
+    "compact": NetworkConfig(
+        causal=True,
+        chunk_frames=400,
+        lookahead_labels=4,
+        stem_width=24,
+        pool_stride=(5, 2),
+        widths=(32, 48, 64, 96),
+        strides=((1, 1), (2, 2), (1, 2), (1, 1)),
+        converted=(24, 32, 48, 48),
+        guidance_width=48,
+        head_norm=True,
+        dropout=0.2,
+        representation="xyz",
+    ),
+}
+
+
+def preset(name: str, task: str) -> NetworkConfig:
+    """The configuration of a named preset for a task: the trellis guides DOAE, pyramid pooling SAD and SED."""
+    if name not in PRESETS:
+        raise ConfigError(f"network preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
+    config = PRESETS[name]
+    return replace(config, guidance="trellis", head_norm=True) if task == "doae" else config
+
+
+class Network(nn.Module):
+    """Features (batch, frames, channels, n_mels) -> (batch, label frames, outputs) in (0, 1) or, for DOAE, (-1, 1).
+
+    The features are standardised by ``mean`` and ``scale`` (channels, n_mels), which belong to the weights. A causal
+    network continues a stream: ``y, state = network(x, state)`` for pieces of whole label frames equals one pass; no
+    state is a fresh state. Its label frame j speaks of label frame j - lookahead_labels.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, task: str, n_classes: int, features: FeatureConfig, config: NetworkConfig) -> None:
+        super().__init__()
+        channels = len(TASK_CHANNELS[task])
+        self.task, self.config, self.frames_per_label = task, config, features.frames_per_label
+        self.register_buffer("mean", torch.zeros(channels, features.n_mels))
+        self.register_buffer("scale", torch.ones(channels, features.n_mels))
+        self.backbone = Backbone(channels, config)
+        causal, finer = config.causal, config.converted
+        self.convert = nn.ModuleList(
+            nn.Conv2d(width, out, 1) for width, out in zip(config.widths, finer, strict=True)
+        )
+        top = config.widths[-1]
+        self.guidance: nn.Module
+        if config.guidance == "trellis":
+            self.guidance = TrellisGuidance(top, config)
+        else:
+            self.guidance = PyramidGuidance(top, config, config.chunk_frames // _time_stride(config))
+        self.flows = nn.ModuleList(
+            GuidanceFlow(config.guidance_width, width, causal) for width in reversed(finer[:-1])
+        )
+        self.aggregations = nn.ModuleList(
+            Aggregation(finer[i], finer[i - 1] if i else finer[0], causal, fuse=i > 0) for i in (3, 2, 1, 0)
+        )
+        self.head = Head(finer[0], task, n_classes, config)
+        for name, module in self.named_modules():
+            if isinstance(module, Past):
+                module.key = name
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        memory = Memory(state)
+        labels = x.shape[1] // self.frames_per_label
+        x = ((x - self.mean) * self.scale).transpose(1, 2)
+        maps = self.backbone(x, memory)
+        guidance = self.guidance(maps[-1], memory)
+        *laterals, merged = [convert(m) for convert, m in zip(self.convert, maps, strict=True)]
+        for aggregation, flow, lateral in zip(self.aggregations, self.flows, reversed(laterals), strict=False):
+            merged = aggregation(merged, memory, lateral, flow(guidance, lateral, memory))
+        y = self.head(self.aggregations[-1](merged, memory), labels)
+        squashed = torch.tanh(y) if self.task == "doae" else torch.sigmoid(y)
+        return squashed, memory.new
+
+
+def _time_stride(config: NetworkConfig) -> int:
+    total = config.stem_stride[0] * config.pool_stride[0]
+    for stride, _ in config.strides:
+        total *= stride
+    return total
+
+
+def build(task: str, n_classes: int, features: FeatureConfig, config: NetworkConfig) -> Network:
+    """A network with fresh weights; `ConfigError` when its strides do not fit the features."""
+    if task not in TASKS:
+        raise ConfigError(f"task {task!r} is unknown; choose one of {', '.join(TASKS)}")
+    if config.causal and features.frames_per_label % _time_stride(config):
+        raise ConfigError(
+            f"causal networks need time strides that divide {features.frames_per_label} frames per label; "
+            f"these multiply up to {_time_stride(config)}"
+        )
+    if config.chunk_frames % features.frames_per_label:
+        raise ConfigError(f"chunk_frames {config.chunk_frames} is no multiple of {features.frames_per_label}")
+    return Network(task, n_classes, features, config)
