@@ -80,7 +80,9 @@ def _hz_to_mel(hz: float) -> float:
 def _mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
     start = _LOG_START_HZ / _LINEAR_STEP_HZ
     return np.where(
-        mel < start, mel * _LINEAR_STEP_HZ, _LOG_START_HZ * np.exp(_LOG_STEP * (np.maximum(mel, start) - start))
+        mel < start,
+        mel * _LINEAR_STEP_HZ,
+        _LOG_START_HZ * np.exp(_LOG_STEP * (np.maximum(mel, start) - start)),
     )
 
 
@@ -172,9 +174,7 @@ def hpss_future(config: FeatureConfig) -> int:
 
 def features_stage(config: FeatureConfig) -> Chain:
     """Samples (n, 4) in, features (n // hop_length, len(CHANNELS), n_mels) out; silence before and after."""
-    spectra = Windowed(
-        lambda x: stft(x, config), past=config.win_length - config.hop_length, hop=config.hop_length
-    )
+    spectra = Windowed(lambda x: stft(x, config), past=config.win_length - config.hop_length, hop=config.hop_length)
     channels = Windowed(lambda x: features(x, config), past=hpss_past(config), future=hpss_future(config))
     return Chain(spectra, channels)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 try:
     from numba import njit
 except ImportError:
-    njit = None
+    njit = None  # type: ignore[assignment]
 
 Array = NDArray[np.float32]
 

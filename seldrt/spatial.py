@@ -20,9 +20,7 @@ def unit_vector(azimuth_deg: ArrayLike, elevation_deg: ArrayLike) -> NDArray[np.
     """Unit vectors (..., 3) that point to azimuth and elevation (degrees, broadcast together)."""
     azimuth, elevation = np.broadcast_arrays(np.radians(azimuth_deg), np.radians(elevation_deg))
     cos_elevation = np.cos(elevation)
-    return np.stack(
-        [np.cos(azimuth) * cos_elevation, np.sin(azimuth) * cos_elevation, np.sin(elevation)], axis=-1
-    )
+    return np.stack([np.cos(azimuth) * cos_elevation, np.sin(azimuth) * cos_elevation, np.sin(elevation)], axis=-1)
 
 
 def azimuth_elevation(doa: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -73,9 +73,7 @@ class Windowed:
     after it ends, every frame is ``fill`` (a number or one frame).
     """
 
-    def __init__(
-        self, fn: Callable[[Array], Array], past: int, future: int = 0, hop: int = 1, fill: Any = 0.0
-    ) -> None:
+    def __init__(self, fn: Callable[[Array], Array], past: int, future: int = 0, hop: int = 1, fill: Any = 0.0) -> None:
         self._fn, self._past, self._future, self._fill = fn, past, future, fill
         self._buffer: Array | None = None
         self.latency, self.hop = future, hop

@@ -69,18 +69,14 @@ class Network(nn.Module):
         self.register_buffer("scale", torch.ones(channels, features.n_mels))
         self.backbone = Backbone(channels, config)
         causal, finer = config.causal, config.converted
-        self.convert = nn.ModuleList(
-            nn.Conv2d(width, out, 1) for width, out in zip(config.widths, finer, strict=True)
-        )
+        self.convert = nn.ModuleList(nn.Conv2d(width, out, 1) for width, out in zip(config.widths, finer, strict=True))
         top = config.widths[-1]
         self.guidance: nn.Module
         if config.guidance == "trellis":
             self.guidance = TrellisGuidance(top, config)
         else:
             self.guidance = PyramidGuidance(top, config, config.chunk_frames // _time_stride(config))
-        self.flows = nn.ModuleList(
-            GuidanceFlow(config.guidance_width, width, causal) for width in reversed(finer[:-1])
-        )
+        self.flows = nn.ModuleList(GuidanceFlow(config.guidance_width, width, causal) for width in reversed(finer[:-1]))
         self.aggregations = nn.ModuleList(
             Aggregation(finer[i], finer[i - 1] if i else finer[0], causal, fuse=i > 0) for i in (3, 2, 1, 0)
         )
@@ -100,7 +96,7 @@ class Network(nn.Module):
             merged = aggregation(merged, memory, lateral, flow(guidance, lateral, memory))
         y = self.head(self.aggregations[-1](merged, memory), labels)
         squashed = torch.tanh(y) if self.task == "doae" else torch.sigmoid(y)
-        return squashed, memory.new
+        return squashed, memory.new if self.config.causal else {}
 
 
 def _time_stride(config: NetworkConfig) -> int:

@@ -41,6 +41,4 @@ def decode_doa(squashed: Tensor, n_classes: int, representation: str) -> Tensor:
     if representation == "xyz":
         return parts.transpose(-1, -2)
     azimuth, elevation = (parts * torch.pi).unbind(-2)
-    return torch.stack(
-        [azimuth.cos() * elevation.cos(), azimuth.sin() * elevation.cos(), elevation.sin()], dim=-1
-    )
+    return torch.stack([azimuth.cos() * elevation.cos(), azimuth.sin() * elevation.cos(), elevation.sin()], dim=-1)

@@ -49,7 +49,11 @@ def test_frame_k_ends_at_the_end_of_hop_k() -> None:
 def test_mel_filters_equal_librosas(preset: str) -> None:
     config = features.PRESETS[preset]
     expected = librosa.filters.mel(
-        sr=config.sample_rate, n_fft=config.n_fft, n_mels=config.n_mels, fmin=config.f_min_hz, fmax=config.f_max_hz
+        sr=config.sample_rate,
+        n_fft=config.n_fft,
+        n_mels=config.n_mels,
+        fmin=config.f_min_hz,
+        fmax=config.f_max_hz,
     )
     np.testing.assert_allclose(features.mel_filters(config), expected, atol=1e-6)
 

@@ -1,0 +1,212 @@
+"""Strict typed configuration: sections named like the modules that take them.
+
+Each section is a frozen struct; unknown keys and wrong types are refused with a `ConfigError` that names the file,
+the key and what to do. Sections travel with a checkpoint as JSON.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+# Class order of DCASE 2020 Task 3 (TAU-NIGENS Spatial Sound Events 2020).
+DCASE2020_CLASSES = (
+    "alarm",
+    "crying_baby",
+    "crash",
+    "barking_dog",
+    "running_engine",
+    "female_scream",
+    "female_speech",
+    "burning_fire",
+    "footsteps",
+    "knocking_on_door",
+    "male_scream",
+    "male_speech",
+    "ringing_phone",
+    "piano",
+)
+
+SectionT = TypeVar("SectionT", bound=msgspec.Struct)
+
+
+class SeldrtError(Exception):
+    """A mistake outside the program, told in one line: what, which value, what to do."""
+
+
+class ConfigError(SeldrtError):
+    """A setting that cannot be used."""
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What every section of the configuration shares."""
+
+
+class FeatureConfig(Section, frozen=True):
+    """Time-frequency features; the defaults are those of the ETRI report (section 2)."""
+
+    sample_rate: int = 24000  # Hz
+    n_fft: int = 2048
+    win_length: int = 480  # samples, Hann
+    hop_length: int = 240  # samples
+    n_mels: int = 256
+    f_min_hz: float = 0.0
+    f_max_hz: float = 12000.0
+    hpss_kernel: int = 31  # frames and bins; odd
+    hpss_time: Literal["centred", "trailing"] = "centred"  # centred looks (kernel - 1) / 2 frames ahead
+    frames_per_label: int = 10
+
+    @property
+    def frame_rate_hz(self) -> float:
+        return self.sample_rate / self.hop_length
+
+    @property
+    def label_rate_hz(self) -> float:
+        return self.frame_rate_hz / self.frames_per_label
+
+    @property
+    def samples_per_label(self) -> int:
+        return self.hop_length * self.frames_per_label
+
+    def __post_init__(self) -> None:
+        if not 0 < self.hop_length <= self.win_length <= self.n_fft:
+            raise ValueError("needs 0 < hop_length <= win_length <= n_fft")
+        if self.hpss_kernel % 2 == 0 or self.hpss_kernel < 1:
+            raise ValueError("hpss_kernel must be odd")
+        if not 0 <= self.f_min_hz < self.f_max_hz <= self.sample_rate / 2:
+            raise ValueError("needs 0 <= f_min_hz < f_max_hz <= sample_rate / 2")
+
+
+class PostprocessConfig(Section, frozen=True):
+    """Gate, medians and smoothing of the network outputs (report, sections 3.3 and 5)."""
+
+    sad_threshold: float = 0.5
+    sed_thresholds: tuple[float, ...] = (0.5,)  # one for all classes, or one a class
+    sed_median: bool = True  # per-class median filters over SAD and SED
+    sad_median_labels: int = 3  # label frames, odd
+    sed_median_labels: tuple[int, ...] = (3,)  # one for all classes, or one a class; odd
+    doa_smoothing: bool = True
+    doa_window_labels: int = 9  # label frames, odd
+    speeds_deg_per_s: tuple[float, ...] = (
+        0.0,
+        10.0,
+        20.0,
+        40.0,
+    )  # possible angular speeds; () = any up to the limit
+    max_speed_deg_per_s: float = 40.0
+
+
+def decode(data: bytes | str | dict[str, Any], kind: type[SectionT], where: str) -> SectionT:
+    """A section from JSON text or from plain values; `ConfigError` says where and which key is wrong."""
+    try:
+        if isinstance(data, dict):
+            return msgspec.convert(data, kind)
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+class NetworkConfig(Section, frozen=True):
+    """Shape of one network; the defaults are the reconstruction of the ETRI report's (see `seldrt.networks`).
+
+    Strides are (time, frequency). In causal form the time strides must multiply up to a divisor of the frames in a
+    label frame.
+    """
+
+    causal: bool = False
+    chunk_frames: int = 200  # what a non-causal network sees at once; a causal one knows no limit
+    lookahead_labels: int = 0  # label frames after the one that is spoken of: accuracy against latency
+    stem_width: int = 64
+    stem_stride: tuple[int, int] = (1, 2)
+    pool_stride: tuple[int, int] = (2, 2)
+    widths: tuple[int, int, int, int] = (32, 64, 128, 128)
+    strides: tuple[tuple[int, int], ...] = ((1, 1), (2, 2), (2, 2), (1, 1))
+    blocks: int = 2  # residual blocks a stage
+    converted: tuple[int, int, int, int] = (32, 64, 64, 64)
+    guidance: Literal["pyramid", "trellis"] = "pyramid"
+    guidance_width: int = 64
+    pyramid_bins: tuple[int, ...] = (1, 3, 5)
+    trellis_hidden: int = 16
+    trellis_dilations: tuple[int, ...] = (1, 2, 4, 8)
+    bands: int = 4  # frequency bands that the head and the trellis see
+    head_norm: bool = False
+    dropout: float = 0.0
+    representation: Literal["azel", "xyz"] = "azel"  # of the directions (DOAE only)
+
+
+class CaptureConfig(Section, frozen=True):
+    """Where the sound comes from."""
+
+    device: str = ""  # name (or a part of it) or number of the input device; "" = must be given to `run`
+    device_rate: int = 0  # Hz; 0 = what the device prefers
+    mic: str = "ambix"  # what the four channels are: see `seldrt.microphones`
+    block_ms: int = 20  # ms of sound handed on at a time
+    ring_s: float = 10.0  # s of sound kept while the computer is busy; what is older is lost, and counted
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.block_ms <= 10_000:
+            raise ValueError(f"block_ms is {self.block_ms}: use 1 to 10000")
+        if not 1.0 <= self.ring_s <= 600.0:
+            raise ValueError(f"ring_s is {self.ring_s}: use 1 to 600")
+        if self.device_rate and not 8000 <= self.device_rate <= 768_000:
+            raise ValueError(f"device_rate is {self.device_rate}: use 0, or 8000 to 768000")
+
+
+class PipelineConfig(Section, frozen=True):
+    """Which model listens, and where it computes."""
+
+    model: str = ""  # a .safetensors file, or the name of a model that ships; "" = the default one
+    device: Literal["cpu", "cuda", "mps"] = "cpu"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.threads <= 1024:
+            raise ValueError(f"threads is {self.threads}: use 1 to 1024")
+
+
+class PublisherConfig(Section, frozen=True):
+    """Where the messages go."""
+
+    bind: str = "tcp://127.0.0.1:5577"  # tcp://HOST:PORT or ipc://PATH
+    insecure_bind: bool = False  # true = also an address that others on the network can reach
+    source: str = ""  # name of this microphone in topics; "" = from the device or the recording
+
+
+class DaemonConfig(Section, frozen=True):
+    """The file of the daemon: one section for each module; see `configs/seldrt.toml`."""
+
+    capture: CaptureConfig = CaptureConfig()
+    pipeline: PipelineConfig = PipelineConfig()
+    publisher: PublisherConfig = PublisherConfig()
+    postprocess: PostprocessConfig | None = None  # None = as the model was calibrated
+
+
+def load_toml(path: str | Path, kind: type[SectionT]) -> SectionT:
+    """A section (or a struct of sections) from a TOML file; `ConfigError` names the file, the key and the known keys."""
+    try:
+        plain = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    _refuse_unknown_keys(plain, kind, str(path))
+    return decode(plain, kind, str(path))
+
+
+def override(section: SectionT, **values: Any) -> SectionT:
+    """The section with those values that are not None; `ConfigError` as for a file."""
+    given = {key: value for key, value in values.items() if value is not None}
+    return decode(msgspec.to_builtins(section) | given, type(section), "command line") if given else section
+
+
+def _refuse_unknown_keys(plain: dict[str, Any], kind: type[Any], where: str) -> None:
+    known = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    for key, value in plain.items():
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}; known: {', '.join(known)}")
+        for inner in getattr(known[key], "__args__", (known[key],)):
+            if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+                _refuse_unknown_keys(value, inner, f"{where} [{key}]")

@@ -1,0 +1,109 @@
+"""Checkpoints survive the disk, and those that do not fit are refused in one line."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+import safetensors.torch
+import torch
+from msgspec.structs import replace
+
+from seldrt import checkpoint
+from seldrt.checkpoint import Checkpoint, CheckpointError
+from tests.models import FEATURES, small_model
+
+
+def refused(match: str) -> pytest.RaisesExc:
+    return pytest.raises(CheckpointError, match=match)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    model = small_model()
+    checkpoint.save(model, tmp_path / "m.safetensors")
+    loaded = checkpoint.load(tmp_path / "m.safetensors")
+    assert loaded.description == model.description
+    for task, network in model.networks.items():
+        for name, value in network.state_dict().items():
+            torch.testing.assert_close(loaded.networks[task].state_dict()[name], value, rtol=0, atol=0)
+        assert not loaded.networks[task].training
+    assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_half_precision_file_gives_float32_networks(tmp_path: Path) -> None:
+    model = small_model()
+    checkpoint.save(model, tmp_path / "m.safetensors", torch.float16)
+    stored = safetensors.torch.load_file(tmp_path / "m.safetensors")
+    assert {value.dtype for value in stored.values()} == {torch.float16, torch.int64}
+    loaded = checkpoint.load(tmp_path / "m.safetensors")
+    assert {p.dtype for network in loaded.networks.values() for p in network.parameters()} == {torch.float32}
+
+
+def part(model: Checkpoint, task: str, **changes: object) -> Checkpoint:
+    networks = {task: model.description.networks[task]}
+    return Checkpoint(replace(model.description, networks=networks, **changes), {task: model.networks[task]})
+
+
+def test_parts_merge_into_one_model(tmp_path: Path) -> None:
+    model = small_model()
+    paths = [tmp_path / f"{task}.safetensors" for task in model.networks]
+    for task, path in zip(model.networks, paths, strict=True):
+        checkpoint.save(part(model, task, card={task: {"epoch": 3}}), path)
+    merged = checkpoint.merged(paths)
+    assert merged.description.networks == model.description.networks
+    assert set(merged.description.card) == {"sad", "sed", "doae"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"classes": ("clap", "voice", "horn")}, "'horn' for 'bell'"),
+        ({"classes": ("clap", "voice")}, "2, expected 3"),
+        ({"features": replace(FEATURES, hop_length=200)}, "hop_length is 200, expected 240"),
+    ],
+)
+def test_parts_that_differ_do_not_merge(tmp_path: Path, changes: dict[str, object], said: str) -> None:
+    model = small_model()
+    checkpoint.save(part(model, "sad"), tmp_path / "a.safetensors")
+    description = replace(model.description, **changes)
+    other = small_model(classes=description.classes, features=description.features)
+    checkpoint.save(part(other, "sed"), tmp_path / "b.safetensors")
+    with refused(said):
+        checkpoint.merged([tmp_path / "a.safetensors", tmp_path / "b.safetensors"])
+
+
+def test_another_format_version_is_refused(tmp_path: Path) -> None:
+    model = small_model()
+    checkpoint.save(
+        Checkpoint(replace(model.description, format_version=99), model.networks), tmp_path / "m.safetensors"
+    )
+    with refused("format version 99, this program reads 1"):
+        checkpoint.load(tmp_path / "m.safetensors")
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    with refused("cannot be read"):
+        checkpoint.load(tmp_path / "none.safetensors")
+    (tmp_path / "text.safetensors").write_text("hello, I am no model")
+    with refused("cannot be read"):
+        checkpoint.load(tmp_path / "text.safetensors")
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with refused("no seldrt model"):
+        checkpoint.load(tmp_path / "foreign.safetensors")
+
+
+def test_weights_that_do_not_fit_the_shape_are_refused(tmp_path: Path) -> None:
+    model = small_model()
+    wider = {task: replace(config, guidance_width=12) for task, config in model.description.networks.items()}
+    checkpoint.save(Checkpoint(replace(model.description, networks=wider), model.networks), tmp_path / "m.safetensors")
+    with refused("weights of sad do not fit"):
+        checkpoint.load(tmp_path / "m.safetensors")
+
+
+def test_unknown_settings_in_the_metadata_are_refused(tmp_path: Path) -> None:
+    model = small_model()
+    text = msgspec.json.decode(msgspec.json.encode(model.description))
+    text["features"]["window"] = "kaiser"
+    metadata = {"seldrt": msgspec.json.encode(text).decode()}
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors", metadata)
+    with refused("window"):
+        checkpoint.load(tmp_path / "m.safetensors")

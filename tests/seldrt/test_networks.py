@@ -1,0 +1,149 @@
+"""The networks: published parameter counts, causality, and streams that equal one pass."""
+
+import pytest
+import torch
+from msgspec.structs import replace
+from torch.nn import functional
+
+from seldrt import features
+from seldrt.config import ConfigError, FeatureConfig, NetworkConfig
+from seldrt.networks import PRESETS, TASKS, Network, build, decode_doa, preset
+from seldrt.networks.causal import Memory
+from seldrt.networks.trellis import Trellis
+from seldrt.spatial import unit_vector
+
+SMALL_FEATURES = FeatureConfig(n_fft=512, n_mels=32)
+SMALL = replace(
+    PRESETS["compact"],
+    stem_width=8, widths=(8, 8, 16, 16), converted=(8, 8, 8, 8), guidance_width=8, trellis_hidden=4, chunk_frames=100,
+)  # fmt: skip
+
+
+def settled(network: Network, seed: int = 0) -> Network:
+    """Batch norms with the statistics of random input, as after training."""
+    torch.manual_seed(seed)
+    channels, mels = network.mean.shape
+    with torch.no_grad():
+        for _ in range(30):
+            network(torch.randn(4, 100, channels, mels))
+    return network.eval()
+
+
+@pytest.mark.parametrize(("task", "count"), [("sed", 2_143_950), ("doae", 2_360_796), ("sad", 2_142_273)])
+def test_paper_preset_has_the_published_number_of_parameters(task: str, count: int) -> None:
+    network = build(task, 14, features.PRESETS["paper"], preset("paper", task))
+    assert sum(p.numel() for p in network.parameters()) == count
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_paper_preset_gives_20_label_frames_of_200_frames(task: str) -> None:
+    config = features.PRESETS["paper"]
+    network = build(task, 14, config, preset("paper", task)).eval()
+    with torch.no_grad():
+        y, state = network(torch.randn(1, 200, len(features.TASK_CHANNELS[task]), 256))
+    assert y.shape == (1, 20, {"sad": 1, "sed": 14, "doae": 28}[task])
+    assert state == {}
+
+
+@pytest.mark.parametrize("guidance", ["pyramid", "trellis"])
+@pytest.mark.parametrize("cut", [[1] * 12, [3, 1, 8], [12]])
+def test_a_causal_network_continues_where_it_stopped(guidance: str, cut: list[int]) -> None:
+    network = settled(build("doae", 5, SMALL_FEATURES, replace(SMALL, guidance=guidance)))
+    x = torch.randn(2, 120, 10, 32)
+    with torch.no_grad():
+        whole, _ = network(x)
+        state, parts = None, []
+        for piece in x.split([10 * labels for labels in cut], dim=1):
+            y, state = network(piece, state)
+            parts.append(y)
+    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=0)
+    assert whole.std() > 1e-3
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_shipped_shape_continues_where_it_stopped(task: str) -> None:
+    config = features.PRESETS["compact"]
+    network = settled(build(task, 14, config, preset("compact", task)))
+    x = torch.randn(1, 300, len(features.TASK_CHANNELS[task]), 64)
+    with torch.no_grad():
+        whole, _ = network(x)
+        state, parts = None, []
+        for piece in x.split(10, dim=1):
+            y, state = network(piece, state)
+            parts.append(y)
+    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=0)
+
+
+def test_a_causal_network_does_not_see_the_future() -> None:
+    network = settled(build("sed", 5, SMALL_FEATURES, SMALL))
+    x = torch.randn(1, 200, 3, 32)
+    other = x.clone()
+    other[:, 100:] = torch.nan
+    with torch.no_grad():
+        torch.testing.assert_close(network(x)[0][:, :10], network(other)[0][:, :10])
+
+
+def test_the_trellis_equals_its_published_recursion() -> None:
+    torch.manual_seed(1)
+    channels, hidden, out, dilations = 3, 2, 4, (1, 2)
+    net = Trellis(channels, hidden, out, dilations)
+    x = torch.randn(1, channels, 9, 1)
+    width = hidden + out
+    h, c = [torch.zeros(width)] * 9, [torch.zeros(width)] * 9
+    for d in dilations:
+        new_h, new_c = [], []
+        for t in range(9):
+            now, before = x[0, :, t, 0], x[0, :, t - d, 0] if t >= d else torch.zeros(channels)
+            h_before, c_before = (h[t - d], c[t - d]) if t >= d else (torch.zeros(width), torch.zeros(width))
+            w_in, w_h = net.from_input.weight[..., 0], net.from_hidden.weight[..., 0]
+            z = w_in[..., 0] @ before + w_in[..., 1] @ now
+            z = z + w_h[..., 0] @ h_before + w_h[..., 1] @ h[t] + net.from_hidden.bias
+            i, o, g, f = z.split(width)
+            new_c.append(f.sigmoid() * c_before + i.sigmoid() * g.tanh())
+            new_h.append(o.sigmoid() * new_c[-1].tanh())
+        h, c = new_h, new_c
+    expected = torch.stack(h, dim=1)[None, -out:, :, None]
+    torch.testing.assert_close(net(x, Memory()), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_features_are_standardised_by_the_networks_own_statistics() -> None:
+    network = settled(build("sad", 2, SMALL_FEATURES, SMALL))
+    x = torch.randn(1, 100, 3, 32)
+    with torch.no_grad():
+        before, _ = network(x)
+        network.mean.fill_(5)
+        network.scale.fill_(1 / 3)
+        after, _ = network(x * 3 + 5)
+    torch.testing.assert_close(before, after, atol=1e-5, rtol=0)
+
+
+def test_decoded_directions() -> None:
+    azimuth, elevation = torch.tensor([90.0, -170.0]), torch.tensor([30.0, -60.0])
+    vectors = decode_doa(torch.cat([azimuth, elevation]) / 180, 2, "azel")
+    torch.testing.assert_close(
+        vectors, torch.tensor(unit_vector(azimuth.numpy(), elevation.numpy())).float(), atol=1e-6, rtol=0
+    )
+    xyz = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.5, 0.0]])  # x, y, z of two classes
+    torch.testing.assert_close(decode_doa(xyz.flatten(), 2, "xyz"), xyz.T)
+
+
+@pytest.mark.parametrize(
+    ("task", "config", "said"),
+    [
+        ("loc", NetworkConfig(), "loc"),
+        ("sed", replace(SMALL, pool_stride=(2, 2), strides=((1, 1), (2, 2), (2, 2), (1, 1))), "8"),
+        ("sed", NetworkConfig(chunk_frames=205), "205"),
+    ],
+)
+def test_shapes_that_cannot_be_are_refused(task: str, config: NetworkConfig, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build(task, 14, SMALL_FEATURES, config)
+
+
+def test_gradients_reach_every_weight() -> None:
+    network = build("doae", 3, SMALL_FEATURES, replace(SMALL, guidance="trellis"))
+    y, _ = network(torch.randn(2, 100, 10, 32))
+    functional.mse_loss(y, torch.randn_like(y)).backward()
+    silent = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    # The last aggregation has neither lateral map nor guidance; everything else learns.
+    assert silent == []
