@@ -1,0 +1,1 @@
+"""Everything that happens before and after the daemon: synthesis, extraction, training and evaluation."""

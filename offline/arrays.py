@@ -1,0 +1,85 @@
+"""Microphone arrays: what they make of a plane wave and of a diffuse field.
+
+Gains are re the free field at the centre of the array, with the time convention exp(+i w t), at
+FREQUENCIES_HZ: the bins of a pulse of TAPS samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import eval_legendre, spherical_jn, spherical_yn
+
+from seldrt.spatial import foa_gains, unit_vector
+
+Floats = NDArray[np.floating]
+
+SAMPLE_RATE = 24000
+SPEED_OF_SOUND_M_PER_S = 343.0
+TAPS = 64  # length of the pulse of one plane wave
+FREQUENCIES_HZ = np.fft.rfftfreq(TAPS, 1 / SAMPLE_RATE)
+
+# Rigid sphere of the DCASE microphone array (TAU-SRIR DB README).
+SPHERE_RADIUS_M = 0.042
+CAPSULE_DOAS = unit_vector([45, -45, 135, -135], [35, -35, -35, 35])
+SPHERE_ORDER = 30
+
+
+@dataclass(frozen=True)
+class Array:
+    """What a microphone array makes of a plane wave and of a diffuse field.
+
+    response: unit vectors (m, 3) -> gains (m, f, 4) at FREQUENCIES_HZ, or (m, 1, 4) when all are alike.
+    diffuse_mixing: (f or 1, 4, 4) real; turns four independent noises of power 1 into the diffuse field.
+    """
+
+    name: str
+    response: Callable[[Floats], NDArray[np.complex128] | NDArray[np.float64]]
+    diffuse_mixing: Floats
+
+
+def sphere_response(cos_angle: Floats, frequencies_hz: Floats) -> NDArray[np.complex128]:
+    """Pressure (m, f) at a capsule of the rigid sphere for plane waves from cos_angle (m,) off its direction.
+
+    The formula is the one of the TAU-SRIR DB README, with 31 orders.
+    """
+    kr = 2 * np.pi * np.maximum(np.asarray(frequencies_hz), 1.0) * SPHERE_RADIUS_M / SPEED_OF_SOUND_M_PER_S
+    total = np.zeros((len(cos_angle), len(kr)), dtype=complex)
+    for n in range(SPHERE_ORDER + 1):
+        # Beyond the order where 1/h_n' vanishes, h_n' overflows for small kr.
+        with np.errstate(over="ignore", invalid="ignore"):
+            slope = spherical_jn(n, kr, derivative=True) - 1j * spherical_yn(n, kr, derivative=True)
+            weight = np.where(np.isfinite(slope), 1j ** (n - 1) * (2 * n + 1) / slope / kr**2, 0)
+        total += eval_legendre(n, cos_angle)[:, None] * weight
+    return total
+
+
+@cache
+def array_named(name: str) -> Array:
+    """The array `foa` (AmbiX, ideal at all frequencies) or `mic` (four capsules on a rigid sphere)."""
+    if name == "foa":
+        return Array("foa", lambda doas: foa_gains(doas)[:, None, :], np.diag([1, *[3**-0.5] * 3])[None])
+    if name != "mic":
+        raise ValueError(f"unknown array {name!r}: use foa or mic")
+    steps = 1800  # of 0.1 degrees
+    table = sphere_response(np.cos(np.linspace(0, np.pi, steps + 1)), FREQUENCIES_HZ)
+
+    def response(doas: Floats) -> NDArray[np.complex128]:
+        angle = np.arccos(np.clip(doas @ CAPSULE_DOAS.T, -1, 1))
+        return table[np.rint(angle * steps / np.pi).astype(int)].swapaxes(1, 2)
+
+    gains = response(sphere_grid(1000))
+    covariance = np.einsum("mfa,mfb->fab", gains, gains.conj()).real / len(gains)
+    values, vectors = np.linalg.eigh(covariance)
+    root = vectors * np.sqrt(np.maximum(values, 0))[:, None, :] @ vectors.swapaxes(1, 2)
+    return Array("mic", response, root)
+
+
+def sphere_grid(n: int) -> Floats:
+    """n unit vectors (n, 3) spread evenly over the sphere (Fibonacci spiral)."""
+    i = np.arange(n) + 0.5
+    return unit_vector(i * np.degrees(np.pi * (3 - 5**0.5)), np.degrees(np.arcsin(1 - 2 * i / n)))

@@ -1,0 +1,87 @@
+"""Configuration of the offline rooms; one frozen section for each module that takes one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from seldrt.config import Section
+
+Range = tuple[float, float]
+
+
+class SceneConfig(Section, frozen=True):
+    """What synthetic scenes are made of; the defaults follow the DCASE 2020 data."""
+
+    seconds: float = 60.0  # of a scene
+    room: Literal["mixed", "room", "open", "anechoic"] = "mixed"
+    open_probability: float = 0.15  # of a scene outdoors, when room is mixed
+    rt60_s: Range = (0.15, 1.0)
+    distance_m: Range = (0.8, 5.0)
+    max_elevation_deg: float = 45.0
+    open_max_elevation_deg: float = 70.0
+    gap_s: Range = (0.3, 3.5)  # silence between the events of a layer
+    max_event_s: float = 12.0  # longer clips are cut
+    repeat_probability: float = 0.3  # of a clip shorter than 1 s to sound several times in one event
+    moving_probability: float = 0.5
+    moving_min_s: float = 3.0  # shorter events stay where they are
+    speeds_deg_per_s: tuple[float, ...] = (10.0, 20.0, 40.0)
+    snr_db: Range = (6.0, 30.0)  # mean level of the active events over the background
+    level_spread_db: float = 6.0  # events lie within +- this much of each other's level
+    peak_dbfs: Range = (-30.0, -1.0)
+    distractor_probability: float = 0.5
+    distractors_per_minute: Range = (1.0, 4.0)
+    distractors_only: bool = False  # no target at all: to count false alarms
+    vary: bool = True  # speed, bandwidth and colour of the dry clips
+    imperfections: bool = True  # channel gains off by up to 0.5 dB
+
+    def __post_init__(self) -> None:
+        for name in ("rt60_s", "distance_m", "gap_s", "snr_db", "peak_dbfs", "distractors_per_minute"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} needs its smaller value first")
+        if self.seconds < 1:
+            raise ValueError("seconds must be at least 1")
+        if self.distance_m[0] < 0.5:
+            raise ValueError("distance_m must start at 0.5 or more")
+        if not (0 <= self.max_elevation_deg <= 85 and 0 <= self.open_max_elevation_deg <= 85):
+            raise ValueError("max_elevation_deg and open_max_elevation_deg must lie in 0..85")
+        if self.peak_dbfs[1] > 0:
+            raise ValueError("peak_dbfs must not exceed 0")
+
+
+class TrainConfig(Section, frozen=True):
+    """How a network is trained; the defaults are the report's where it says, ours where it does not."""
+
+    epochs: int = 300
+    steps_per_epoch: int = 200
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 1e-5  # at the end of each cosine cycle
+    cycle_epochs: int = 10  # the first cycle of the warm restarts
+    cycle_factor: int = 2  # each cycle is this much longer than the one before
+    gradient_norm: float = 1.0
+    soft_f_per_class: bool = False  # counts of the soft F loss per class instead of over everything
+    cross_entropy_weight: float = 0.0  # beside the soft F loss
+    rotations: bool = False  # 16 ambisonic rotations and reflections
+    colour_db: float = 0.0  # random level and frequency response, up to +- this
+    mask_bands: int = 0  # widest hidden stripe of mel bands
+    mask_frames: int = 0  # longest hidden stripe of frames
+    bf16: bool = True  # on CUDA
+    seed: int = 1
+
+
+TRAIN_PRESETS = {
+    "report": TrainConfig(),
+    # What trains the small networks from a small bank: see the training log in docs/.
+    "compact": TrainConfig(
+        steps_per_epoch=150,
+        cycle_epochs=6,
+        epochs=42,  # three cycles
+        soft_f_per_class=True,
+        cross_entropy_weight=1.0,
+        rotations=True,
+        colour_db=6.0,
+        mask_bands=10,
+        mask_frames=30,
+    ),
+}
