@@ -1,0 +1,115 @@
+"""Recordings -> feature store: one folder that training reads.
+
+`features.npy` float16 (frames, channels, n_mels) of all recordings one after the other, each cut to whole label
+frames; `targets.npz` with `sed` (label frames, classes), `doa` (label frames, classes, 3) and `doa_mask`;
+`manifest.json` with the feature configuration, the classes and where each recording lies.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from offline import dataset, targets
+from offline.workers import worker_pool
+from seldrt import features, stream
+from seldrt.config import ConfigError, FeatureConfig
+
+
+class StoredRecording(msgspec.Struct, frozen=True):
+    """Where a recording lies in a store, in label frames."""
+
+    name: str
+    fold: int
+    overlap: int | None
+    first_label: int
+    labels: int
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a store holds."""
+
+    features: FeatureConfig
+    classes: tuple[str, ...]
+    mean_event_labels: tuple[float, ...]
+    recordings: tuple[StoredRecording, ...]
+
+
+class Store:
+    """A feature store on disk, memory-mapped: ``features``, ``sed``, ``doa``, ``doa_mask`` and ``manifest``."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            self.manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
+            self.features: NDArray[np.float16] = np.load(folder / "features.npy", mmap_mode="r")
+            arrays = np.load(folder / "targets.npz")
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
+            raise ConfigError(f"{folder} is no feature store ({error}); make one with `offline extract`") from None
+        self.sed: NDArray[np.float32] = arrays["sed"].astype(np.float32)
+        self.doa: NDArray[np.float32] = arrays["doa"].astype(np.float32)
+        self.doa_mask: NDArray[np.float32] = arrays["doa_mask"].astype(np.float32)
+
+
+def _extract_one(path: Path, first_frame: int, frames: int, config: FeatureConfig, out: Path) -> None:
+    samples, _ = soundfile.read(path, frames=frames * config.hop_length, dtype="float32", always_2d=True)
+    store = np.load(out, mmap_mode="r+")
+    store[first_frame : first_frame + frames] = stream.run(features.features_stage(config), samples, config.sample_rate)
+    store.flush()
+
+
+def _whole_labels(path: Path, config: FeatureConfig) -> int:
+    info = soundfile.info(path)
+    if (info.samplerate, info.channels) != (config.sample_rate, 4):
+        raise ConfigError(
+            f"{path} has {info.channels} channels at {info.samplerate} Hz; expected 4 at {config.sample_rate} Hz"
+        )
+    return int(info.frames) // config.samples_per_label
+
+
+def extract(
+    folder: Path,
+    out: Path,
+    config: FeatureConfig,
+    workers: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Extract every recording of a dataset folder into the store ``out``, with as many processes as ``workers``."""
+    recordings = dataset.list_recordings(folder, "foa")
+    classes = dataset.read_classes(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    stored, rows, label = [], [], 0
+    for recording in recordings:
+        labels = _whole_labels(recording.audio, config)
+        stored.append(StoredRecording(recording.name, recording.fold, recording.overlap, label, labels))
+        assert recording.metadata is not None, "development recordings have labels"
+        rows.append(dataset.read_metadata(recording.metadata))
+        label += labels
+    temporary = out / "features.tmp.npy"
+    shape = (label * config.frames_per_label, len(features.CHANNELS), config.n_mels)
+    np.lib.format.open_memmap(temporary, "w+", np.float16, shape).flush()
+    with worker_pool(workers) as pool:
+        jobs: list[Any] = []
+        for recording, place in zip(recordings, stored, strict=True):
+            first, frames = (n * config.frames_per_label for n in (place.first_label, place.labels))
+            jobs.append(pool.submit(_extract_one, recording.audio, first, frames, config, temporary))
+        for done, job in enumerate(jobs, 1):
+            job.result()
+            progress(done, len(jobs))
+    found = [targets.frame_targets(r, place.labels, len(classes)) for r, place in zip(rows, stored, strict=True)]
+    np.savez(
+        out / "targets.npz",
+        sed=np.concatenate([t.sed for t in found]).astype(np.uint8),
+        doa=np.concatenate([t.doa for t in found]).astype(np.float16),
+        doa_mask=np.concatenate([t.doa_mask for t in found]).astype(np.uint8),
+    )
+    os.replace(temporary, out / "features.npy")
+    durations = targets.mean_event_labels(rows, len(classes))
+    manifest = Manifest(config, tuple(classes), tuple(durations.tolist()), tuple(stored))
+    (out / "manifest.json").write_bytes(msgspec.json.encode(manifest))

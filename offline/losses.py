@@ -1,0 +1,47 @@
+"""The report's losses (section 4): soft F with a temporal mask, and the sinusoidal distance.
+
+Estimates and targets are (batch, label frames, ...); masks broadcast against them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def soft_f_loss(probability: Tensor, target: Tensor, mask: Tensor | None = None, per_class: bool = False) -> Tensor:
+    """1 - F of expected counts, eq. (2)-(4): probabilities and 0/1 targets (batch, label frames, classes).
+
+    ``mask`` (batch, label frames, 1) is 0 where nothing shall count: with the silent frames masked, this is the
+    temporal masking loss. Counts are summed over everything, or per class with the mean over the classes that occur.
+    """
+    weight = torch.ones_like(probability) if mask is None else mask.expand_as(probability)
+    kept = tuple(range(probability.ndim - 1)) if per_class else tuple(range(probability.ndim))
+    true_positive = (probability * target * weight).sum(kept)
+    false_positive = (probability * (1 - target) * weight).sum(kept)
+    false_negative = ((1 - probability) * target * weight).sum(kept)
+    loss = 1 - 2 * true_positive / (2 * true_positive + false_positive + false_negative).clamp_min(1e-6)
+    if not per_class:
+        return loss
+    occurs = ((target * weight).sum(kept) > 0).to(loss.dtype)
+    return (loss * occurs).sum() / occurs.sum().clamp_min(1)
+
+
+def cross_entropy(probability: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy, averaged over what the mask leaves."""
+    weight = torch.ones_like(probability) if mask is None else mask.expand_as(probability)
+    each = functional.binary_cross_entropy(probability.clamp(1e-6, 1 - 1e-6), target, reduction="none")
+    return (each * weight).sum() / weight.sum().clamp_min(1)
+
+
+def sinusoidal_loss(estimate: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """sin^2(pi/2 (estimate - target)), eq. (5): angles over 180 deg in (-1, 1], period 2; masked mean."""
+    each = torch.sin(torch.pi / 2 * (estimate - target)) ** 2
+    return (each * mask).sum() / mask.expand_as(each).sum().clamp_min(1)
+
+
+def distance_loss(estimate: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Squared distance of vectors (..., 3) to unit vectors; the mask (...) chooses which count."""
+    each = (estimate - target).square().sum(-1)
+    return (each * mask).sum() / mask.sum().clamp_min(1)

@@ -1,0 +1,274 @@
+"""THE training loop, one for the three tasks.
+
+RAdam with Lookahead ("Ranger") and cosine warm restarts (SGDR), as the report; the losses are in `offline.losses`.
+A run is a folder: `best.safetensors` (by validation), `last.pt` (everything that `--resume` needs), `log.jsonl` and
+TensorBoard events. Every file is written under a temporary name and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from offline import augment, losses
+from offline.batches import Batch, Chunks, mean_event_labels
+from offline.config import TrainConfig
+from offline.extract import Store
+from seldrt.checkpoint import Checkpoint, CheckpointError, Description, save
+from seldrt.config import NetworkConfig
+from seldrt.networks import Network, build, decode_doa
+
+
+class Lookahead:
+    """Every ``period`` steps the weights go half way back to where they were (Zhang et al. 2019)."""
+
+    def __init__(self, parameters: Iterable[Tensor], period: int = 6, alpha: float = 0.5) -> None:
+        self.parameters = list(parameters)
+        self.slow = [p.detach().clone() for p in self.parameters]
+        self.period, self.alpha, self.steps = period, alpha, 0
+
+    @torch.no_grad()
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps % self.period == 0:
+            for slow, fast in zip(self.slow, self.parameters, strict=True):
+                slow.lerp_(fast, self.alpha)
+                fast.copy_(slow)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"slow": self.slow, "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+        for slow, loaded in zip(self.slow, state["slow"], strict=True):
+            slow.copy_(loaded)
+
+
+def loss(task: str, y: Tensor, batch: Batch, config: TrainConfig, network: NetworkConfig) -> Tensor:
+    """The loss of network outputs (batch, label frames, outputs) that speak of the batch's label frames."""
+    if task == "doae":
+        n_classes = batch.sed.shape[-1]
+        if network.representation == "xyz":
+            return losses.distance_loss(decode_doa(y, n_classes, "xyz"), batch.doa, batch.doa_mask)
+        x_axis, y_axis, z_axis = batch.doa.unbind(-1)
+        azimuth = torch.atan2(y_axis, x_axis) / torch.pi
+        elevation = torch.atan2(z_axis, torch.hypot(x_axis, y_axis)) / torch.pi
+        return losses.sinusoidal_loss(y, torch.cat([azimuth, elevation], dim=-1), batch.doa_mask.repeat(1, 1, 2))
+    target = batch.sad if task == "sad" else batch.sed
+    mask = None if task == "sad" else batch.sad  # the temporal mask: SED does not learn silence
+    total = losses.soft_f_loss(y, target, mask, config.soft_f_per_class)
+    if config.cross_entropy_weight:
+        total = total + config.cross_entropy_weight * losses.cross_entropy(y, target, mask)
+    return total
+
+
+def shifted(y: Tensor, batch: Batch, lookahead: int) -> tuple[Tensor, Batch]:
+    """Outputs and targets that speak of the same label frames."""
+    if lookahead == 0:
+        return y, batch
+    kept = slice(None, -lookahead)
+    return y[:, lookahead:], Batch(batch.features, batch.sed[:, kept], batch.doa[:, kept], batch.doa_mask[:, kept])
+
+
+@torch.no_grad()
+def validate(network: Network, chunks: Chunks, config: TrainConfig) -> dict[str, float]:
+    """Figures over whole recordings; ``score`` is what to maximize. Frame-wise, before any post-processing."""
+    network.eval()
+    task, n_classes = network.task, len(chunks.classes)
+    hits, wanted, given = torch.zeros(3, 1 if task == "sad" else n_classes)
+    error_deg = directions = total_loss = 0.0
+    for first, length in chunks.recordings:
+        labels = length if network.config.causal else network.config.chunk_frames // network.frames_per_label
+        batch = chunks.take(range(first, first + length - labels + 1, labels), labels)
+        y, batch = shifted(network(batch.features)[0].float(), batch, network.config.lookahead_labels)
+        total_loss += float(loss(task, y, batch, config, network.config))
+        if task == "doae":
+            doa = decode_doa(y, n_classes, network.config.representation)
+            cosine = torch.nn.functional.cosine_similarity(doa, batch.doa, dim=-1).clamp(-1, 1)
+            error_deg += float((torch.rad2deg(torch.acos(cosine)) * batch.doa_mask).sum())
+            directions += float(batch.doa_mask.sum())
+        else:
+            target = batch.sad if task == "sad" else batch.sed
+            decided = (y > 0.5) if task == "sad" else (y > 0.5) & (batch.sad > 0)
+            hits += (decided * target).sum((0, 1)).cpu()
+            wanted += target.sum((0, 1)).cpu()
+            given += decided.sum((0, 1)).cpu()
+    network.train()
+    figures = {"val_loss": total_loss / len(chunks.recordings)}
+    if task == "doae":
+        mean_error_deg = error_deg / max(directions, 1)
+        return figures | {"mean_error_deg": mean_error_deg, "score": -mean_error_deg}
+    f_class = (2 * hits / (wanted + given).clamp_min(1))[wanted > 0]
+    f_micro, f_macro = float(2 * hits.sum() / (wanted + given).sum().clamp_min(1)), float(f_class.mean())
+    return figures | {"f_micro": f_micro, "f_macro": f_macro, "score": (f_micro + f_macro) / 2}
+
+
+def augmented(batch: Batch, task: str, config: TrainConfig, fill: Tensor, generator: torch.Generator) -> Batch:
+    """The batch with other directions, colours and holes, as the configuration asks."""
+    x, doa = batch.features, batch.doa
+    if config.rotations and task == "doae":
+        swap, signs = augment.signed_permutations(len(x), generator)
+        x = augment.turned_features(x, task, swap, signs)
+        doa = augment.turned_directions(doa, swap, signs)
+    if config.colour_db:
+        x = augment.coloured(x, task, generator, config.colour_db, config.colour_db)
+    if config.mask_bands or config.mask_frames:
+        x = augment.masked(x, fill, generator, config.mask_bands, config.mask_frames)
+    return Batch(x, batch.sed, doa, batch.doa_mask)
+
+
+def train(
+    task: str,
+    stores: Sequence[Store],
+    validation: Sequence[Store],
+    out: Path,
+    network_config: NetworkConfig,
+    config: TrainConfig,
+    device: str = "cpu",
+    time_budget_s: float | None = None,
+    resume: bool = False,
+    start: Checkpoint | None = None,
+    report: Callable[[dict[str, Any]], None] = lambda figures: None,
+) -> None:
+    """Train one task into the run folder ``out``; stops after the configured epochs or the time budget.
+
+    ``start`` gives first weights (with fresh optimizer), ``resume`` continues a run as if it had never stopped.
+    """
+    began = time.monotonic()
+    rng = np.random.default_rng(config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
+    torch.manual_seed(config.seed)
+    chunks, held_out = Chunks(stores, task, device), Chunks(validation, task, device)
+    network = build(task, len(chunks.classes), chunks.config, network_config).to(device)
+    mean, scale = chunks.statistics(rng)
+    network.mean.copy_(mean)
+    network.scale.copy_(scale)
+    if start is not None:
+        network.load_state_dict(start.networks[task].state_dict())
+    optimizer = torch.optim.RAdam(network.parameters(), lr=config.learning_rate, betas=(0.95, 0.999), eps=1e-5)
+    lookahead = Lookahead(network.parameters())
+    schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(
+        optimizer,
+        config.cycle_epochs * config.steps_per_epoch,
+        config.cycle_factor,
+        config.final_learning_rate,
+    )
+    epoch, best = 0, -float("inf")
+    if resume and (out / "last.pt").exists():
+        epoch, best = _restore(out / "last.pt", network, optimizer, lookahead, schedule, rng, generator, device)
+    out.mkdir(parents=True, exist_ok=True)
+    durations = mean_event_labels(stores)
+    bf16 = device.startswith("cuda") and config.bf16
+    labels = network_config.chunk_frames // chunks.config.frames_per_label
+
+    while epoch < config.epochs and not _spent(began, time_budget_s):
+        epoch_began, total = time.monotonic(), 0.0
+        for _ in range(config.steps_per_epoch):
+            batch = augmented(chunks.random(rng, config.batch_size, labels), task, config, network.mean, generator)
+            with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+                y = network(batch.features)[0]
+            y, batch = shifted(y.float(), batch, network_config.lookahead_labels)
+            cost = loss(task, y, batch, config, network_config)
+            optimizer.zero_grad(set_to_none=True)
+            cost.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), config.gradient_norm)
+            optimizer.step()
+            lookahead.step()
+            schedule.step()
+            total += float(cost.detach())
+        epoch += 1
+        figures: dict[str, Any] = {
+            "epoch": epoch,
+            "loss": total / config.steps_per_epoch,
+            **validate(network, held_out, config),
+            "learning_rate": schedule.get_last_lr()[0],
+            "seconds": time.monotonic() - epoch_began,
+        }
+        if figures["score"] > best:
+            best = figures["score"]
+            card = {
+                "epoch": epoch,
+                "seed": config.seed,
+                "train": msgspec.to_builtins(config),
+                **_rounded(figures),
+            }
+            description = Description(
+                features=chunks.config,
+                classes=chunks.classes,
+                networks={task: network_config},
+                mean_event_labels=durations,
+                card={task: card},
+            )
+            save(Checkpoint(description, {task: network}), out / "best.safetensors")
+        _keep(out / "last.pt", epoch, best, network, optimizer, lookahead, schedule, rng, generator)
+        _log(out, figures)
+        report(figures)
+
+
+def _spent(began: float, budget_s: float | None) -> bool:
+    return budget_s is not None and time.monotonic() - began >= budget_s
+
+
+def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in figures.items()}
+
+
+def _keep(
+    path: Path, epoch: int, best: float, network: Network, optimizer: Any, lookahead: Any, schedule: Any,
+    rng: np.random.Generator, generator: torch.Generator,
+) -> None:  # fmt: skip
+    state = {
+        "epoch": epoch,
+        "best": best,
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "lookahead": lookahead.state_dict(),
+        "schedule": schedule.state_dict(),
+        "rng": json.dumps(rng.bit_generator.state),
+        "generator": generator.get_state(),
+        "torch": torch.get_rng_state(),
+    }
+    temporary = path.with_name(f".{path.name}.tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def _restore(
+    path: Path, network: Network, optimizer: Any, lookahead: Any, schedule: Any,
+    rng: np.random.Generator, generator: torch.Generator, device: str,
+) -> tuple[int, float]:  # fmt: skip
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict(state["network"])
+    except (RuntimeError, OSError, KeyError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(f"{path} is not a run of this network: {reason}") from None
+    optimizer.load_state_dict(state["optimizer"])
+    lookahead.load_state_dict(state["lookahead"])
+    schedule.load_state_dict(state["schedule"])
+    rng.bit_generator.state = json.loads(state["rng"])
+    generator.set_state(state["generator"])
+    torch.set_rng_state(state["torch"])
+    return state["epoch"], state["best"]
+
+
+def _log(out: Path, figures: dict[str, Any]) -> None:
+    with open(out / "log.jsonl", "a") as file:
+        file.write(json.dumps(_rounded(figures)) + "\n")
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:  # the bare training machine has none; the JSONL log is always there
+        return
+    with SummaryWriter(str(out)) as writer:
+        for name, value in figures.items():
+            if name != "epoch":
+                writer.add_scalar(name, value, figures["epoch"])

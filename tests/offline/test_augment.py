@@ -1,0 +1,64 @@
+"""Augmented features equal the features of the augmented sound."""
+
+import numpy as np
+import torch
+
+from offline import augment
+from seldrt import features
+from seldrt.config import FeatureConfig
+from seldrt.spatial import foa_gains, unit_vector
+from seldrt.stream import run
+
+CONFIG = FeatureConfig(n_fft=512, n_mels=16, hpss_kernel=5)
+
+
+def rows_of(doas: np.ndarray) -> torch.Tensor:
+    rng = np.random.default_rng(0)
+    waves = rng.standard_normal((2, 4800, 1)) * foa_gains(doas)[:, None]
+    rows = run(features.features_stage(CONFIG), waves.sum(0).astype(np.float32))
+    return torch.from_numpy(rows[None, :, features.task_indices("doae")])
+
+
+def test_all_16_patterns_equal_the_sound_from_the_turned_directions() -> None:
+    doas = unit_vector([30, -100], [20, -40])
+    x, seen = rows_of(doas), set()
+    for swapped in (False, True):
+        for bits in range(8):
+            signs = torch.tensor([[1.0 if bits & 1 << axis else -1.0 for axis in range(3)]])
+            swap = torch.tensor([swapped])
+            turned = augment.turned_directions(torch.tensor(doas)[None], swap, signs)[0].numpy()
+            seen.add(tuple(np.round(turned[0], 6)))
+            torch.testing.assert_close(
+                augment.turned_features(x, "doae", swap, signs), rows_of(turned), atol=2e-3, rtol=1e-4
+            )
+    assert len(seen) == 16
+
+
+def test_drawn_patterns_cover_all_16() -> None:
+    swap, signs = augment.signed_permutations(400, torch.Generator().manual_seed(0))
+    assert len({(bool(s), *row.tolist()) for s, row in zip(swap, signs, strict=True)}) == 16
+
+
+def test_sed_features_do_not_turn() -> None:
+    x = torch.randn(2, 8, 3, 16)
+    swap, signs = augment.signed_permutations(2, torch.Generator().manual_seed(1))
+    assert augment.turned_features(x, "sed", swap, signs) is x
+
+
+def test_colour_changes_levels_alike_in_time_and_leaves_intensity() -> None:
+    x = torch.zeros(3, 5, 10, 16)
+    y = augment.coloured(x, "doae", torch.Generator().manual_seed(0), 6, 6)
+    assert (y[:, :, 4:] == 0).all()
+    assert (y[:, :, :4] == y[:, :1, :1]).all()
+    assert 0 < y.abs().max() <= 12
+    assert len(torch.unique(y[:, 0, 0, 0])) == 3
+
+
+def test_masks_hide_at_most_what_was_asked() -> None:
+    x = torch.ones(50, 40, 3, 16)
+    y = augment.masked(x, torch.zeros(3, 16), torch.Generator().manual_seed(0), bands=4, frames=10)
+    hidden = y[:, :, 0] == 0
+    whole_bands, whole_frames = hidden.all(1).sum(-1), hidden.all(2).sum(-1)
+    assert whole_bands.max() == 4
+    assert whole_frames.max() == 10
+    assert (hidden.sum((1, 2)) == whole_bands * 40 + whole_frames * 16 - whole_bands * whole_frames).all()
