@@ -1,0 +1,318 @@
+"""The messages: what the daemon says, and their bytes on the wire.
+
+Two ZeroMQ frames a message: an ASCII topic that ends with a dot, then one msgpack map. Readers ignore unknown keys;
+new keys are optional; a breaking change is a new topic family. Degrees: azimuth +left in [-180, 180), elevation +up.
+Times are integer UNIX nanoseconds; `sample` counts at the model's rate from the start of the stream.
+
+Inside the program nothing has a clock: `LabelFrame` (from the pipeline) and `EventChange` (from the `EventTracker`)
+hold sample indices, and become messages with a `Clock`. So what is written to a file does not depend on the day.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import msgspec
+
+from seldrt.config import ConfigError, SeldrtError
+
+PROTOCOL_VERSION = 1
+TOPIC_FAMILY = "seld1"
+UPDATES_PER_S = 2
+GAP_LABELS = 1  # silent label frames inside one event
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class WireError(SeldrtError):
+    """A message or an address that cannot be used."""
+
+
+class Detection(msgspec.Struct, kw_only=True):
+    """One sounding source in one label frame (100 ms)."""
+
+    class_: str = msgspec.field(name="class")
+    class_id: int
+    track: int
+    azimuth_deg: float
+    elevation_deg: float
+    confidence: float  # 0..1
+    onset_ns: int
+
+
+class LabelFrame(msgspec.Struct, kw_only=True):
+    """What the pipeline says of one label frame, before it has a clock: times are sample indices at the model's rate."""
+
+    index: int  # label frame since the start of the stream
+    sample: int  # first sample of the frame
+    sources: list[Source]
+
+
+class Source(msgspec.Struct, kw_only=True):
+    """One active class in a `LabelFrame`."""
+
+    class_id: int
+    track: int
+    azimuth_deg: float
+    elevation_deg: float
+    confidence: float
+    onset_sample: int
+
+
+Phase = Literal["onset", "update", "offset"]
+
+
+class EventChange(msgspec.Struct, kw_only=True):
+    """A step in the life of one event, before it has a clock."""
+
+    event_id: int  # from 0, one for each event of the stream
+    phase: Phase
+    sample: int  # first sample of the label frame that brought the news; of an offset, the first silent sample
+    duration_samples: int  # from its onset to the end of the last label frame that heard it
+    source: Source  # as last heard
+
+
+class Message(msgspec.Struct, kw_only=True):
+    """What every message shares; the publisher sets `seq`, `epoch` and `t_pub_ns`."""
+
+    v: int = PROTOCOL_VERSION
+    source: str  # which microphone
+    seq: int = 0  # +1 for each message of this type: a jump means lost messages
+    epoch: int = 0  # random at each start: a restart is not a gap
+    t_capture_ns: int  # the middle of what it speaks of
+    t_pub_ns: int = 0
+    sample: int  # the first sample of what it speaks of
+
+
+class Frame(Message, tag_field="type", tag="frame"):
+    """All that sounds in one label frame; sent for every label frame, also when nothing does."""
+
+    frame_ms: int
+    detections: list[Detection]
+
+
+class Event(Message, tag_field="type", tag="event"):
+    """The onset, an update (at most two a second) or the offset of one event."""
+
+    event_id: int  # unique together with source and epoch
+    phase: Phase
+    duration_ms: int
+    class_: str = msgspec.field(name="class")
+    class_id: int
+    track: int
+    azimuth_deg: float
+    elevation_deg: float
+    confidence: float
+    onset_ns: int
+
+
+class Status(Message, tag_field="type", tag="status"):
+    """How the daemon is: once a second, to each new subscriber, and as its last word."""
+
+    state: Literal["running", "ended", "failed"]
+    uptime_s: float
+    overruns: int  # times the device or the ring ran over
+    lost_samples: int
+    real_time_factor: float | None  # computing time / audio time, lately; above 1 it cannot keep up
+    latency_p50_ms: float | None  # capture of the newest sample used -> published, lately
+    latency_p95_ms: float | None
+    latency_p99_ms: float | None
+    model_id: str
+    degraded: bool
+    why: str  # "" when not degraded
+
+
+class Gap(Message, tag_field="type", tag="gap"):
+    """Samples that were never heard, from `sample` on."""
+
+    lost_samples: int
+
+
+AnyMessage = Frame | Event | Status | Gap
+
+_encoder = msgspec.msgpack.Encoder()
+_decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
+    "frame": msgspec.msgpack.Decoder(Frame),
+    "event": msgspec.msgpack.Decoder(Event),
+    "status": msgspec.msgpack.Decoder(Status),
+    "gap": msgspec.msgpack.Decoder(Gap),
+}
+
+
+def check_name(name: str, what: str) -> str:
+    """The name, if it can stand in a topic: 1 to 64 letters, digits, '_' or '-'; else `ConfigError`."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{what} {name!r}: use 1 to 64 ASCII letters, digits, '_' or '-' (it is part of a topic)")
+    return name
+
+
+def safe_name(text: str) -> str:
+    """A name for topics made from any text: what is not allowed becomes '_'."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_")[:64] or "unnamed"
+
+
+def topic(kind: str = "", source: str = "", class_: str = "") -> str:
+    """The topic of a kind of message; leave out the last parts for a prefix to subscribe to."""
+    return "".join(f"{level}." for level in (TOPIC_FAMILY, kind, source, class_) if level)
+
+
+def encode(message: AnyMessage) -> tuple[bytes, bytes]:
+    """The two ZeroMQ frames of a message: topic and msgpack map."""
+    kind = type(message).__struct_config__.tag
+    class_ = message.class_ if isinstance(message, Event) else ""
+    return topic(str(kind), message.source, class_).encode("ascii"), _encoder.encode(message)
+
+
+def decode(topic: bytes, payload: bytes) -> AnyMessage | None:
+    """The message of two ZeroMQ frames; None for a kind this version does not know; `WireError` when malformed."""
+    levels = topic.split(b".")
+    decoder = _decoders.get(levels[1].decode("ascii", "replace")) if len(levels) > 1 else None
+    if decoder is None or levels[0] != TOPIC_FAMILY.encode():
+        return None
+    try:
+        message: AnyMessage = decoder.decode(payload)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise WireError(f"malformed message on {topic!r}: {error}") from None
+    return message
+
+
+class Clock(msgspec.Struct, frozen=True):
+    """Sample index -> time: the time of sample 0 and the rate."""
+
+    origin_ns: int
+    sample_rate: int
+
+    def ns(self, sample: int) -> int:
+        return self.origin_ns + sample * 1_000_000_000 // self.sample_rate
+
+
+class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What messages need to know of a stream; names that cannot stand in a topic are a `ConfigError`."""
+
+    source: str
+    classes: tuple[str, ...]
+    sample_rate: int
+    samples_per_label: int
+
+    def __post_init__(self) -> None:
+        check_name(self.source, "source name")
+        for name in self.classes:
+            check_name(name, "class name")
+
+    def frame(self, frame: LabelFrame, clock: Clock) -> Frame:
+        return Frame(
+            source=self.source,
+            t_capture_ns=clock.ns(frame.sample + self.samples_per_label // 2),
+            sample=frame.sample,
+            frame_ms=self._ms(self.samples_per_label),
+            detections=[Detection(**self._heard(source, clock)) for source in frame.sources],
+        )
+
+    def event(self, change: EventChange, clock: Clock) -> Event:
+        return Event(
+            source=self.source,
+            t_capture_ns=clock.ns(change.sample + self.samples_per_label // 2),
+            sample=change.sample,
+            event_id=change.event_id,
+            phase=change.phase,
+            duration_ms=self._ms(change.duration_samples),
+            **self._heard(change.source, clock),
+        )
+
+    def gap(self, sample: int, lost_samples: int, clock: Clock) -> Gap:
+        middle = clock.ns(sample + lost_samples // 2)
+        return Gap(source=self.source, t_capture_ns=middle, sample=sample, lost_samples=lost_samples)
+
+    def _ms(self, samples: int) -> int:
+        return round(samples * 1000 / self.sample_rate)
+
+    def _heard(self, source: Source, clock: Clock) -> dict[str, Any]:
+        azimuth_deg = round(source.azimuth_deg, 2)
+        return {
+            "class_": self.classes[source.class_id],
+            "class_id": source.class_id,
+            "track": source.track,
+            "azimuth_deg": azimuth_deg if azimuth_deg < 180.0 else azimuth_deg - 360.0,
+            "elevation_deg": round(source.elevation_deg, 2),
+            "confidence": round(source.confidence, 4),
+            "onset_ns": clock.ns(source.onset_sample),
+        }
+
+
+def stream_line(message: AnyMessage) -> bytes:
+    """One JSON line for a file: the message without its transport keys, its times in seconds since the first sample.
+
+    The message must have been made with ``Clock(0, sample_rate)``. ``t_capture_ns`` becomes ``t_capture_s``,
+    ``onset_ns`` becomes ``onset_s``; ``seq``, ``epoch`` and ``t_pub_ns`` are left out: a line depends on the sound only.
+    """
+    plain = {k: v for k, v in msgspec.to_builtins(message).items() if k not in ("seq", "epoch", "t_pub_ns")}
+    return msgspec.json.encode(_in_seconds(plain)) + b"\n"
+
+
+def _in_seconds(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_in_seconds(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key[:-3] + "_s" if key.endswith("_ns") else key: item / 1e9 if key.endswith("_ns") else _in_seconds(item)
+        for key, item in value.items()
+    }
+
+
+class _Life(msgspec.Struct):
+    """An event that sounds now."""
+
+    event_id: int
+    source: Source
+    heard_until: int  # end of the last label frame that heard it
+    told: int | None  # sample of the last message about it
+
+
+class EventTracker:
+    """Label frames in, the life cycle of events out: onset, an update every half second, offset.
+
+    Sources of label frames are one event while class, track and onset stay the same, with no more than `GAP_LABELS`
+    silent label frames between them; so the offset is told that much later.
+    """
+
+    def __init__(self, sample_rate: int, samples_per_label: int) -> None:
+        self._samples_per_label = samples_per_label
+        self._update_samples = sample_rate // UPDATES_PER_S
+        self._lives: dict[tuple[int, int, int], _Life] = {}
+        self._next_id = 0
+
+    def push(self, frame: LabelFrame) -> list[EventChange]:
+        """The changes that one label frame brings, offsets first."""
+        now = {(s.class_id, s.track, s.onset_sample): s for s in frame.sources}
+        oldest = frame.sample - GAP_LABELS * self._samples_per_label
+        ended = [key for key, life in self._lives.items() if key not in now and life.heard_until <= oldest]
+        changes = [self._end(self._lives.pop(key)) for key in ended]
+        for key, source in now.items():
+            if key not in self._lives:
+                self._lives[key] = _Life(self._next_id, source, 0, None)
+                self._next_id += 1
+            life = self._lives[key]
+            life.source, life.heard_until = source, frame.sample + self._samples_per_label
+            if life.told is None or frame.sample - life.told >= self._update_samples:
+                changes.append(self._change(life, "onset" if life.told is None else "update", frame.sample))
+                life.told = frame.sample
+        return changes
+
+    def close(self) -> list[EventChange]:
+        """The stream ends or breaks: the offset of all that sounds."""
+        lives, self._lives = self._lives, {}
+        return [self._end(life) for life in lives.values()]
+
+    def _end(self, life: _Life) -> EventChange:
+        return self._change(life, "offset", life.heard_until)
+
+    def _change(self, life: _Life, phase: Phase, sample: int) -> EventChange:
+        return EventChange(
+            event_id=life.event_id,
+            phase=phase,
+            sample=sample,
+            duration_samples=life.heard_until - life.source.onset_sample,
+            source=life.source,
+        )

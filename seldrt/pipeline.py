@@ -1,0 +1,127 @@
+"""The whole chain: samples in, labelled directions out, one code for live, replay, evaluation.
+
+samples -> features -> estimates -> medians and smoothing -> tracks, cut into label frames of 100 ms.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from seldrt import checkpoint
+from seldrt.checkpoint import Checkpoint, CheckpointError, Description
+from seldrt.config import PostprocessConfig
+from seldrt.detection import LabelFrame
+from seldrt.features import features_stage
+from seldrt.inference import Estimator
+from seldrt.postprocess import Tracker, median_labels, postprocess_stage
+from seldrt.stream import Blocks, Chain
+
+DEFAULT_MODEL = "compact"
+
+
+class Pipeline:
+    """A stream of AmbiX samples (n, 4) float32 at ``sample_rate`` in, `LabelFrame`s out.
+
+    The result is the same to the bit however the samples are cut, and N samples give exactly
+    N // samples_per_label label frames. ``block_labels`` label frames share one computation: more are faster, and
+    change the result by rounding only.
+    """
+
+    def __init__(
+        self,
+        model: Checkpoint,
+        name: str,
+        postprocess: PostprocessConfig | None = None,
+        device: str = "cpu",
+        block_labels: int = 1,
+    ) -> None:
+        description = model.description
+        features = description.features
+        self.model_id = name
+        self.sample_rate = features.sample_rate
+        self.samples_per_label = features.samples_per_label
+        self.classes = description.classes
+        self.model_card = _card(model, name)
+        self.postprocess = postprocess or description.postprocess
+        self._stages = {
+            "features": features_stage(features),
+            "networks": Estimator(model, device).stage(self.postprocess.sad_threshold / 2),
+            "post-processing": postprocess_stage(self.postprocess, self.classes),
+        }
+        self._chain = Blocks(Chain(*self._stages.values()), block_labels * self.samples_per_label)
+        self._tracker = Tracker(self.samples_per_label)
+
+    @property
+    def latency_samples(self) -> int:
+        """How many samples after a label frame must be known before its detections come out."""
+        return self._chain.latency
+
+    @property
+    def latency_table(self) -> list[tuple[str, float]]:
+        """What each stage waits for, in milliseconds; the computation itself comes on top."""
+        per_ms = self.sample_rate / 1000
+        rows, hop = [("filling a label frame", self.samples_per_label / per_ms)], 1
+        for name, stage in self._stages.items():
+            rows.append((name, stage.latency * hop / per_ms))
+            hop *= stage.hop
+        return rows
+
+    def push(self, samples: NDArray[np.floating]) -> list[LabelFrame]:
+        """The label frames that these samples complete."""
+        y = self._chain.push(np.asarray(samples, np.float32))
+        return [] if y is None else self._tracker.push(y)
+
+    def flush(self) -> list[LabelFrame]:
+        """The stream ends: the remaining label frames; the pipeline is as new afterwards."""
+        y = self._chain.flush()
+        last = [] if y is None else self._tracker.push(y)
+        return last + self._tracker.flush()
+
+
+def model_path(model: str | Path | None) -> Path:
+    """The file of a model: a path, or the name of one that ships; `CheckpointError` when there is none."""
+    name = str(model or DEFAULT_MODEL)
+    shipped = Path(str(resources.files("seldrt") / "models"))
+    for candidate in (Path(name), shipped / f"{name}.safetensors"):
+        if candidate.is_file():
+            return candidate
+    known = ", ".join(sorted(path.stem for path in shipped.glob("*.safetensors"))) or "none"
+    raise CheckpointError(f"model {name!r} was not found; give a .safetensors file or a shipped name ({known})")
+
+
+def load_pipeline(
+    model: str | Path | None = None,
+    postprocess: PostprocessConfig | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+    block_labels: int = 1,
+) -> Pipeline:
+    """The pipeline of a model (default: the shipped one); `CheckpointError` or `ConfigError` in one line."""
+    torch.set_num_threads(threads)
+    path = model_path(model)
+    loaded = checkpoint.load(path)
+    return Pipeline(loaded, path.stem, postprocess, device, block_labels)
+
+
+def with_medians(description: Description) -> Description:
+    """Median lengths from the average duration per class in the training labels (report, section 5)."""
+    lengths = median_labels(description.mean_event_labels)
+    return replace(description, postprocess=replace(description.postprocess, sed_median_labels=lengths))
+
+
+def _card(model: Checkpoint, name: str) -> dict[str, Any]:
+    description = model.description
+    return {
+        "model": name,
+        "classes": list(description.classes),
+        "parameters": {task: sum(p.numel() for p in net.parameters()) for task, net in model.networks.items()},
+        "causal": {task: config.causal for task, config in description.networks.items()},
+        **description.card,
+    }

@@ -1,0 +1,281 @@
+"""From the estimates of the networks to tracked sources (report, sections 3.3 and 5).
+
+Estimates are (n, classes, 5) at the label rate (10 Hz): the probability of any sound (SAD; the same for all
+classes), the probability of the class (SED), and a vector x, y, z towards it (DOAE; of any length, zero where
+unknown). Two stages turn them into (n, classes, 5): active 0 or 1, confidence 0..1, x, y, z. The tracker
+turns those into `LabelFrame`s.
+
+    activity_stage   medians over SAD and SED, gates
+    doa_stage        directions on the sphere, smoothed along a motion at one of the possible speeds
+    Tracker          one source a class at a time, with a number from onset to offset
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from seldrt.config import ConfigError, PostprocessConfig
+from seldrt.detection import LabelFrame, Source
+from seldrt.spatial import azimuth_elevation, normalized
+from seldrt.stream import Array, Chain, Map, Stage, Windowed
+
+GAP_LABELS = 1  # silent label frames inside one event: they end neither its track nor its smoothing
+OUTLIER = np.radians(20.0)  # a direction this far off loses most of its weight; the metrics call it wrong, too
+
+Floats = NDArray[np.float64]
+
+
+def median_labels(mean_event_labels: Sequence[float], share: float = 0.25, longest: int = 9) -> tuple[int, ...]:
+    """Median filter lengths, one a class, from the mean duration of an event of each class.
+
+    Durations are in label frames (100 ms). The length is the odd number nearest to ``share`` of the duration,
+    within 1..``longest``. The report sets the length from the average duration per class (section 5) and does
+    not say how. Raises `ConfigError` for a duration that is negative or not finite.
+    """
+    wanted = np.asarray(mean_event_labels, dtype=float) * share
+    if not (np.isfinite(wanted) & (wanted >= 0)).all():
+        raise ConfigError(f"mean_event_labels: {tuple(mean_event_labels)} must be finite and not negative")
+    return tuple(int(length) for length in np.clip(2 * np.floor(wanted / 2) + 1, 1, longest))
+
+
+def postprocess_stage(config: PostprocessConfig, classes: Sequence[str], label_rate_hz: float = 10.0) -> Chain:
+    """Estimates (n, classes, 5) -> active, confidence, unit vector: `activity_stage`, then `doa_stage`."""
+    return Chain(activity_stage(config, classes), doa_stage(config, label_rate_hz))
+
+
+def activity_stage(config: PostprocessConfig, classes: Sequence[str]) -> Stage:
+    """Estimates (n, classes, 5) -> active, confidence, x, y, z (n, classes, 5).
+
+    A class is active where the median of the SAD exceeds its threshold and the median of the SED the class's
+    own. For odd lengths and any threshold that equals the majority of the single decisions, and it leaves a
+    confidence: the median of the SED. Before and after the stream there is silence. The medians are centred;
+    every class waits for the longest of them, which is the latency. With ``sed_median`` off it is 0.
+
+    Raises `ConfigError` for a number of values that fits neither one class nor all, an even length, or a
+    threshold outside 0..1.
+    """
+    sad_lengths = _lengths((config.sad_median_labels,), len(classes), "sad_median_labels")
+    sed_lengths = _lengths(config.sed_median_labels, len(classes), "sed_median_labels")
+    sad_thresholds = _thresholds((config.sad_threshold,), len(classes), "sad_threshold")
+    sed_thresholds = _thresholds(config.sed_thresholds, len(classes), "sed_thresholds")
+    thresholds = np.stack([sad_thresholds, sed_thresholds], axis=-1)
+    lengths = np.stack([sad_lengths, sed_lengths], axis=-1)
+    if not config.sed_median:
+        lengths = np.ones_like(lengths)
+    half = int(lengths.max()) // 2
+
+    def decide(x: Array) -> Array:
+        y = x[half : len(x) - half].copy()
+        medians = _running_medians(x[..., :2], lengths)
+        y[..., 0] = (medians > thresholds.astype(x.dtype)).all(axis=-1)
+        y[..., 1] = medians[..., 1]
+        return y
+
+    return Windowed(decide, half, half) if half else Map(decide)
+
+
+def _running_medians(x: Array, lengths: NDArray[np.integer[Any]]) -> Array:
+    """Centred medians along axis 0, where the longest window is complete: (n, ...) -> (n - longest + 1, ...).
+
+    ``lengths`` are odd and have the shape of one frame: each sequence has its own.
+    """
+    half = int(lengths.max()) // 2
+    y = x[half : len(x) - half].copy()
+    for length in np.unique(lengths[lengths > 1]):
+        chosen, inset = lengths == length, half - length // 2
+        windows = sliding_window_view(x[inset : len(x) - inset, chosen], length, axis=0)
+        y[:, chosen] = np.partition(windows, length // 2, axis=-1)[..., length // 2]
+    return y
+
+
+def doa_stage(config: PostprocessConfig, label_rate_hz: float = 10.0) -> Stage:
+    """Active, confidence, x, y, z (n, classes, 5) -> the same with smoothed unit vectors where active.
+
+    In a centred window of ``doa_window_labels`` an event is taken to move along a great circle at one of
+    ``speeds_deg_per_s`` (at any speed up to ``max_speed_deg_per_s`` when there are none); its direction is
+    that of the fitted motion in the middle. Latency: half the window. With ``doa_smoothing`` off nothing
+    changes.
+
+    Source: report, section 5, which says only that known speeds correct directions that change evenly. Raises
+    `ConfigError` for an even window or a negative speed.
+    """
+    if not config.doa_smoothing:
+        return Map(lambda x: x)
+    half = int(_lengths((config.doa_window_labels,), 1, "doa_window_labels")[0]) // 2
+    if min(*config.speeds_deg_per_s, config.max_speed_deg_per_s, 0.0) < 0:
+        raise ConfigError("speeds_deg_per_s and max_speed_deg_per_s: a speed must not be negative")
+    speeds = np.radians(sorted(config.speeds_deg_per_s)) / label_rate_hz
+    fastest = speeds[-1] if len(speeds) else np.radians(config.max_speed_deg_per_s) / label_rate_hz
+
+    def smooth(x: Array) -> Array:
+        y = x[half : len(x) - half].copy()
+        frame, class_id = np.nonzero(y[..., 0] > 0)
+        if len(frame):
+            windows = x[frame[:, None] + np.arange(2 * half + 1), class_id[:, None]]
+            weight = _same_event(windows[..., 0] > 0)
+            y[frame, class_id, 2:] = _fitted_directions(windows[..., 2:], weight, speeds, fastest)
+        return y
+
+    return Windowed(smooth, half, half)
+
+
+def _same_event(active: NDArray[np.bool_]) -> Floats:
+    """Weights (m, w): 1 for active frames that no gap longer than `GAP_LABELS` parts from the middle one."""
+    half = active.shape[1] // 2
+
+    def outwards(side: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        padded = np.concatenate([np.ones_like(side, shape=(len(side), GAP_LABELS)), side], axis=1)
+        recent = sliding_window_view(padded, GAP_LABELS + 1, axis=1).any(axis=-1)
+        return np.logical_and.accumulate(recent, axis=1) & side
+
+    after = outwards(active[:, half:])
+    before = outwards(active[:, half::-1])[:, :0:-1]
+    return np.concatenate([before, after], axis=1).astype(float)
+
+
+def _fitted_directions(doa: Array, weight: Floats, speeds: Floats, fastest: float) -> Floats:
+    """Directions (m, 3) in the middle of m windows (m, w, 3), each fitted by a motion along a great circle.
+
+    ``weight`` (m, w) is 0 for what does not belong to the event; speeds are in radians a label frame. The fit
+    starts at the *medoid*, the observation nearest to all others, frames near the middle counting more: so of
+    two clusters the one around the middle wins, and a short excursion is outvoted. It first uses what a
+    source at the medoid can reach at the fastest speed, then once more with weights that fall with the
+    distance from the first motion.
+    """
+    u = normalized(doa) * (weight > 0)[..., None]
+    weight = weight * u.any(axis=-1)
+    half = u.shape[1] // 2
+    labels = np.arange(-half, half + 1.0)
+    nearness = weight * (1 - np.abs(labels) / (half + 1))
+    angles = _arc(np.einsum("mic,mjc->mij", u, u))
+    distance = np.where(weight > 0, (angles * nearness[:, None]).sum(axis=-1), np.inf)
+    medoid = np.arange(len(u)), distance.argmin(axis=-1)
+
+    reach = OUTLIER + fastest * np.abs(labels - labels[medoid[1], None])
+    within = weight * (angles[medoid] <= reach)
+    track = _fitted_track(u, within, u[medoid], labels, speeds, fastest)
+    residual = _arc((u * track).sum(axis=-1))
+    trusted = within * np.exp(-((residual / OUTLIER) ** 2))
+    return _fitted_track(u, trusted, track[:, half], labels, speeds, fastest)[:, half]
+
+
+def _fitted_track(u: Floats, weight: Floats, base: Floats, labels: Floats, speeds: Floats, fastest: float) -> Floats:
+    """Directions (m, w, 3) of the least-squares motions, fitted in the tangent planes at ``base`` (m, 3).
+
+    Positions are offsets from ``base`` with the bearing of ``u`` and the angle as their length (the logarithm
+    map), in 3-D coordinates, so that no axes have to be chosen in the plane.
+    """
+    base = base[:, None]
+    along = (u * base).sum(axis=-1, keepdims=True)
+    across = u - along * base
+    sine = _length(across)
+    offset = across * _ratio(np.arctan2(sine, along), sine)
+
+    w = (weight / np.maximum(weight.sum(axis=-1, keepdims=True), 1e-12))[..., None]
+    time = labels[:, None] - (w * labels[:, None]).sum(axis=1, keepdims=True)
+    spread = (w * time**2).sum(axis=1, keepdims=True)
+    velocity = (w * time * offset).sum(axis=1, keepdims=True) * _ratio(1.0, spread)
+    speed = _length(velocity)
+    nearest = np.searchsorted((speeds[:-1] + speeds[1:]) / 2, speed)
+    allowed = speeds[nearest] if len(speeds) else np.minimum(speed, fastest)
+    position = (w * offset).sum(axis=1, keepdims=True) + time * velocity * _ratio(allowed, speed)
+
+    angle = _length(position)
+    return np.cos(angle) * base + np.sinc(angle / np.pi) * position
+
+
+def _arc(cosine: Floats) -> Floats:
+    """Angles in radians; not exact below 1e-7, and need not be."""
+    return np.arccos(np.clip(cosine, -1, 1))
+
+
+def _length(vector: Floats) -> Floats:
+    return np.sqrt((vector**2).sum(axis=-1, keepdims=True))
+
+
+def _ratio(a: Floats | float, b: Floats) -> Floats:
+    """a / b, or 0 where b is as good as 0."""
+    return np.divide(a, b, out=np.zeros_like(b), where=b > 1e-12)
+
+
+class Tracker:
+    """Active, confidence, x, y, z (n, classes, 5) -> n `LabelFrame`s with numbered sources, ordered by class.
+
+    A class has one source at a time. Its track number runs from onset to offset, counts from 0 in the order
+    of onsets and is never used again before the stream ends. A gap of one silent label frame does not end a
+    track: nothing is reported in the gap, and afterwards the number and the onset are the old ones. `flush`
+    ends the stream.
+    """
+
+    def __init__(self, samples_per_label: int) -> None:
+        self._samples_per_label = samples_per_label
+        self._reset()
+
+    def _reset(self) -> None:
+        self._index = 0
+        self._next_track = 0
+        self._open: dict[int, tuple[int, int, int]] = {}  # class: track, onset index, last active index
+
+    def push(self, x: Array) -> list[LabelFrame]:
+        """One `LabelFrame` for each of the n label frames."""
+        azimuth, elevation = azimuth_elevation(x[..., 2:])
+        rows = zip(x[..., 0] > 0, x[..., 1], azimuth, elevation, strict=True)
+        return [self._label_frame(*row) for row in rows]
+
+    def flush(self) -> list[LabelFrame]:
+        """Nothing is left to say; the tracker is as new afterwards."""
+        self._reset()
+        return []
+
+    def _label_frame(self, active: Array, confidence: Array, azimuth: Array, elevation: Array) -> LabelFrame:
+        sources = []
+        for class_id in np.flatnonzero(active).tolist():
+            track, onset = self._continued(class_id)
+            source = Source(
+                class_id=class_id,
+                track=track,
+                azimuth_deg=float(azimuth[class_id]),
+                elevation_deg=float(elevation[class_id]),
+                confidence=float(np.clip(confidence[class_id], 0, 1)),
+                onset_sample=onset * self._samples_per_label,
+            )
+            sources.append(source)
+        frame = LabelFrame(index=self._index, sample=self._index * self._samples_per_label, sources=sources)
+        self._index += 1
+        return frame
+
+    def _continued(self, class_id: int) -> tuple[int, int]:
+        """Track and onset index of a class that is active now."""
+        track, onset, last = self._open.get(class_id, (-1, -1, -1))
+        if track < 0 or self._index - last > 1 + GAP_LABELS:
+            track, onset = self._next_track, self._index
+            self._next_track += 1
+        self._open[class_id] = (track, onset, self._index)
+        return track, onset
+
+
+def _lengths(values: Sequence[int], classes: int, name: str) -> Array:
+    if any(value < 1 or value % 2 == 0 for value in values):
+        raise ConfigError(f"{name}: {_listed(values)}: filter lengths must be odd and at least 1")
+    return _per_class(values, classes, name)
+
+
+def _thresholds(values: Sequence[float], classes: int, name: str) -> Array:
+    if any(not 0 <= value <= 1 for value in values):
+        raise ConfigError(f"{name}: {_listed(values)}: probabilities lie in 0..1")
+    return _per_class(values, classes, name)
+
+
+def _per_class(values: Sequence[float], classes: int, name: str) -> Array:
+    if len(values) not in (1, classes):
+        raise ConfigError(f"{name}: {len(values)} values for {classes} classes; give one, or one a class")
+    return np.broadcast_to(np.asarray(values), classes)
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(map(str, values))

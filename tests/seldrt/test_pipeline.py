@@ -1,0 +1,154 @@
+"""The whole chain: the streaming law, equal bits for any cut, gating, latency, refusals."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from msgspec.structs import replace
+
+from seldrt import checkpoint, inference
+from seldrt.checkpoint import Checkpoint, CheckpointError
+from seldrt.config import ConfigError, NetworkConfig, PostprocessConfig
+from seldrt.features import features_stage
+from seldrt.inference import Estimator
+from seldrt.pipeline import Pipeline, load_pipeline, with_medians
+from seldrt.stream import run
+from tests.contracts import AsArrays, assert_streaming_law
+from tests.models import CAUSAL, FEATURES, WINDOWED, small_model
+
+RNG = np.random.default_rng(0)
+
+
+def bursts(labels: int, rest: int = 0) -> np.ndarray:
+    """Noise with a level that comes and goes, so that the gate opens and closes."""
+    samples = RNG.standard_normal((labels * 2400 + rest, 4)).astype(np.float32)
+    level = np.repeat(10.0 ** RNG.uniform(-3, 0, len(samples) // 6000 + 1), 6000)[: len(samples)]
+    return (samples * level[:, None]).astype(np.float32)
+
+
+@pytest.mark.parametrize("network", [CAUSAL, WINDOWED], ids=["causal", "windowed"])
+def test_estimates_keep_the_streaming_law(network: NetworkConfig) -> None:
+    model = small_model(network)
+    x = RNG.uniform(-80, 0, (107, 13, FEATURES.n_mels)).astype(np.float32)
+    assert_streaming_law(lambda: Estimator(model, "cpu").stage(0.0), x, hop=10, atol=1e-5)
+
+
+@pytest.mark.parametrize("network", [CAUSAL, WINDOWED], ids=["causal", "windowed"])
+def test_the_pipeline_keeps_the_law_to_the_bit(network: NetworkConfig) -> None:
+    model, x = small_model(network), bursts(13, 777)
+    estimates = run(Estimator(model, "cpu").stage(0.0), run(features_stage(FEATURES), x))
+    assert estimates is not None
+    halfway = tuple(np.median(estimates[..., 1], axis=0).tolist())  # each class is active about half of the time
+    postprocess = PostprocessConfig(sad_threshold=0.0, sed_thresholds=halfway)
+
+    def stage() -> AsArrays:
+        pipeline = Pipeline(model, "small", postprocess)
+        return AsArrays(pipeline, 3, pipeline.latency_samples, pipeline.samples_per_label)
+
+    whole = stage()
+    expected = whole.push(x)
+    rest = whole.flush()
+    assert expected is not None
+    assert rest is not None
+    expected = np.concatenate([expected, rest])
+    assert len(expected) == 13
+    assert 0 < (expected[..., 0] >= 0).mean() < 1, "the test needs some sounds and some silence"
+    for block in (1111, 2400, 7000):
+        again = stage()
+        parts = [again.push(x[i : i + block].copy()) for i in range(0, len(x), block)] + [again.flush()]
+        np.testing.assert_array_equal(np.concatenate([p for p in parts if p is not None]), expected)
+
+
+def test_samples_after_the_latency_have_no_influence() -> None:
+    model = small_model()
+    pipeline = Pipeline(model, "small", device="cpu")
+    x = bursts(20)
+    known = 8 * 2400 + pipeline.latency_samples
+    frames = pipeline.push(x[:known])
+    assert len(frames) == 8
+    spoiled = np.concatenate([x[:known], np.full((2400, 4), 3, np.float32)])
+    assert Pipeline(model, "small", device="cpu").push(spoiled)[:8] == frames
+
+
+def test_latency_table_adds_up() -> None:
+    pipeline = Pipeline(small_model(), "small", device="cpu")
+    rows = dict(pipeline.latency_table)
+    assert rows["filling a label frame"] == 100
+    assert rows["features"] == 0
+    assert rows["networks"] == 200
+    assert sum(rows.values()) - 100 == pipeline.latency_samples / 24
+
+
+def test_bigger_blocks_change_rounding_only() -> None:
+    model, x = small_model(), bursts(30)
+    one, many = (Pipeline(model, "small", device="cpu", block_labels=n) for n in (1, 10))
+    a, b = one.push(x) + one.flush(), many.push(x) + many.flush()
+    assert [[s.class_id for s in frame.sources] for frame in a] == [[s.class_id for s in frame.sources] for frame in b]
+
+
+def test_windowed_networks_see_the_chunk_that_ends_with_their_look_ahead() -> None:
+    model = small_model(WINDOWED)
+    estimator = Estimator(model, "cpu")
+    x = RNG.uniform(-80, 0, (100, 13, FEATURES.n_mels)).astype(np.float32)
+    estimates = run(estimator.stage(0.0), x)
+    chunk = x[20:80]  # 6 label frames; with one of look-ahead the last but one is spoken of: frames 60..69
+    with torch.no_grad():
+        y = model.networks["sed"](torch.from_numpy(chunk[None, :, inference.task_indices("sed")]))[0]
+    np.testing.assert_allclose(estimates[6, :, 1], y[0, 4].numpy(), atol=1e-6)
+
+
+def test_windowed_networks_rest_where_nothing_sounds() -> None:
+    estimator = Estimator(small_model(WINDOWED), "cpu")
+    x = RNG.uniform(-80, 0, (100, 13, FEATURES.n_mels)).astype(np.float32)
+    awake = run(estimator.stage(0.0), x)
+    threshold = float(np.median(awake[:, 0, 0]))
+    gated = run(estimator.stage(threshold), x)
+    resting = awake[:, 0, 0] < threshold
+    assert 0 < resting.sum() < len(resting)
+    assert (gated[resting, :, 1:] == 0).all()
+    np.testing.assert_allclose(gated[~resting], awake[~resting], atol=1e-6)
+
+
+def test_a_model_needs_all_three_networks() -> None:
+    model = small_model()
+    del model.networks["doae"]
+    with pytest.raises(CheckpointError, match="no network for doae"):
+        Pipeline(model, "small")
+
+
+def test_networks_that_look_ahead_differently_are_refused() -> None:
+    model = small_model()
+    networks = model.description.networks | {"doae": replace(CAUSAL, lookahead_labels=5)}
+    with pytest.raises(CheckpointError, match="lookahead_labels is 2 for sad and 5 for doae"):
+        Pipeline(Checkpoint(replace(model.description, networks=networks), model.networks), "small")
+
+
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'tpu' is not available here"):
+        Pipeline(small_model(), "small", device="tpu")
+
+
+def test_models_are_found_by_path_and_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    checkpoint.save(small_model(), path)
+    pipeline = load_pipeline(path)
+    assert (pipeline.model_id, pipeline.classes) == ("mine", ("clap", "voice", "bell"))
+    assert pipeline.model_card["parameters"]["sed"] > 1000
+    with pytest.raises(CheckpointError, match="'none' was not found"):
+        load_pipeline("none")
+
+
+def test_median_lengths_follow_the_event_durations() -> None:
+    description = replace(small_model().description, mean_event_labels=(2.0, 12.0, 60.0))
+    lengths = with_medians(description).postprocess.sed_median_labels
+    assert list(lengths) == sorted(lengths)
+    assert all(length % 2 == 1 for length in lengths)
+    assert msgspec.json.decode(msgspec.json.encode(lengths), type=tuple[int, ...]) == lengths
+
+
+def test_post_processing_of_the_checkpoint_can_be_overridden() -> None:
+    model = small_model(postprocess=PostprocessConfig(sad_threshold=0.99))
+    assert Pipeline(model, "small").postprocess.sad_threshold == 0.99
+    assert Pipeline(model, "small", PostprocessConfig(sad_threshold=0.2)).postprocess.sad_threshold == 0.2

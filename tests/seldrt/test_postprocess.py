@@ -1,0 +1,335 @@
+"""Medians and gates against scipy, smoothed directions against motions in closed form, tracks by example."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from msgspec.structs import replace
+from scipy.ndimage import median_filter
+from scipy.signal import medfilt
+from scipy.spatial.transform import Rotation
+
+from seldrt.config import ConfigError, PostprocessConfig
+from seldrt.postprocess import Tracker, activity_stage, doa_stage, median_labels, postprocess_stage
+from seldrt.spatial import angle_deg, azimuth_elevation, normalized, unit_vector
+from seldrt.stream import Map, run
+from tests.contracts import AsArrays, assert_streaming_law
+
+CLASSES = ("dog", "phone", "piano")
+CONFIG = PostprocessConfig(sad_median_labels=5, sed_median_labels=(1, 3, 9), sed_thresholds=(0.3, 0.5, 0.6))
+
+
+def estimates(n: int = 80, seed: int = 0, classes: int = 3) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, classes, 5)).astype(np.float32)
+    x[..., 0] = rng.uniform(0.3, 1, (n, 1))
+    x[..., 1] = rng.uniform(size=(n, classes))
+    return x
+
+
+def active(doa: np.ndarray, on: np.ndarray | None = None) -> np.ndarray:
+    """One class that is active (or where ``on``) at these directions (n, 3)."""
+    x = np.zeros((len(doa), 1, 5))
+    x[:, 0, 0] = 1 if on is None else on
+    x[:, 0, 1] = 0.9
+    x[:, 0, 2:] = doa
+    return x
+
+
+def smoothed(doa: np.ndarray, config: PostprocessConfig = CONFIG, on: np.ndarray | None = None) -> np.ndarray:
+    y = run(doa_stage(config), active(doa, on))
+    assert y is not None
+    return y[:, 0, 2:]
+
+
+def motion(speed_deg_per_s: float, n: int, rng: np.random.Generator) -> np.ndarray:
+    """A great circle at constant speed, anywhere on the sphere: (n, 3) at 10 Hz."""
+    start = normalized(rng.standard_normal(3))
+    heading = normalized(np.cross(start, rng.standard_normal(3)))
+    angle = np.radians(speed_deg_per_s / 10) * np.arange(n)[:, None]
+    return np.cos(angle) * start + np.sin(angle) * heading
+
+
+def noisy(doa: np.ndarray, deg: float, rng: np.random.Generator) -> np.ndarray:
+    """With an error of ``deg`` degrees (standard deviation) along each of two axes, and any length."""
+    error = np.radians(deg) * rng.standard_normal(doa.shape)
+    return (doa + error) * rng.uniform(0.2, 3, (len(doa), 1))
+
+
+# Activity
+
+
+def test_activity_is_scipys_median_filter_and_a_threshold():
+    x = estimates()
+    y = run(activity_stage(CONFIG, CLASSES), x)
+    for c, (length, threshold) in enumerate(zip((1, 3, 9), (0.3, 0.5, 0.6), strict=True)):
+        sad, sed = medfilt(x[:, c, 0], 5), medfilt(x[:, c, 1], length)
+        np.testing.assert_array_equal(y[:, c, 0], (sad > 0.5) & (sed > threshold))
+        np.testing.assert_allclose(y[:, c, 1], sed)
+    np.testing.assert_array_equal(y[..., 2:], x[..., 2:])
+    assert y.dtype == np.float32
+
+
+@given(
+    arrays(np.float32, (25, 1), elements=st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])),
+    st.sampled_from([1, 3, 5, 7]),
+    st.sampled_from([0.0, 0.25, 0.4, 0.5, 1.0]),
+)
+def test_a_median_above_the_threshold_is_a_majority_of_decisions_above_it(sed, length, threshold):
+    """Ties included: so it does not matter whether probabilities or decisions are filtered."""
+    x = np.ones((25, 1, 5), np.float32)
+    x[..., 1] = sed
+    config = PostprocessConfig(sad_median_labels=1, sed_median_labels=(length,), sed_thresholds=(threshold,))
+    y = run(activity_stage(config, CLASSES[:1]), x)
+    decisions = (sed[:, 0] > threshold).astype(int)
+    np.testing.assert_array_equal(y[:, 0, 0], median_filter(decisions, length, mode="constant"))
+
+
+def test_the_gate_needs_both_probabilities_above_their_thresholds():
+    x = np.zeros((4, 1, 5), np.float32)
+    x[:, 0, 0] = 0.5, 0.6, 0.6, 0.1
+    x[:, 0, 1] = 0.9, 0.9, 0.3, 0.9
+    y = run(activity_stage(PostprocessConfig(sed_median=False, sed_thresholds=(0.3,)), CLASSES[:1]), x)
+    assert y[:, 0, 0].tolist() == [0, 1, 0, 0]
+
+
+def test_the_latency_is_half_the_longest_filter_and_nothing_without_filters():
+    assert activity_stage(CONFIG, CLASSES).latency == 4
+    assert activity_stage(replace(CONFIG, sed_median=False), CLASSES).latency == 0
+    assert activity_stage(PostprocessConfig(sad_median_labels=7), CLASSES).latency == 3
+    assert doa_stage(PostprocessConfig(doa_window_labels=9)).latency == 4
+    assert doa_stage(PostprocessConfig(doa_smoothing=False)).latency == 0
+    assert postprocess_stage(CONFIG, CLASSES).latency == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sed_thresholds": (0.5, 0.5)}, "sed_thresholds: 2 values for 3 classes"),
+        ({"sed_thresholds": ()}, "sed_thresholds: 0 values"),
+        ({"sed_thresholds": (1.5,)}, "0..1"),
+        ({"sad_threshold": -0.1}, "sad_threshold"),
+        ({"sed_median_labels": (3, 3, 3, 3)}, "sed_median_labels: 4 values for 3 classes"),
+        ({"sed_median_labels": (4,)}, "sed_median_labels: 4: .* odd"),
+        ({"sad_median_labels": -1}, "sad_median_labels"),
+        ({"doa_window_labels": 8}, "doa_window_labels: 8: .* odd"),
+        ({"speeds_deg_per_s": (0.0, -10.0)}, "speed must not be negative"),
+        ({"max_speed_deg_per_s": -1.0}, "speed must not be negative"),
+    ],
+)
+def test_settings_that_cannot_be_used(change, message):
+    with pytest.raises(ConfigError, match=message):
+        postprocess_stage(replace(PostprocessConfig(), **change), CLASSES)
+
+
+def test_median_lengths_from_mean_durations():
+    assert median_labels((0, 4, 11.9, 12, 20, 28, 36, 900)) == (1, 1, 3, 3, 5, 7, 9, 9)
+    assert median_labels((20,), share=0.5, longest=7) == (7,)
+    with pytest.raises(ConfigError):
+        median_labels((float("nan"),))
+
+
+# Directions
+
+
+@pytest.mark.parametrize("speed", [0, 10, 20, 40])
+def test_a_clean_motion_at_a_known_speed_is_left_alone(speed):
+    doa = motion(speed, 40, np.random.default_rng(speed))
+    assert angle_deg(smoothed(doa), doa).max() < 1e-6
+
+
+@pytest.mark.parametrize("speeds", [(0.0, 10.0, 20.0, 40.0), ()])
+@pytest.mark.parametrize("speed", [0, 10, 20, 40])
+def test_noise_shrinks_by_the_root_of_the_window(speed, speeds):
+    rng = np.random.default_rng(speed)
+    config = PostprocessConfig(doa_window_labels=9, speeds_deg_per_s=speeds)
+    before, after, ends = [], [], []
+    for _ in range(20):
+        doa = motion(speed, 60, rng)
+        heard = noisy(doa, 3.0, rng)
+        error = angle_deg(smoothed(heard, config), doa)
+        before.append(angle_deg(heard, doa) ** 2)
+        after.append(error[4:-4] ** 2)
+        ends.append(np.concatenate([error[:2], error[-2:]]) ** 2)
+    assert np.sqrt(np.mean(before) / np.mean(after)) == pytest.approx(3.0, rel=0.15)
+    assert np.mean(ends) < 0.75 * np.mean(before)
+
+
+def test_large_noise_shrinks_too():
+    rng = np.random.default_rng(0)
+    doa = motion(20, 400, rng)
+    heard = noisy(doa, 12.0, rng)
+    assert angle_deg(smoothed(heard), doa).mean() < 0.5 * angle_deg(heard, doa).mean()
+
+
+def test_a_source_faster_than_any_known_speed_is_followed_at_the_fastest():
+    doa = unit_vector(np.arange(-40, 50, 10.0), 0)  # 100 degrees a second
+    azimuth, _ = azimuth_elevation(smoothed(doa, PostprocessConfig(doa_window_labels=9)))
+    assert azimuth[4] == pytest.approx(0, abs=1e-6)
+    assert (np.diff(azimuth) > 0).all()
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_a_short_excursion_is_outvoted(length):
+    doa = np.tile(unit_vector(10, 5), (30, 1))
+    doa[12 : 12 + length] = unit_vector(130, -20)
+    assert angle_deg(smoothed(doa), unit_vector(10, 5)).max() < 0.1
+
+
+@pytest.mark.parametrize("jump_deg", [60, 90, 179, 180])
+def test_a_jump_to_another_source_makes_no_phantom_between(jump_deg):
+    rng = np.random.default_rng(jump_deg)
+    doa = unit_vector(np.repeat([0, jump_deg], 20), 0)
+    error = angle_deg(smoothed(noisy(doa, 4.0, rng)), doa)
+    assert error.max() < 10
+
+
+def test_an_event_is_not_mixed_with_the_one_before_a_gap():
+    first, second = np.tile(unit_vector(0, 0), (10, 1)), np.tile(unit_vector(25, 0), (10, 1))
+    on = np.ones(22)
+    on[10:12] = 0
+    doa = np.concatenate([first, np.tile(unit_vector(-170, 0), (2, 1)), second])
+    y = smoothed(doa, on=on)
+    assert angle_deg(y[:10], first).max() < 1e-6
+    assert angle_deg(y[12:], second).max() < 1e-6
+    np.testing.assert_array_equal(y[10:12], doa[10:12])
+
+
+def test_a_gap_of_one_label_frame_is_bridged():
+    rng = np.random.default_rng(0)
+    doa = motion(10, 200, rng)
+    on = np.arange(200) % 4 > 0
+    heard = noisy(doa, 5.0, rng)
+    heard[~on] = -doa[~on]
+    error = angle_deg(smoothed(heard, on=on), doa)[on]
+    assert error.mean() < 0.5 * angle_deg(heard, doa)[on].mean()
+
+
+@pytest.mark.parametrize("centre", [(-180, 0), (0, 90), (77, -90), (180, 45)])
+def test_the_wrap_and_the_poles_are_directions_like_others(centre):
+    rng = np.random.default_rng(1)
+    heard = noisy(np.tile(unit_vector(*centre), (60, 1)), 5.0, rng)
+    assert angle_deg(smoothed(heard), unit_vector(*centre)).max() < 8
+
+
+def test_unknown_directions_do_not_pull():
+    doa = np.tile(unit_vector(40, 10), (20, 1))
+    doa[::3] = 0
+    assert angle_deg(smoothed(doa), unit_vector(40, 10)).max() < 1e-6
+    np.testing.assert_array_equal(smoothed(np.zeros((20, 3))), 0)
+
+
+def test_a_single_label_frame_keeps_its_direction():
+    doa = np.tile(unit_vector(40, 10), (9, 1))
+    np.testing.assert_allclose(smoothed(doa, on=np.arange(9) == 3)[3], unit_vector(40, 10), atol=1e-9)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_turned_scene_gives_the_turned_result(seed):
+    rng = np.random.default_rng(seed)
+    turn = Rotation.random(rng=rng).as_matrix()
+    heard = noisy(motion(rng.choice([0, 10, 20, 40]), 30, rng), 10.0, rng)
+    heard[rng.integers(0, 30, 6)] = rng.standard_normal((6, 3))
+    on = rng.uniform(size=30) > 0.2
+    np.testing.assert_allclose(smoothed(heard @ turn.T, on=on), smoothed(heard, on=on) @ turn.T, atol=1e-6)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_directions_are_unit_vectors_and_the_rest_is_untouched(seed):
+    x = estimates(40, seed)
+    x[..., 0] = np.random.default_rng(seed).uniform(size=(40, 3)) > 0.3
+    y = run(doa_stage(CONFIG), x)
+    on = x[..., 0] > 0
+    np.testing.assert_allclose(np.linalg.norm(y[on][:, 2:], axis=-1), 1, atol=1e-6)
+    np.testing.assert_array_equal(y[~on], x[~on])
+    np.testing.assert_array_equal(y[..., :2], x[..., :2])
+
+
+def test_without_smoothing_directions_pass():
+    x = estimates()
+    np.testing.assert_array_equal(run(doa_stage(replace(CONFIG, doa_smoothing=False)), x), x)
+
+
+# Tracks
+
+
+def frames_of(on: list[str], tracker: Tracker | None = None) -> list[list[tuple[int, int]]]:
+    """(class, track) in each label frame of these patterns, one a class: '#' is active."""
+    x = np.zeros((len(on[0]), len(on), 5), np.float32)
+    x[..., 0] = np.array([[mark == "#" for mark in row] for row in on]).T
+    return [[(s.class_id, s.track) for s in f.sources] for f in (tracker or Tracker(2400)).push(x)]
+
+
+def test_a_track_lasts_from_onset_to_offset():
+    assert frames_of(["##..#", ".###."]) == [[(0, 0)], [(0, 0), (1, 1)], [(1, 1)], [(1, 1)], [(0, 2)]]
+
+
+def test_a_gap_of_one_label_frame_does_not_end_a_track_and_two_do():
+    assert frames_of(["#.#..#"]) == [[(0, 0)], [], [(0, 0)], [], [], [(0, 1)]]
+
+
+def test_label_frames_carry_index_sample_onset_and_direction():
+    x = np.zeros((5, 2, 5), np.float32)
+    x[2:, 1] = [1, 0.75, *(3 * unit_vector(-90, 30))]
+    frames = Tracker(2400).push(x)
+    assert [(f.index, f.sample) for f in frames] == [(k, 2400 * k) for k in range(5)]
+    assert frames[1].sources == []
+    (source,) = frames[4].sources
+    assert (source.class_id, source.track, source.onset_sample, source.confidence) == (1, 0, 4800, 0.75)
+    assert (source.azimuth_deg, source.elevation_deg) == pytest.approx((-90, 30), abs=1e-4)
+
+
+def test_the_direction_of_a_zero_vector_is_the_front():
+    x = np.zeros((1, 1, 5), np.float32)
+    x[..., 0] = 1
+    (source,) = Tracker(2400).push(x)[0].sources
+    assert (source.azimuth_deg, source.elevation_deg) == (0, 0)
+
+
+def test_a_flushed_tracker_counts_from_the_start():
+    tracker = Tracker(2400)
+    frames_of(["##"], tracker)
+    assert tracker.flush() == []
+    assert frames_of(["#"], tracker) == [[(0, 0)]]
+    assert tracker.push(np.zeros((1, 1, 5)))[0].index == 1
+
+
+# The law, and the price
+
+
+@pytest.mark.parametrize(
+    "config", [CONFIG, PostprocessConfig(sed_median=False, doa_smoothing=False), PostprocessConfig()]
+)
+def test_the_streaming_law(config):
+    x = estimates(100)
+    assert_streaming_law(lambda: activity_stage(config, CLASSES), x, atol=0)
+    assert_streaming_law(lambda: postprocess_stage(config, CLASSES), x)
+
+
+def test_the_streaming_law_of_directions():
+    x = estimates(100)
+    x[..., 0] = np.random.default_rng(2).uniform(size=(100, 3)) > 0.3
+    assert_streaming_law(lambda: doa_stage(CONFIG), x)
+    assert isinstance(doa_stage(replace(CONFIG, doa_smoothing=False)), Map)
+
+
+def test_the_streaming_law_of_tracks():
+    x = estimates(100)
+    x[..., 0] = np.random.default_rng(3).uniform(size=(100, 3)) > 0.4
+    assert_streaming_law(lambda: AsArrays(Tracker(2400), classes=3), x, atol=0)
+
+
+def test_fourteen_active_classes_cost_little():
+    x = estimates(60, classes=14)
+    x[..., :2] = 1
+    stage = postprocess_stage(PostprocessConfig(), ["class"] * 14)
+    start = time.process_time()
+    for k in range(len(x)):
+        stage.push(x[k : k + 1])
+    per_label = (time.process_time() - start) / len(x)
+    assert per_label < 5e-3  # 0.4 ms where this was written; a label frame lasts 100 ms
