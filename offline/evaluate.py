@@ -1,0 +1,290 @@
+"""Recordings through the streaming pipeline of the daemon -> metadata CSVs -> metrics.
+
+The metrics are always computed from the CSVs, in whole degrees as the task asks for, so that one's own
+detections and those of any other system are measured alike.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import as_completed
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+from rich.console import Group
+from rich.table import Table
+
+from offline.dataset import Recording, read_metadata, write_metadata
+from offline.metrics import (
+    METRICS,
+    EventCounts,
+    MetricsError,
+    Scores,
+    SeldCounts,
+    bootstrap_interval,
+    count,
+    event_recall,
+)
+from offline.workers import worker_pool
+from seldrt.config import ConfigError, PostprocessConfig
+from seldrt.detection import LabelFrame
+from seldrt.spatial import wrap_azimuth
+
+LABEL_RATE_HZ = 10
+BLOCK_LABELS = 50  # label frames that share one computation: faster than live, equal but for rounding
+
+Progress = Callable[[int, int], None]
+
+
+def _silent(done: int, total: int) -> None:
+    """No progress is shown."""
+
+
+# Predicting
+
+
+class FramePipeline(Protocol):
+    """What is asked of a `seldrt.pipeline.Pipeline`."""
+
+    sample_rate: int
+    classes: tuple[str, ...]
+
+    def push(self, samples: NDArray[np.floating[Any]]) -> list[LabelFrame]: ...
+
+    def flush(self) -> list[LabelFrame]: ...
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What a worker needs: a model, how to post-process (None: as the model says), where to write."""
+
+    model: Path
+    classes: tuple[str, ...]  # of the dataset, in its order
+    out: Path
+    postprocess: PostprocessConfig | None = None
+
+
+def predict(job: Job, recordings: Sequence[Recording], workers: int = 1, progress: Progress = _silent) -> None:
+    """Write one CSV a recording into ``job.out``, with as many processes as ``workers`` of one thread each.
+
+    Raises `ConfigError` for recordings or classes that do not fit the model, `CheckpointError` for a model
+    that cannot be read.
+    """
+    if workers == 1:
+        pipeline = _load(job)
+        for done, recording in enumerate(recordings, 1):
+            _predict_one(pipeline, job, recording)
+            progress(done, len(recordings))
+        return
+    with worker_pool(workers) as pool:
+        futures = [pool.submit(_predict_in_worker, job, recording) for recording in recordings]
+        for done, future in enumerate(as_completed(futures), 1):
+            future.result()
+            progress(done, len(recordings))
+
+
+def _load(job: Job) -> FramePipeline:
+    from seldrt.pipeline import load_pipeline
+
+    return load_pipeline(job.model, job.postprocess, threads=1, block_labels=BLOCK_LABELS)
+
+
+_load_once = functools.lru_cache(maxsize=1)(_load)
+
+
+def _predict_in_worker(job: Job, recording: Recording) -> None:
+    _predict_one(_load_once(job), job, recording)
+
+
+def _predict_one(pipeline: FramePipeline, job: Job, recording: Recording) -> None:
+    frames = predicted_frames(pipeline, recording.audio)
+    write_metadata(job.out / f"{recording.name}.csv", prediction_rows(frames, pipeline.classes, job.classes))
+
+
+def predicted_frames(pipeline: FramePipeline, audio: Path) -> list[LabelFrame]:
+    """All label frames of one recording; `ConfigError` when it does not fit the model."""
+    try:
+        with soundfile.SoundFile(audio) as file:
+            if (file.samplerate, file.channels) != (pipeline.sample_rate, 4):
+                found = f"{file.channels} channels at {file.samplerate} Hz"
+                raise ConfigError(f"{audio}: has {found}; the model takes 4 at {pipeline.sample_rate} Hz")
+            blocks = file.blocks(10 * pipeline.sample_rate, dtype="float32", always_2d=True)
+            frames = [frame for block in blocks for frame in pipeline.push(block)]
+    except soundfile.LibsndfileError as error:
+        raise ConfigError(f"{audio}: {error}") from None
+    return frames + pipeline.flush()
+
+
+def prediction_rows(frames: Sequence[LabelFrame], spoken: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]:
+    """Label rows (n, 5) of a metadata CSV, in whole degrees, with the class numbers of ``wanted``.
+
+    ``spoken`` are the names of the classes that the frames count by; `ConfigError` when the dataset lacks
+    one.
+    """
+    unknown = [name for name in spoken if name not in wanted]
+    if unknown:
+        raise ConfigError(f"the model knows {', '.join(unknown)}, the dataset does not: write its classes.json")
+    number = [list(wanted).index(name) for name in spoken]
+    rows = [
+        (
+            frame.index,
+            number[source.class_id],
+            source.track,
+            wrap_azimuth(round(source.azimuth_deg)),
+            round(source.elevation_deg),
+        )
+        for frame in frames
+        for source in frame.sources
+    ]
+    return np.array(rows, dtype=np.int64).reshape(-1, 5)
+
+
+# Measuring
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """The metrics of some recordings, with 95 % intervals by drawing recordings (None: too few)."""
+
+    recordings: int
+    scores: Scores
+    intervals: dict[str, tuple[float, float]] | None
+
+
+class ClassMeasured(msgspec.Struct, frozen=True):
+    """One class alone; class segments by what became of them (see `SeldCounts`)."""
+
+    name: str
+    scores: Scores | None  # None where the class never sounds
+    reference: int
+    missed: int
+    misplaced: int
+    false: int
+
+
+class EventsMeasured(msgspec.Struct, frozen=True):
+    """Whole events: found at all, how far off, and invented (see `event_recall`)."""
+
+    true: int
+    found: int
+    false: int
+    recall: float
+    median_angle_deg: float
+    false_per_minute: float
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What an evaluation found."""
+
+    overall: Measured
+    by_overlap: dict[str, Measured]
+    classes: tuple[ClassMeasured, ...]
+    events: EventsMeasured
+    recordings: dict[str, Scores]
+
+
+def measure(
+    recordings: Sequence[Recording], predictions: Path, classes: Sequence[str], rng: np.random.Generator
+) -> Report:
+    """Compare the CSVs of a folder with the labels of the recordings; ``classes`` are the dataset's.
+
+    A recording in which nothing was heard has an empty CSV. Raises `ConfigError` for a CSV that is missing or
+    cannot be counted, and for recordings without labels.
+    """
+    if not recordings:
+        raise ConfigError("there is no recording to measure")
+    missing = [r.name for r in recordings if not (predictions / f"{r.name}.csv").is_file()]
+    if missing:
+        raise ConfigError(f"{predictions}: has no {missing[0]}.csv ({len(missing)} of {len(recordings)} missing)")
+    counts: dict[str, SeldCounts] = {}
+    events = EventCounts()
+    for recording in recordings:
+        counts[recording.name], found = _count_one(recording, predictions, len(classes))
+        events += found
+    overlaps = sorted({r.overlap for r in recordings if r.overlap is not None})
+    by_overlap = {f"ov{o}": [counts[r.name] for r in recordings if r.overlap == o] for o in overlaps}
+    return Report(
+        overall=_measured(list(counts.values()), rng),
+        by_overlap={name: _measured(part, rng) for name, part in by_overlap.items()},
+        classes=_measured_classes(classes, sum(counts.values(), SeldCounts.zero(len(classes)))),
+        events=EventsMeasured(*(getattr(events, name) for name in EventsMeasured.__struct_fields__)),
+        recordings={name: one.scores() for name, one in counts.items()},
+    )
+
+
+def _count_one(recording: Recording, predictions: Path, classes: int) -> tuple[SeldCounts, EventCounts]:
+    if recording.metadata is None:
+        raise ConfigError(f"{recording.name}: has no labels to measure by")
+    reference = read_metadata(recording.metadata)
+    predicted = read_metadata(predictions / f"{recording.name}.csv")
+    label_frames = int(soundfile.info(recording.audio).duration * LABEL_RATE_HZ)
+    try:
+        seld = count(reference, predicted, classes)
+        return seld, event_recall(reference, predicted, classes, label_frames)
+    except MetricsError as error:
+        raise ConfigError(f"{recording.name}.csv, {error}") from None
+
+
+def _measured(counts: Sequence[SeldCounts], rng: np.random.Generator) -> Measured:
+    total = functools.reduce(SeldCounts.__add__, counts)
+    intervals = bootstrap_interval(counts, rng) if len(counts) > 1 else None
+    return Measured(len(counts), total.scores(), intervals)
+
+
+def _measured_classes(classes: Sequence[str], counts: SeldCounts) -> tuple[ClassMeasured, ...]:
+    per_class = zip(
+        classes,
+        counts.scores_per_class(),
+        counts.reference.astype(int).tolist(),
+        counts.missed.astype(int).tolist(),
+        counts.misplaced.astype(int).tolist(),
+        counts.false.astype(int).tolist(),
+        strict=True,
+    )
+    return tuple(
+        ClassMeasured(name, scores if reference else None, reference, *rest)
+        for name, scores, reference, *rest in per_class
+    )
+
+
+# Showing
+
+
+def write_report(report: Report, path: Path) -> None:
+    """The report as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))
+    partial.replace(path)
+
+
+def tables(report: Report) -> Group:
+    """The report for a terminal."""
+    overall = Table("", "recordings", *HEADINGS.values(), title="DCASE 2020 metrics, with 95 % intervals")
+    for group, measured in {"all": report.overall, **report.by_overlap}.items():
+        overall.add_row(group, str(measured.recordings), *_cells(measured.scores))
+        if measured.intervals:
+            low, high = zip(*(measured.intervals[name] for name in METRICS), strict=True)
+            between = zip(_cells(Scores(*low)), _cells(Scores(*high)), strict=True)
+            overall.add_row("", "", *(f"{a}..{b}" for a, b in between), style="dim")
+    columns = ("segments", "missed", "misplaced", "false")
+    classes = Table("class", *HEADINGS.values(), *columns, title="Each class alone, and what became of its segments")
+    for row in report.classes:
+        cells = _cells(row.scores) if row.scores else ["-"] * len(METRICS)
+        classes.add_row(row.name, *cells, *map(str, (row.reference, row.missed, row.misplaced, row.false)))
+    e = report.events
+    heard = f"{e.found} of {e.true} events found, {e.median_angle_deg:.1f} degrees off in the median"
+    invented = f"{e.false} false events, {e.false_per_minute:.2f} a minute"
+    return Group(overall, classes, heard, invented)
+
+
+HEADINGS = dict(zip(METRICS, ("ER20", "F20 %", "LE_CD deg", "LR_CD %", "recall %", "SELD"), strict=True))
+
+
+def _cells(scores: Scores) -> list[str]:
+    s = scores
+    percent = [f"{100 * value:.1f}" for value in (s.f_20, s.lr_cd, s.lr_recall)]
+    return [f"{s.er_20:.3f}", percent[0], f"{s.le_cd:.1f}", percent[1], percent[2], f"{s.seld:.3f}"]

@@ -1,0 +1,240 @@
+"""Recordings to CSVs to a report, with a pipeline that reads its answers from the samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+from rich.console import Console
+
+from offline import evaluate
+from offline.cli import main
+from offline.dataset import Recording, list_recordings, read_metadata, write_metadata
+from offline.evaluate import Job, measure, predict, predicted_frames, prediction_rows, tables, write_report
+from seldrt import checkpoint, networks
+from seldrt.config import ConfigError, FeatureConfig, PostprocessConfig
+from seldrt.detection import LabelFrame, Source
+
+CLASSES = ("dog", "phone", "piano")
+RATE = 24000
+LABEL = RATE // 10
+
+
+def source(class_id: int, azimuth: float, elevation: float = 0.0, track: int = 0) -> Source:
+    return Source(
+        class_id=class_id,
+        track=track,
+        azimuth_deg=azimuth,
+        elevation_deg=elevation,
+        confidence=0.9,
+        onset_sample=0,
+    )
+
+
+class Reader:
+    """A pipeline whose recordings say it all: channel 0 is (class + 1) / 10, channel 1 azimuth / 180."""
+
+    sample_rate = RATE
+    classes = CLASSES
+
+    def __init__(self) -> None:
+        self.flush()
+
+    def push(self, samples: np.ndarray) -> list[LabelFrame]:
+        self.held = np.concatenate([self.held, samples])
+        whole = len(self.held) // LABEL
+        frames = [self.frame(block) for block in self.held[: whole * LABEL].reshape(whole, LABEL, 4)]
+        self.held = self.held[whole * LABEL :]
+        return frames
+
+    def frame(self, block: np.ndarray) -> LabelFrame:
+        level, side = block[LABEL // 2, :2]
+        sources = [source(round(level * 10) - 1, float(side) * 180)] if level > 0.05 else []
+        self.index += 1
+        return LabelFrame(index=self.index - 1, sample=(self.index - 1) * LABEL, sources=sources)
+
+    def flush(self) -> list[LabelFrame]:
+        self.held, self.index = np.zeros((0, 4), np.float32), 0
+        return []
+
+
+def write_recording(base: Path, name: str, rows: list, seconds: float = 3.0, errors_deg: float = 0.0) -> None:
+    samples = np.zeros((round(seconds * RATE), 4), np.float32)
+    for frame, class_id, _, azimuth, _ in rows:
+        samples[frame * LABEL : (frame + 1) * LABEL, :2] = (class_id + 1) / 10, (azimuth + errors_deg) / 180
+    (base / "foa_dev").mkdir(parents=True, exist_ok=True)
+    soundfile.write(base / "foa_dev" / f"{name}.wav", samples, RATE, subtype="PCM_16")
+    write_metadata(base / "metadata_dev" / f"{name}.csv", rows)
+
+
+def event(class_id: int, first: int, last: int, azimuth: int, track: int = 0) -> list:
+    return [[frame, class_id, track, azimuth, 0] for frame in range(first, last)]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    base = tmp_path / "dataset"
+    write_recording(base, "fold1_room1_mix001_ov1", event(0, 0, 10, 30) + event(1, 10, 20, -170))
+    write_recording(base, "fold1_room1_mix002_ov2", event(2, 5, 25, 90), errors_deg=40)
+    (base / "classes.json").write_bytes(msgspec.json.encode(CLASSES))
+    return base
+
+
+@pytest.fixture
+def reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "_load", lambda job: Reader())
+
+
+def found_by(dataset: Path, out: Path) -> list[Recording]:
+    recordings = list_recordings(dataset)
+    predict(Job(Path("none"), CLASSES, out), recordings)
+    return recordings
+
+
+def test_rows_are_in_whole_degrees_and_numbered_as_the_dataset_does():
+    frames = [
+        LabelFrame(index=0, sample=0, sources=[]),
+        LabelFrame(index=1, sample=LABEL, sources=[source(0, 179.7, -0.4), source(1, -12.5, 89.6, track=3)]),
+    ]
+    rows = prediction_rows(frames, ["phone", "dog"], CLASSES)
+    assert rows.tolist() == [[1, 1, 0, -180, 0], [1, 0, 3, -12, 90]]
+    assert prediction_rows([], CLASSES, CLASSES).shape == (0, 5)
+    with pytest.raises(ConfigError, match="the model knows siren"):
+        prediction_rows(frames, ["phone", "siren"], CLASSES)
+
+
+@pytest.mark.usefixtures("reader")
+def test_recordings_to_report(dataset, tmp_path):
+    out = tmp_path / "out"
+    recordings = found_by(dataset, out)
+    np.testing.assert_array_equal(
+        read_metadata(out / "fold1_room1_mix001_ov1.csv"), read_metadata(recordings[0].metadata)
+    )
+    report = measure(recordings, out, CLASSES, np.random.default_rng(0))
+
+    perfect, misplaced = report.by_overlap["ov1"].scores, report.by_overlap["ov2"].scores
+    assert (perfect.er_20, perfect.f_20, perfect.le_cd, perfect.lr_cd) == pytest.approx((0, 1, 0, 1))
+    assert (misplaced.er_20, misplaced.f_20, misplaced.le_cd, misplaced.lr_cd) == pytest.approx((1, 0, 40, 1))
+    assert report.overall.recordings == 2
+    assert report.overall.scores.er_20 == pytest.approx(3 / 5)
+    low, high = report.overall.intervals["er_20"]
+    assert (low, high) == pytest.approx((0, 1))
+    assert report.by_overlap["ov1"].intervals is None
+    assert [(c.name, c.reference, c.missed, c.misplaced, c.false) for c in report.classes] == [
+        ("dog", 1, 0, 0, 0),
+        ("phone", 1, 0, 0, 0),
+        ("piano", 3, 0, 3, 0),
+    ]
+    events = report.events
+    assert (events.true, events.found, events.false) == (3, 3, 0)
+    assert events.median_angle_deg == pytest.approx(0, abs=1e-6)
+    assert report.recordings["fold1_room1_mix002_ov2"] == misplaced
+
+
+@pytest.mark.usefixtures("reader")
+def test_the_report_as_text_and_json(dataset, tmp_path):
+    recordings = found_by(dataset, tmp_path)
+    report = measure(recordings, tmp_path, (*CLASSES, "silent"), np.random.default_rng(0))
+    console = Console(width=160, record=True, file=(tmp_path / "text").open("w"))
+    console.print(tables(report))
+    text = console.export_text()
+    assert "ov2" in text
+    assert "3 of 3 events found, 0.0 degrees off" in text
+    write_report(report, tmp_path / "sub" / "metrics.json")
+    stored = msgspec.json.decode((tmp_path / "sub" / "metrics.json").read_bytes())
+    assert stored["overall"]["scores"]["er_20"] == pytest.approx(0.6)
+    assert stored["classes"][3] == {
+        "name": "silent",
+        "scores": None,
+        "reference": 0,
+        "missed": 0,
+        "misplaced": 0,
+        "false": 0,
+    }
+
+
+def test_recordings_that_do_not_fit_the_model(tmp_path):
+    soundfile.write(tmp_path / "slow.wav", np.zeros((100, 4)), 16000)
+    soundfile.write(tmp_path / "stereo.wav", np.zeros((100, 2)), RATE)
+    (tmp_path / "text.wav").write_text("no sound")
+    expected = {"slow": "16000 Hz; the model takes 4 at 24000", "stereo": "2 channels", "text": "text.wav"}
+    for name, message in expected.items():
+        with pytest.raises(ConfigError, match=message):
+            predicted_frames(Reader(), tmp_path / f"{name}.wav")
+
+
+def test_predictions_that_cannot_be_measured(dataset, tmp_path):
+    recordings = list_recordings(dataset)
+    rng = np.random.default_rng(0)
+    with pytest.raises(ConfigError, match=r"no fold1_room1_mix001_ov1.csv \(2 of 2 missing\)"):
+        measure(recordings, tmp_path, CLASSES, rng)
+    for recording in recordings:
+        write_metadata(tmp_path / f"{recording.name}.csv", [[0, 3, 0, 0, 0]])
+    with pytest.raises(ConfigError, match=r"mix001_ov1.csv, prediction, row 0 .* 0..2"):
+        measure(recordings, tmp_path, CLASSES, rng)
+    with pytest.raises(ConfigError, match="no labels"):
+        measure([msgspec.structs.replace(recordings[0], metadata=None)], tmp_path, CLASSES, rng)
+    with pytest.raises(ConfigError, match="no recording"):
+        measure([], tmp_path, CLASSES, rng)
+
+
+def run_cli(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+    return result.exit_code, result.output
+
+
+def test_the_command_measures_existing_predictions(dataset, tmp_path):
+    code, text = run_cli("--data", dataset, "--predictions", dataset / "metadata_dev", "--out", tmp_path)
+    assert (code, "0.000" in text) == (0, True)
+    assert (tmp_path / "metrics.json").is_file()
+    code, _ = run_cli("--data", dataset, "--predictions", dataset / "metadata_dev", "--fold", 1)
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--predictions", "nowhere"], "nowhere: has no fold1"),
+        (["--predictions", "nowhere", "--model", "x"], "--model"),
+        (["--predictions", "nowhere", "--fold", "7"], "fold 7"),
+        (["--model", "nowhere"], "--out"),
+        (["--model", "nowhere", "--out", "x"], "nowhere"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(dataset, arguments, message):
+    code, text = run_cli("--data", dataset, *arguments)
+    assert code == 2
+    assert message in text.splitlines()[-1]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A small model with random weights."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    features = FeatureConfig(n_fft=512, n_mels=32)
+    configs = {task: networks.preset("compact", task) for task in networks.TASKS}
+    nets = {task: networks.build(task, len(CLASSES), features, config) for task, config in configs.items()}
+    description = checkpoint.Description(
+        features=features,
+        classes=CLASSES,
+        networks=configs,
+        postprocess=PostprocessConfig(sad_threshold=0.0, sed_thresholds=(0.1,)),
+    )
+    path = tmp_path / "small.safetensors"
+    checkpoint.save(checkpoint.Checkpoint(description, nets), path)
+    return path
+
+
+def test_the_command_runs_a_model_and_workers_change_nothing(dataset, model, tmp_path):
+    for workers in (1, 2):
+        out = tmp_path / f"out{workers}"
+        code, text = run_cli("--data", dataset, "--model", model, "--out", out, "--workers", workers)
+        assert code == 0, text
+    for name in ("fold1_room1_mix001_ov1.csv", "fold1_room1_mix002_ov2.csv"):
+        assert (tmp_path / "out1" / name).read_bytes() == (tmp_path / "out2" / name).read_bytes()
+    assert len(read_metadata(tmp_path / "out1" / "fold1_room1_mix001_ov1.csv"))
