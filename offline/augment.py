@@ -25,7 +25,7 @@ def signed_permutations(count: int, generator: torch.Generator) -> tuple[Tensor,
 def turned_directions(doa: Tensor, swap: Tensor, signs: Tensor) -> Tensor:
     """Directions (batch, ..., 3) under the patterns."""
     shape = (-1, *[1] * (doa.ndim - 1))
-    turned = torch.where(swap.view(shape), doa[..., [1, 0, 2]], doa)
+    turned = torch.where(swap.to(doa.device).view(shape), doa[..., [1, 0, 2]], doa)
     return turned * signs.to(doa).view(-1, *[1] * (doa.ndim - 2), 3)
 
 
@@ -35,15 +35,15 @@ def turned_features(x: Tensor, task: str, swap: Tensor, signs: Tensor) -> Tensor
     if "active_x" not in names:
         return x
     order = list(range(len(names)))
-    factors = x.new_ones(len(x), len(names))
+    factors = torch.ones(len(x), len(names))
     for kind in ("log_mel", "active", "reactive"):
         first, second = names.index(f"{kind}_x"), names.index(f"{kind}_y")
         order[first], order[second] = second, first
         if kind != "log_mel":
             for axis, name in enumerate("xyz"):
-                factors[:, names.index(f"{kind}_{name}")] = signs[:, axis].to(x)
+                factors[:, names.index(f"{kind}_{name}")] = signs[:, axis]
     turned = torch.where(swap.to(x.device).view(-1, 1, 1, 1), x[:, :, order], x)
-    return turned * factors[:, None, :, None]
+    return turned * factors.to(x)[:, None, :, None]
 
 
 def coloured(x: Tensor, task: str, generator: torch.Generator, gain_db: float = 6.0, tilt_db: float = 6.0) -> Tensor:
@@ -58,12 +58,13 @@ def coloured(x: Tensor, task: str, generator: torch.Generator, gain_db: float = 
 
 def masked(x: Tensor, fill: Tensor, generator: torch.Generator, bands: int, frames: int) -> Tensor:
     """One stripe of up to ``bands`` mel bands and one of up to ``frames`` frames replaced by ``fill`` per chunk."""
-    hidden = torch.zeros(len(x), x.shape[1], 1, x.shape[3], dtype=torch.bool)
+    hidden = torch.zeros(len(x), x.shape[1], 1, x.shape[3], dtype=torch.bool, device=x.device)
     for axis, longest in ((3, bands), (1, frames)):
         size = x.shape[axis]
         length = (torch.rand(len(x), generator=generator) * (longest + 1)).int()
         start = (torch.rand(len(x), generator=generator) * (size - length)).int()
-        index = torch.arange(size)
-        stripe = (index >= start[:, None]) & (index < (start + length)[:, None])
+        first, last = (bound.to(x.device)[:, None] for bound in (start, start + length))
+        index = torch.arange(size, device=x.device)
+        stripe = (index >= first) & (index < last)
         hidden |= stripe[:, None, None, :] if axis == 3 else stripe[:, :, None, None]
-    return torch.where(hidden.to(x.device), fill, x)
+    return torch.where(hidden, fill, x)

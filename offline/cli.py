@@ -278,6 +278,34 @@ def evaluate(
     Console().print(evaluation.tables(report))
 
 
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Validation scenes: no training sounds.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Model to write, .safetensors.")
+@explain_mistakes
+def calibrate(model: Path, data: Path, out: Path) -> None:
+    """Choose the thresholds of a model on validation scenes, and write them into a copy of it."""
+    import torch
+    from msgspec.structs import replace
+
+    from offline import calibrate as calibration
+    from offline.dataset import list_recordings, read_classes
+    from seldrt import checkpoint
+
+    torch.set_num_threads(1)
+    loaded = checkpoint.load(model)
+    trials = calibration.Trials(loaded, list_recordings(data), read_classes(data))
+    chosen = calibration.calibrate(
+        trials,
+        loaded.description.postprocess,
+        len(loaded.description.classes),
+        lambda what, scores: click.echo(f"{what}: SELD score {scores.seld:.4f}", err=True),
+    )
+    loaded.description = replace(loaded.description, postprocess=chosen)
+    checkpoint.save(loaded, out, torch.float16)
+    click.echo(f"{out}")
+
+
 def section(kind: type[Any], presets: dict[str, Any], preset: str, path: Path | None, name: str) -> Any:
     """A preset with what one section of a TOML file changes in it; `ConfigError` for an unknown name or key."""
     import msgspec

@@ -45,7 +45,9 @@ class Lookahead:
                 fast.copy_(slow)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"slow": self.slow, "steps": self.steps}
+        # Where both have just met, the weights themselves: a file then holds these numbers once.
+        met = self.steps % self.period == 0
+        return {"slow": [p.detach() for p in self.parameters] if met else self.slow, "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.steps = state["steps"]
@@ -168,10 +170,11 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     durations = mean_event_labels(stores)
     bf16 = device.startswith("cuda") and config.bf16
+    torch.backends.cudnn.benchmark = device.startswith("cuda")  # the shapes never change
     labels = network_config.chunk_frames // chunks.config.frames_per_label
 
     while epoch < config.epochs and not _spent(began, time_budget_s):
-        epoch_began, total = time.monotonic(), 0.0
+        epoch_began, costs = time.monotonic(), []
         for _ in range(config.steps_per_epoch):
             batch = augmented(chunks.random(rng, config.batch_size, labels), task, config, network.mean, generator)
             with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
@@ -184,11 +187,11 @@ def train(
             optimizer.step()
             lookahead.step()
             schedule.step()
-            total += float(cost.detach())
+            costs.append(cost.detach())  # its value is read once an epoch: a GPU need not wait
         epoch += 1
         figures: dict[str, Any] = {
             "epoch": epoch,
-            "loss": total / config.steps_per_epoch,
+            "loss": float(torch.stack(costs).mean()),
             **validate(network, held_out, config),
             "learning_rate": schedule.get_last_lr()[0],
             "seconds": time.monotonic() - epoch_began,
