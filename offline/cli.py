@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
+import time
 import tomllib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +57,9 @@ def main() -> None:
 @click.option("--distractors-only", is_flag=True, default=None, help="No targets: to count false alarms.")
 @click.option("--vary/--no-vary", default=None, help="Vary speed and colour of the sounds.  [default: vary]")
 @click.option("--imperfections/--no-imperfections", default=None, help="Channel gain errors.  [default: on]")
+@click.option(
+    "--time-budget", type=click.FloatRange(0), help="Begin no scene after so many minutes; what is made stays."
+)
 @explain_mistakes
 def synthesize(
     events: Path,
@@ -65,6 +71,7 @@ def synthesize(
     workers: int,
     audio_format: str,
     config_file: Path | None,
+    time_budget: float | None,
     **overrides: Any,
 ) -> None:
     """Make recordings with labels from isolated sounds, in the folder layout of DCASE 2020.
@@ -93,7 +100,13 @@ def synthesize(
         fold=fold,
         seed=seed,
     )
-    made = list(track(synthesis.synthesize(job, scenes, workers), description="scenes", total=scenes))
+    end = time.monotonic() + 60 * (math.inf if time_budget is None else time_budget)
+    made = []
+    with closing(synthesis.synthesize(job, scenes, workers)) as making:
+        for scene in track(making, description="scenes", total=scenes):
+            made.append(scene)
+            if time.monotonic() >= end:
+                break
     new = sum(is_new for _, is_new in made)
     click.echo(f"{out}: fold {fold}, {new} scenes of {config.seconds:g} s made, {len(made) - new} were there")
 
@@ -190,16 +203,15 @@ def train(
 
     torch.set_num_threads(threads)
     shapes = {name: networks.preset(name, task) for name in networks.PRESETS}
+    shape = section(NetworkConfig, shapes, preset, config_file, "network")
+    settings = section(TrainConfig, TRAIN_PRESETS, recipe, config_file, "train")
     training.train(
         task,
         [Store(folder) for folder in stores],
         [Store(folder) for folder in validation],
         out,
-        section(NetworkConfig, shapes, preset, config_file, "network"),
-        replace(
-            section(TrainConfig, TRAIN_PRESETS, recipe, config_file, "train"),
-            **{key: value for key, value in overrides.items() if value is not None},
-        ),
+        shape,
+        replace(settings, **{key: value for key, value in overrides.items() if value is not None}),
         str(torch_device(device)),
         None if time_budget is None else time_budget * 60,
         resume,
@@ -304,6 +316,23 @@ def calibrate(model: Path, data: Path, out: Path) -> None:
     loaded.description = replace(loaded.description, postprocess=chosen)
     checkpoint.save(loaded, out, torch.float16)
     click.echo(f"{out}")
+
+
+@main.command()
+@click.option("--events", type=PATH, required=True, help="Bank of sounds: a folder with train and val.")
+@click.option("--out", type=PATH, default="bundle", show_default=True, help="Folder to make.")
+@click.option("--python", default="3.12", show_default=True, help="Version of Python there.")
+@click.option("--config", type=PATH, help="TOML file with [scenes], [features], [network], [train] to use there.")
+@click.option("--runs", type=PATH, help="Results that came back, to go on from.")
+@explain_mistakes
+def bundle(events: Path, out: Path, python: str, config: Path | None, runs: Path | None) -> None:
+    """Pack all that synthesis, extraction and training need on a GPU machine without network."""
+    from offline import bundle as bundling
+
+    sizes = bundling.pack(events, out, python, config, runs)
+    parts = ", ".join(f"{name} {size:.1f}" for name, size in sizes.items() if size >= 0.1)
+    click.echo(f"{out}: {sum(sizes.values()):.1f} MiB ({parts})")
+    click.echo(f"there: {bundling.COMMAND.format(out.name)}")
 
 
 def section(kind: type[Any], presets: dict[str, Any], preset: str, path: Path | None, name: str) -> Any:

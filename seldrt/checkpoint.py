@@ -57,6 +57,7 @@ def save(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     safetensors.torch.save_file(tensors, temporary, metadata)
+    os.chmod(temporary, 0o644)  # safetensors makes it for its owner only
     os.replace(temporary, path)
 
 
