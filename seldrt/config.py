@@ -158,7 +158,7 @@ class CaptureConfig(Section, frozen=True):
 class PipelineConfig(Section, frozen=True):
     """Which model listens, and where it computes."""
 
-    model: str = ""  # a .safetensors file, or the name of a model that ships; "" = the default one
+    model: str = ""  # a .safetensors file, or the name of one that ships; "" = the default
     device: Literal["cpu", "cuda", "mps"] = "cpu"
     threads: int = 1
 
@@ -172,7 +172,7 @@ class PublisherConfig(Section, frozen=True):
 
     bind: str = "tcp://127.0.0.1:5577"  # tcp://HOST:PORT or ipc://PATH
     insecure_bind: bool = False  # true = also an address that others on the network can reach
-    source: str = ""  # name of this microphone in topics; "" = from the device or the recording
+    source: str = ""  # name of this microphone in topics; "" = that of the device or the recording
 
 
 class DaemonConfig(Section, frozen=True):
@@ -185,7 +185,7 @@ class DaemonConfig(Section, frozen=True):
 
 
 def load_toml(path: str | Path, kind: type[SectionT]) -> SectionT:
-    """A section (or a struct of sections) from a TOML file; `ConfigError` names the file, the key and the known keys."""
+    """A section, or a struct of sections, from a TOML file; `ConfigError` names file and key."""
     try:
         plain = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

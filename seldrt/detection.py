@@ -42,7 +42,7 @@ class Detection(msgspec.Struct, kw_only=True):
 
 
 class LabelFrame(msgspec.Struct, kw_only=True):
-    """What the pipeline says of one label frame, before it has a clock: times are sample indices at the model's rate."""
+    """What the pipeline says of one label frame, before it has a clock: times are samples at the model's rate."""
 
     index: int  # label frame since the start of the stream
     sample: int  # first sample of the frame
@@ -143,7 +143,7 @@ _decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
 def check_name(name: str, what: str) -> str:
     """The name, if it can stand in a topic: 1 to 64 letters, digits, '_' or '-'; else `ConfigError`."""
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"{what} {name!r}: use 1 to 64 ASCII letters, digits, '_' or '-' (it is part of a topic)")
+        raise ConfigError(f"{what} {name!r} cannot stand in a topic: use 1 to 64 of A-Z a-z 0-9 _ -")
     return name
 
 
@@ -241,10 +241,11 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def stream_line(message: AnyMessage) -> bytes:
-    """One JSON line for a file: the message without its transport keys, its times in seconds since the first sample.
+    """One JSON line for a file: the message without its transport keys, its times since the first sample.
 
     The message must have been made with ``Clock(0, sample_rate)``. ``t_capture_ns`` becomes ``t_capture_s``,
-    ``onset_ns`` becomes ``onset_s``; ``seq``, ``epoch`` and ``t_pub_ns`` are left out: a line depends on the sound only.
+    ``onset_ns`` becomes ``onset_s``; ``seq``, ``epoch`` and ``t_pub_ns`` are left out. So a line depends on the
+    sound only.
     """
     plain = {k: v for k, v in msgspec.to_builtins(message).items() if k not in ("seq", "epoch", "t_pub_ns")}
     return msgspec.json.encode(_in_seconds(plain)) + b"\n"
@@ -255,10 +256,8 @@ def _in_seconds(value: Any) -> Any:
         return [_in_seconds(item) for item in value]
     if not isinstance(value, dict):
         return value
-    return {
-        key[:-3] + "_s" if key.endswith("_ns") else key: item / 1e9 if key.endswith("_ns") else _in_seconds(item)
-        for key, item in value.items()
-    }
+    times = {key[:-3] + "_s": item / 1e9 for key, item in value.items() if key.endswith("_ns")}
+    return {key: _in_seconds(item) for key, item in value.items() if not key.endswith("_ns")} | times
 
 
 class _Life(msgspec.Struct):

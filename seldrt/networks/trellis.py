@@ -24,18 +24,17 @@ class Trellis(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         frames = x.shape[2]
-        # The two taps of the input convolution, once for all levels; each level reaches further back.
+        # The two taps as 1x1 convolutions: those of the input serve all levels, which differ in their reach only, and
+        # PyTorch's dilated convolution is slow on few frames.
         older, newer = (functional.conv2d(x, self.from_input.weight[:, :, [tap]]) for tap in (0, 1))
+        hidden_older, hidden_newer = (self.from_hidden.weight[:, :, [tap]] for tap in (0, 1))
         width = self.from_hidden.in_channels
         hidden = cell = x.new_zeros(x.shape[0], width, frames, 1)
-        for level, dilation in enumerate(self.dilations):
+        for level in range(len(self.dilations)):
             drive = self.input_past[level](older, memory)[:, :, :frames] + newer
-            recurrent = functional.conv2d(
-                self.hidden_past[level](hidden, memory),
-                self.from_hidden.weight,
-                self.from_hidden.bias,
-                dilation=(dilation, 1),
-            )
+            hidden_before = self.hidden_past[level](hidden, memory)[:, :, :frames]
+            recurrent = functional.conv2d(hidden_before, hidden_older)
+            recurrent = recurrent + functional.conv2d(hidden, hidden_newer, self.from_hidden.bias)
             keep_in, keep_out, candidate, forget = (drive + recurrent).chunk(4, dim=1)
             before = self.cell_past[level](cell, memory)[:, :, :frames]
             cell = torch.sigmoid(forget) * before + torch.sigmoid(keep_in) * torch.tanh(candidate)

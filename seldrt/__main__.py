@@ -1,0 +1,6 @@
+"""python -m seldrt"""
+
+from seldrt.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The only rooms with threads, devices, sockets and clocks."""

@@ -1,0 +1,284 @@
+"""Startup, main loop, shutdown: blocks from a source through the pipeline to the sinks, and a status once a second.
+
+One thread does it all, live and in replay; the only other one is the sound device's, and it only fills a ring. So
+nothing has to be handed over, an error anywhere surfaces here, and the status cannot claim a life that is not there.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from seldrt.detection import EventTracker, LabelFrame, Status, StreamInfo
+from seldrt.microphones import CHANNELS
+from seldrt.runtime.capture import Block, Source
+from seldrt.runtime.publisher import Publisher
+from seldrt.runtime.sinks import Sink, wire_sink
+
+STATUS_S = 1.0
+RECENT_S = 10.0  # how long trouble and latencies count as present
+DEAF_S = 3.0  # without any samples
+
+
+class Pipeline(Protocol):
+    """What the daemon asks of a pipeline; see `seldrt.pipeline`."""
+
+    sample_rate: int
+    samples_per_label: int
+    classes: tuple[str, ...]
+    model_id: str
+
+    @property
+    def latency_samples(self) -> int: ...
+
+    def push(self, samples: NDArray[Any]) -> list[LabelFrame]: ...
+
+    def flush(self) -> list[LabelFrame]: ...
+
+
+class Summary(NamedTuple):
+    """What a run came to."""
+
+    heard_s: float
+    computed_s: float
+    frames: int
+    events: int
+    lost_samples: int
+
+
+def stream_info(pipeline: Pipeline, source: str) -> StreamInfo:
+    """What messages need to know of a pipeline; ``source`` is the name in topics."""
+    return StreamInfo(
+        source=source,
+        classes=pipeline.classes,
+        sample_rate=pipeline.sample_rate,
+        samples_per_label=pipeline.samples_per_label,
+    )
+
+
+class Daemon:
+    """Listens to ``source`` until it ends or is stopped; ``info`` is what `stream_info` says of the pipeline.
+
+    Without a publisher there are no messages and no status, only the sinks.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        source: Source,
+        info: StreamInfo,
+        sinks: Sequence[Sink] = (),
+        publisher: Publisher | None = None,
+    ) -> None:
+        self._pipeline, self._source, self._publisher = pipeline, source, publisher
+        self._info = info
+        wire = [wire_sink(info, source.clock, publisher)] if publisher else []
+        self._sinks = [*wire, *sinks]
+        self._events = EventTracker(pipeline.sample_rate, pipeline.samples_per_label)
+        self._health = Health(pipeline.sample_rate)
+        self._base = 0  # sample at which the pipeline's present stream began: a whole label frame
+        self._expected = 0  # the sample that comes next
+        self._frames = self._event_count = 0
+        self._status_due_s = 0.0
+
+    def run(self) -> Summary:
+        """The whole life; every sink is finished in the good case, and the last status is sent in every case."""
+        try:
+            for block in self._source.blocks(self._info.sample_rate):
+                self._hear(block)
+                self._tell_status()
+            self._end_of_stream()
+            for sink in self._sinks:
+                sink.finish()
+        except Exception as error:  # the subscribers learn of it; the caller gets it
+            self._send_status("failed", str(error) or type(error).__name__)
+            raise
+        self._send_status("ended")
+        heard_s, health = self._expected / self._info.sample_rate, self._health
+        return Summary(heard_s, health.computed_s, self._frames, self._event_count, health.lost_samples)
+
+    def _hear(self, block: Block) -> None:
+        samples = block.samples
+        if not len(samples):
+            return
+        if block.sample > self._expected:
+            self._lose_until(block.sample)
+        self._expected = block.sample + len(samples)
+        self._compute(samples[max(self._base - block.sample, 0) :])  # after a loss, from the next label frame on
+
+    def _compute(self, samples: NDArray[Any]) -> None:
+        start_s = time.perf_counter()
+        frames = self._pipeline.push(samples)
+        self._health.computed(time.perf_counter() - start_s, len(samples))
+        self._say(frames)
+
+    def _say(self, frames: list[LabelFrame]) -> None:
+        label = self._info.samples_per_label
+        for frame in frames:
+            if self._base:
+                frame = _later(frame, self._base, label)
+            changes = self._events.push(frame)
+            for sink in self._sinks:
+                sink.frame(frame)
+            self._say_events(changes)
+            self._frames += 1
+            newest = min(frame.sample + label + self._pipeline.latency_samples, self._expected)
+            self._health.published(time.time_ns() - self._source.arrived_ns(newest))
+
+    def _say_events(self, changes: list[Any]) -> None:
+        for change in changes:
+            self._event_count += change.phase == "onset"
+            for sink in self._sinks:
+                sink.event(change)
+
+    def _end_of_stream(self) -> None:
+        """Silence up to the end of the last label frame, so that no sample goes unheard; then what is left."""
+        missing = (self._base - self._expected) % self._info.samples_per_label
+        if missing and self._expected > self._base:
+            self._compute(np.zeros((missing, CHANNELS), np.float32))
+        start_s = time.perf_counter()
+        frames = self._pipeline.flush()
+        self._health.computed(time.perf_counter() - start_s, 0)
+        self._say(frames)
+        self._say_events(self._events.close())
+
+    def _lose_until(self, sample: int) -> None:
+        """What came before a loss ends like a stream; a new one begins with the next whole label frame."""
+        self._end_of_stream()
+        label = self._info.samples_per_label
+        self._base = -(-sample // label) * label
+        lost_samples = self._base - self._expected
+        for sink in self._sinks:
+            sink.gap(self._expected, lost_samples)
+        self._health.lost(lost_samples)
+
+    def _tell_status(self) -> None:
+        now_s = time.monotonic()
+        greeting = self._publisher is not None and self._publisher.new_subscribers(self._info.source)
+        if greeting or now_s >= self._status_due_s:
+            self._send_status("running")
+        if now_s >= self._status_due_s:
+            self._status_due_s = now_s + STATUS_S
+
+    def _send_status(self, state: Literal["running", "ended", "failed"], error: str = "") -> None:
+        if self._publisher is None:
+            return
+        p50, p95, p99 = self._health.latencies_ms()
+        why = "; ".join([error] if error else self._health.complaints(self._source.overruns))
+        status = Status(
+            source=self._info.source,
+            t_capture_ns=self._source.clock().ns(self._expected),
+            sample=self._expected,
+            state=state,
+            uptime_s=round(self._health.uptime_s, 3),
+            overruns=self._source.overruns,
+            lost_samples=self._health.lost_samples,
+            real_time_factor=self._health.real_time_factor(),
+            latency_p50_ms=p50,
+            latency_p95_ms=p95,
+            latency_p99_ms=p99,
+            model_id=self._pipeline.model_id,
+            degraded=bool(why),
+            why=why,
+        )
+        self._publisher.send(status)
+
+
+class Health:
+    """The figures of the status: what was lost, how fast the computation is, how old what it says."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._sample_rate = sample_rate
+        self._start_s = self._heard_s = time.monotonic()
+        self._latencies_ms: deque[tuple[float, float]] = deque()  # (when, latency)
+        self._computations: deque[tuple[float, float, int]] = deque()  # (when, seconds, samples)
+        self._lost_s = self._overrun_s = -RECENT_S  # when samples were lost last
+        self._overruns = 0
+        self.lost_samples = 0
+        self.computed_s = 0.0
+
+    @property
+    def uptime_s(self) -> float:
+        return time.monotonic() - self._start_s
+
+    def computed(self, seconds: float, samples: int) -> None:
+        self._heard_s = time.monotonic()
+        self.computed_s += seconds
+        self._computations.append((self._heard_s, seconds, samples))
+
+    def published(self, latency_ns: int) -> None:
+        self._latencies_ms.append((time.monotonic(), latency_ns / 1e6))
+
+    def lost(self, samples: int) -> None:
+        self._lost_s = time.monotonic()
+        self.lost_samples += samples
+
+    def real_time_factor(self) -> float | None:
+        """Seconds of computation for a second of sound, lately; None before any sound."""
+        _forget(self._computations, time.monotonic() - RECENT_S)
+        seconds = sum(entry[1] for entry in self._computations)
+        samples = sum(entry[2] for entry in self._computations)
+        return round(seconds * self._sample_rate / samples, 4) if samples else None
+
+    def latencies_ms(self) -> tuple[float | None, float | None, float | None]:
+        """p50, p95 and p99 of the last seconds; None before the first label frame."""
+        _forget(self._latencies_ms, time.monotonic() - RECENT_S)
+        if not self._latencies_ms:
+            return None, None, None
+        p50, p95, p99 = np.percentile([entry[1] for entry in self._latencies_ms], [50, 95, 99])
+        return round(float(p50), 3), round(float(p95), 3), round(float(p99), 3)
+
+    def complaints(self, overruns: int) -> list[str]:
+        """What is wrong, lately."""
+        now_s, factor = time.monotonic(), self.real_time_factor()
+        if overruns > self._overruns:
+            self._overruns, self._overrun_s = overruns, now_s
+        recent = f"in the last {RECENT_S:.0f} s"
+        return [
+            text
+            for text, wrong in (
+                (f"samples were lost {recent}", now_s - self._lost_s < RECENT_S),
+                (f"the device or the ring ran over {recent}", now_s - self._overrun_s < RECENT_S),
+                (f"too slow: real-time factor {factor}", factor is not None and factor > 1),
+                (f"no samples for {now_s - self._heard_s:.0f} s", now_s - self._heard_s > DEAF_S),
+            )
+            if wrong
+        ]
+
+
+def _forget(entries: deque[Any], before_s: float) -> None:
+    while entries and entries[0][0] < before_s:
+        entries.popleft()
+
+
+def _later(frame: LabelFrame, samples: int, samples_per_label: int) -> LabelFrame:
+    sources = [replace(source, onset_sample=source.onset_sample + samples) for source in frame.sources]
+    index = frame.index + samples // samples_per_label
+    return replace(frame, index=index, sample=frame.sample + samples, sources=sources)
+
+
+@contextmanager
+def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM call ``stop``; a second one ends the process at once."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def first(_number: int, _frame: FrameType | None) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+        stop()
+
+    before = {number: signal.signal(number, first) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,143 @@
+"""What people see: a line for each event, and the live table of `listen`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+import msgspec
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from seldrt.client import Subscriber
+from seldrt.detection import AnyMessage, Event, EventChange, Frame, Gap, Status, StreamInfo
+from seldrt.runtime.sinks import Sink
+
+SILENT_S = 3.0  # without any message: something is wrong
+REFRESH_S = 0.25
+
+
+def direction(azimuth_deg: float, elevation_deg: float) -> str:
+    return f"az {azimuth_deg:+5.0f}°  el {elevation_deg:+4.0f}°"
+
+
+class EventLines(Sink):
+    """A line at the onset and one at the offset of each event, with the time since the start of the stream."""
+
+    def __init__(self, info: StreamInfo, write: Callable[[str], None]) -> None:
+        self._info, self._write = info, write
+
+    def event(self, change: EventChange) -> None:
+        if change.phase == "update":
+            return
+        rate, source = self._info.sample_rate, change.source
+        lasted = f"  lasted {change.duration_samples / rate:.1f} s" if change.phase == "offset" else ""
+        self._write(
+            f"{change.sample / rate:8.1f} s  {change.phase:<6}  {self._info.classes[source.class_id]:<18}"
+            f"  {direction(source.azimuth_deg, source.elevation_deg)}  confidence {source.confidence:.2f}{lasted}"
+        )
+
+    def gap(self, sample: int, lost_samples: int) -> None:
+        rate = self._info.sample_rate
+        self._write(f"{sample / rate:8.1f} s  lost    {lost_samples / rate:.2f} s of sound")
+
+
+def message_line(message: AnyMessage) -> str | None:
+    """One line for a message that is news; None for frames, updates and a status without trouble."""
+    clock = time.strftime("%H:%M:%S", time.localtime(message.t_capture_ns / 1e9))
+    if isinstance(message, Event) and message.phase != "update":
+        text = f"{message.phase:<6}  {message.class_:<18}  {direction(message.azimuth_deg, message.elevation_deg)}"
+    elif isinstance(message, Gap):
+        text = f"lost    {message.lost_samples} samples"
+    elif isinstance(message, Status) and (message.degraded or message.state != "running"):
+        text = f"{message.state}  {message.why}"
+    else:
+        return None
+    return f"{clock}  {message.source}  {text}"
+
+
+class LiveTable:
+    """All that sounds now, of all daemons on the line, and how they are."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._frames: dict[str, Frame] = {}
+        self._status: dict[str, Status] = {}
+        self._heard_s = time.monotonic()
+
+    def add(self, message: AnyMessage) -> None:
+        self._heard_s = time.monotonic()
+        if isinstance(message, Frame):
+            self._frames[message.source] = message
+        elif isinstance(message, Status):
+            self._status[message.source] = message
+            if message.state != "running":
+                self._frames.pop(message.source, None)
+
+    def render(self) -> Table:
+        silent_s = time.monotonic() - self._heard_s
+        table = Table(title=f"seldrt {self._url}", caption=self._caption(silent_s), caption_justify="left")
+        for heading in ("source", "class", "azimuth", "elevation", "confidence", "for"):
+            table.add_column(heading, justify="left" if heading in ("source", "class") else "right")
+        for name, frame in sorted(self._frames.items()) if silent_s < SILENT_S else []:
+            for found in frame.detections:
+                table.add_row(
+                    name,
+                    found.class_,
+                    f"{found.azimuth_deg:+.0f}°",
+                    f"{found.elevation_deg:+.0f}°",
+                    f"{found.confidence:.2f}",
+                    f"{(frame.t_capture_ns - found.onset_ns) / 1e9:.1f} s",
+                )
+        return table
+
+    def _caption(self, silent_s: float) -> str:
+        if silent_s >= SILENT_S:
+            return f"nothing heard for {silent_s:.0f} s: is the daemon running?"
+        lines = [_health(status) for _, status in sorted(self._status.items())]
+        return "\n".join(lines) or "waiting for a status"
+
+
+def show_table(subscriber: Subscriber, url: str) -> None:
+    """The live table on stderr, for ever."""
+    table = LiveTable(url)
+    with Live(table.render(), console=Console(stderr=True), auto_refresh=False) as live:
+        while True:
+            message = subscriber.receive(REFRESH_S)
+            if message is not None:
+                table.add(message)
+            live.update(table.render(), refresh=True)
+
+
+def show_lines(subscriber: Subscriber, write: Callable[[str], None]) -> None:
+    """One line for each message that is news, for ever."""
+    while True:
+        message = subscriber.receive(REFRESH_S)
+        line = None if message is None else message_line(message)
+        if line is not None:
+            write(line)
+
+
+def show_json(subscriber: Subscriber, file: TextIO) -> None:
+    """Every message as one JSON line with all its keys, also those that this version does not know; for ever."""
+    while True:
+        received = subscriber.receive_bytes(REFRESH_S)
+        if received is None:
+            continue
+        try:
+            line = msgspec.json.encode(msgspec.msgpack.decode(received[1]))
+        except (msgspec.DecodeError, TypeError):
+            continue  # not ours
+        file.write(line.decode() + "\n")
+        file.flush()
+
+
+def _health(status: Status) -> str:
+    latency = "-" if status.latency_p95_ms is None else f"{status.latency_p95_ms:.0f} ms"
+    factor = "-" if status.real_time_factor is None else f"{status.real_time_factor:.2f}"
+    return (
+        f"{status.source}: {status.state} for {status.uptime_s:.0f} s, model {status.model_id}, latency p95 {latency}, "
+        f"real-time factor {factor}, lost samples {status.lost_samples}{'; ' + status.why if status.why else ''}"
+    )

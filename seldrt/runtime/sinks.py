@@ -1,0 +1,162 @@
+"""Where the daemon's findings go, besides the status: the wire, JSON lines, a DCASE table.
+
+Files hold times since the start of the stream and no clock, so their bytes depend on the sound and the model only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from seldrt.config import SeldrtError
+from seldrt.detection import AnyMessage, Clock, EventChange, LabelFrame, StreamInfo, stream_line
+from seldrt.runtime.publisher import Publisher
+
+
+class OutputError(SeldrtError):
+    """A file that cannot be written."""
+
+
+class Sink:
+    """Takes what it wants of the findings; `finish` ends the good case, `close` every case."""
+
+    def frame(self, frame: LabelFrame) -> None: ...
+
+    def event(self, change: EventChange) -> None: ...
+
+    def gap(self, sample: int, lost_samples: int) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class MessageSink(Sink):
+    """Makes messages of all findings, dated by ``clock()``, and hands them to ``send``."""
+
+    def __init__(self, info: StreamInfo, clock: Callable[[], Clock], send: Callable[[AnyMessage], None]) -> None:
+        self._info, self._clock, self._send = info, clock, send
+
+    def frame(self, frame: LabelFrame) -> None:
+        self._send(self._info.frame(frame, self._clock()))
+
+    def event(self, change: EventChange) -> None:
+        self._send(self._info.event(change, self._clock()))
+
+    def gap(self, sample: int, lost_samples: int) -> None:
+        self._send(self._info.gap(sample, lost_samples, self._clock()))
+
+
+def wire_sink(info: StreamInfo, clock: Callable[[], Clock], publisher: Publisher) -> Sink:
+    """All findings to the subscribers."""
+    return MessageSink(info, clock, publisher.send)
+
+
+class JsonLines(MessageSink):
+    """All findings as JSON lines (see `stream_line`), whole lines as they come; the path ``-`` is stdout."""
+
+    def __init__(self, path: str, info: StreamInfo) -> None:
+        beginning = Clock(0, info.sample_rate)
+        super().__init__(info, lambda: beginning, self._write)
+        self._path, self._file = path, open_output(path)
+
+    def _write(self, message: AnyMessage) -> None:
+        try:
+            self._file.write(stream_line(message))
+            self._file.flush()
+        except BrokenPipeError:  # the reader of stdout has gone
+            raise
+        except OSError as error:
+            raise _failed(self._path, error) from None
+
+    def close(self) -> None:
+        if self._file is not sys.stdout.buffer:
+            with suppress(OSError):  # what could not be written was told by then
+                self._file.close()
+
+
+class DcaseCsv(Sink):
+    """DCASE table: ``frame,class,track,azimuth,elevation``, whole numbers, no header, 100 ms frames from 0.
+
+    Written under a temporary name; the file appears, whole, when the stream ends.
+    """
+
+    def __init__(self, path: str, samples_per_label: int) -> None:
+        self._path, self._samples_per_label = Path(path), samples_per_label
+        self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        self._file = open_output(str(self._temporary))
+
+    def frame(self, frame: LabelFrame) -> None:
+        try:
+            self._file.writelines(
+                b"%d,%d,%d,%d,%d\n"
+                % (
+                    frame.sample // self._samples_per_label,
+                    source.class_id,
+                    source.track,
+                    (round(source.azimuth_deg) + 180) % 360 - 180,
+                    round(source.elevation_deg),
+                )
+                for source in frame.sources
+            )
+        except OSError as error:
+            raise _failed(self._path, error) from None
+
+    def finish(self) -> None:
+        try:
+            self._file.close()
+            os.replace(self._temporary, self._path)
+        except OSError as error:
+            raise _failed(self._path, error) from None
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+def check_outputs(dcase: str | None, jsonl: str | None, recording: Path | None = None) -> None:
+    """`OutputError` when an output cannot be written, is the recording, or is the other output."""
+    taken = {recording: "the recording itself"} if recording else {}
+    if dcase == "-":
+        raise OutputError("--dcase -: give the table a file name; it appears when the stream ends")
+    for output in (dcase, jsonl):
+        if output is None or output == "-":
+            continue
+        path = Path(output)
+        for other, what in taken.items():
+            if _same(path, other):
+                raise OutputError(f"{output}: the output is {what}; choose another name")
+        if path.is_dir() or (path.exists() and not path.is_file() and output is dcase):
+            raise OutputError(f"{output}: cannot be written: it is a folder or a device")
+        try:
+            if path.is_file():
+                path.open("ab").close()
+            elif not path.exists():
+                tempfile.TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            raise _failed(path, error) from None
+        taken[path] = "also the other output"
+
+
+def open_output(path: str) -> BinaryIO:
+    """A file for writing bytes; ``-`` is stdout; `OutputError` when it cannot be made."""
+    if path == "-":
+        return sys.stdout.buffer
+    try:
+        return open(path, "wb")
+    except OSError as error:
+        raise _failed(path, error) from None
+
+
+def _same(a: Path, b: Path) -> bool:
+    return a.resolve() == b.resolve() or (a.exists() and b.exists() and a.samefile(b))
+
+
+def _failed(path: str | Path, error: OSError) -> OutputError:
+    return OutputError(f"{path}: cannot be written: {error.strerror or error}")

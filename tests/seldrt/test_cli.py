@@ -1,0 +1,405 @@
+"""The commands as people and programs meet them: real processes, exit codes, single lines, equal bytes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import soundfile
+from rich.console import Console
+
+from seldrt.config import ConfigError, DaemonConfig, PostprocessConfig, load_toml, override
+from seldrt.detection import Frame, Status
+from seldrt.runtime import demo
+from seldrt.runtime.display import LiveTable
+from seldrt.runtime.publisher import Publisher
+from tests.seldrt.energy_pipeline import PIANO, SAMPLE_RATE, two_pianos
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("-m", "tests.seldrt.energy_pipeline")  # the command line with a small pipeline
+REAL = ("-m", "seldrt")
+
+
+def environment(**more: str) -> dict[str, str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("SELDRT_")}
+    return clean | {"PYTHONPATH": str(ROOT)} | more
+
+
+def seldrt(*arguments: Any, program: tuple[str, ...] = REAL, cwd: Path = ROOT, **env: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command."""
+    command = [sys.executable, *program, *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, env=environment(**env))
+    return done.returncode, done.stdout, done.stderr
+
+
+def start(*arguments: Any, program: tuple[str, ...] = REAL) -> subprocess.Popen[str]:
+    command = [sys.executable, *program, *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, env=environment())
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sound") / "garden.wav"
+    soundfile.write(path, two_pianos(), SAMPLE_RATE, subtype="PCM_16")
+    return path
+
+
+def test_help_is_quick() -> None:
+    heavy = "{'numpy', 'scipy', 'torch', 'librosa', 'soundfile', 'soxr', 'zmq', 'rich', 'sounddevice', 'numba'}"
+    for arguments in (["--help"], ["replay", "--help"], []):
+        program = (
+            f"import sys; from seldrt.cli import cli; cli.main({arguments!r}, standalone_mode=False);"
+            f"print('heavy:', {heavy} & set(sys.modules))"
+        )
+        code, out, errors = seldrt(program=("-c", program))
+        assert (code, errors) == (0, "")
+        assert "Usage:" in out
+        assert "heavy: set()" in out
+
+
+def test_importing_seldrt_and_its_client_needs_no_device_and_no_model() -> None:
+    program = (
+        "import sys, seldrt, seldrt.client; print({'torch', 'numpy', 'soundfile', 'sounddevice'} & set(sys.modules))"
+    )
+    assert seldrt(program=("-c", program)) == (0, "set()\n", "")
+
+
+def refused(*arguments: Any, **env: str) -> str:
+    """The one line with which a command is refused."""
+    code, out, errors = seldrt(*arguments, **env)
+    assert code == 2, errors
+    assert out == ""
+    assert "Traceback" not in errors
+    assert len(errors.splitlines()) == 1, errors
+    assert errors.startswith("seldrt: ")
+    return errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("replay {folder}/missing.wav", r"missing\.wav: no such file"),
+        ("replay {folder}", "not a file"),
+        ("replay {folder}/empty.wav", "the file is empty"),
+        ("replay {folder}/text.wav", "not a sound file"),
+        ("replay {folder}/cut.wav", "truncated"),
+        ("replay {folder}/stereo.wav", "2 channels; needs 4"),
+        ("replay {folder}/nan.wav", r"NaN.*at 0\.500 s"),
+        ("replay", "give a recording, or --demo"),
+        ("replay {ok} --demo", "give a recording, or --demo"),
+        ("replay {ok} --fast --speed 2", "exclude each other"),
+        ("replay {ok} --speed 0", "--speed"),
+        ("replay {ok} --block-ms x", "--block-ms"),
+        ("replay {ok} --device tpu", "'tpu' is not one of 'cpu', 'cuda', 'mps'"),
+        ("replay {ok} --mic ambeo", "unknown microphone 'ambeo'; known: ambix"),
+        ("replay {ok} --source a.b", r"source name 'a\.b' cannot stand in a topic"),
+        ("replay {ok} --bind tcp://0.0.0.0:5577", "--insecure-bind"),
+        ("replay {ok} --bind 5577", "use tcp://HOST:PORT or ipc://PATH"),
+        ("replay {ok} --bind {taken}", "in use; stop the other daemon or choose another --bind"),
+        ("replay {ok} --no-publish --dcase {folder}/no/out.csv", "cannot be written: No such file or directory"),
+        ("replay {ok} --no-publish --jsonl {folder}", "it is a folder"),
+        ("replay {ok} --no-publish --dcase /dev/null", "it is a folder or a device"),
+        ("replay {ok} --no-publish --dcase -", "give the table a file name"),
+        ("replay {ok} --no-publish --jsonl /proc/out.jsonl", "cannot be written"),
+        ("replay {ok} --no-publish --dcase {ok}", "the output is the recording itself"),
+        ("replay {ok} --no-publish --jsonl {link}", "the output is the recording itself"),
+        ("replay {ok} --no-publish --dcase {folder}/o --jsonl {folder}/./o", "the output is also the other output"),
+        ("replay {ok} --config {folder}/missing.toml", r"missing\.toml: No such file"),
+        ("replay {ok} --config {folder}/bad.toml", r"bad\.toml \[capture\]: unknown key 'bloc'; known: device"),
+        ("replay {ok} --no-publish --fast --model {folder}/missing.safetensors", r"missing\.safetensors.*not found"),
+        ("run", "give --device NAME"),
+        ("run --device h3 --no-publish", "libportaudio2"),
+        ("devices", "libportaudio2"),
+        ("listen --connect nonsense", "cannot connect to 'nonsense'"),
+        ("info --model nonsense", "'nonsense' was not found"),
+        ("dance", "No such command 'dance'"),
+        ("replay --dance", "No such option"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(recording: Path, tmp_path: Path, arguments: str, message: str) -> None:
+    sound, _ = soundfile.read(recording, dtype="float32")
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.wav").write_text("This is not a sound. " * 100)
+    (tmp_path / "cut.wav").write_bytes(recording.read_bytes()[:-10_000])
+    soundfile.write(tmp_path / "stereo.wav", sound[:, :2], SAMPLE_RATE)
+    sound[SAMPLE_RATE // 2, 1] = np.nan
+    soundfile.write(tmp_path / "nan.wav", sound, SAMPLE_RATE, subtype="FLOAT")
+    (tmp_path / "bad.toml").write_text("[capture]\nbloc = 3\n")
+    (tmp_path / "link").symlink_to(recording)
+    (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
+    before = recording.read_bytes()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        words = arguments.format(
+            folder=tmp_path, ok=recording, link=tmp_path / "link", taken=f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        )
+        line = refused(*words.split(), PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert re.search(message, line), line
+    assert recording.read_bytes() == before
+
+
+def test_a_full_disk_is_one_line(recording: Path) -> None:
+    code, _, errors = seldrt("replay", recording, "--fast", "--no-publish", "--jsonl", "/dev/full", program=SMALL)
+    assert code == 2
+    assert errors.splitlines()[-1] == "seldrt: /dev/full: cannot be written: No space left on device"
+    assert "Traceback" not in errors
+
+
+def test_the_default_port_is_refused_when_taken(recording: Path) -> None:
+    with socket.socket() as taken:
+        try:
+            taken.bind(("127.0.0.1", 5577))
+            taken.listen()
+        except OSError:
+            pass  # taken by someone else: as good
+        assert "tcp://127.0.0.1:5577: in use" in refused("replay", recording)
+
+
+def outputs(recording: Path, folder: Path, *arguments: Any, program: tuple[str, ...] = SMALL) -> tuple[bytes, bytes]:
+    """The bytes of the JSON lines and of the DCASE table of a replay."""
+    lines, table = folder / "out.jsonl", folder / "out.csv"
+    code, out, errors = seldrt(
+        "replay", recording, "--no-publish", "--jsonl", lines, "--dcase", table, *arguments, program=program
+    )
+    assert (code, out) == (0, ""), errors
+    return lines.read_bytes(), table.read_bytes()
+
+
+def test_files_have_the_same_bytes_for_any_block_size_and_pace(recording: Path, tmp_path: Path) -> None:
+    expected = outputs(recording, tmp_path, "--fast")
+    for arguments in (
+        ["--fast", "--block-ms", "1"],
+        ["--fast", "--block-ms", "333"],
+        ["--fast", "--block-ms", "10000"],
+        ["--speed", "5", "--quiet"],
+    ):
+        assert outputs(recording, tmp_path, *arguments) == expected
+
+
+def test_files_hold_what_was_heard_in_time_of_the_stream(recording: Path, tmp_path: Path) -> None:
+    lines, table = outputs(recording, tmp_path, "--fast")
+    rows = [tuple(map(int, line.split(b","))) for line in table.splitlines()]
+    assert rows == [(i, PIANO, 0, 90, 10) for i in range(5, 12)] + [(i, PIANO, 1, -90, -20) for i in range(18, 29)]
+    plain = [json.loads(line) for line in lines.splitlines()]
+    assert [m["t_capture_s"] for m in plain if m["type"] == "frame"] == [round(0.05 + i / 10, 2) for i in range(31)]
+    onsets = [(m["class"], m["onset_s"]) for m in plain if m.get("phase") == "onset"]
+    assert onsets == [("piano", 0.5), ("piano", 1.8)]
+    assert all(not key.endswith("_ns") and key not in ("seq", "epoch") for m in plain for key in m)
+
+
+def test_json_lines_go_to_stdout_and_words_to_stderr(recording: Path) -> None:
+    code, out, errors = seldrt("replay", recording, "--fast", "--no-publish", "--jsonl", "-", program=SMALL)
+    assert code == 0
+    assert [json.loads(line)["type"] for line in out.splitlines()].count("frame") == 31
+    assert "onset" in errors
+    assert "2 events" in errors
+
+
+def test_a_reader_that_leaves_ends_it_without_a_traceback(recording: Path) -> None:
+    process = start("replay", recording, "--speed", "2", "--no-publish", "--jsonl", "-", program=SMALL)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait(20) == 1
+    process.stderr.close()
+    assert "Traceback" not in errors
+
+
+def test_a_flag_beats_the_environment_beats_the_file(recording: Path, tmp_path: Path) -> None:
+    settings = tmp_path / "seldrt.toml"
+    settings.write_text('[publisher]\nsource = "file"\n[capture]\nmic = "fuma"\n')
+    command = ["replay", recording, "--fast", "--no-publish", "--jsonl", "-"]
+
+    def source(*arguments: Any, **env: str) -> str:
+        code, out, errors = seldrt(*command, *arguments, program=SMALL, **env)
+        assert code == 0, errors
+        name: str = json.loads(out.splitlines()[0])["source"]
+        return name
+
+    assert source() == "garden"
+    assert source("--config", settings) == "file"
+    assert source(SELDRT_CONFIG=str(settings), SELDRT_SOURCE="environment") == "environment"
+    assert source("--source", "flag", SELDRT_CONFIG=str(settings), SELDRT_SOURCE="environment") == "flag"
+
+
+def test_the_shipped_settings_show_every_key_with_its_default() -> None:
+    path = ROOT / "configs" / "seldrt.toml"
+    assert load_toml(path, DaemonConfig) == DaemonConfig()
+    full = re.sub(r"^# (?=\[|\w+ = )", "", path.read_text(), flags=re.MULTILINE)
+    assert tomllib.loads(full) == msgspec.to_builtins(DaemonConfig(postprocess=PostprocessConfig())) | {
+        "postprocess": {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in msgspec.to_builtins(PostprocessConfig()).items()
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[captur]\n", r"unknown key 'captur'; known: capture, pipeline, publisher, postprocess"),
+        ("[postprocess]\nsad = 1\n", r"\[postprocess\]: unknown key 'sad'; known: sad_threshold"),
+        ("[capture]\nblock_ms = '3'\n", r"Expected `int`, got `str`.*capture\.block_ms"),
+        ("[capture]\nblock_ms = 0\n", r"block_ms is 0: use 1 to 10000"),
+        ("[capture]\nring_s = 0.1\n", r"ring_s is 0\.1: use 1 to 600"),
+        ("[capture]\ndevice_rate = 5\n", r"device_rate is 5: use 0, or"),
+        ("[pipeline]\nthreads = 0\n", r"threads is 0: use 1 to 1024"),
+        ("[pipeline]\ndevice = 'tpu'\n", r"'tpu'.*pipeline\.device"),
+        ("capture = 3\n", r"Expected `object`, got `int`"),
+        ("[capture\n", "not TOML"),
+    ],
+)
+def test_a_wrong_setting_is_told_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "seldrt.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_toml(path, DaemonConfig)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_override_leaves_what_is_not_given() -> None:
+    config = DaemonConfig().capture
+    assert override(config, mic=None, block_ms=None) is config
+    assert override(config, mic="fuma", block_ms=None) == msgspec.structs.replace(config, mic="fuma")
+    with pytest.raises(ConfigError, match="block_ms is 0"):
+        override(config, block_ms=0)
+
+
+def test_listen_prints_every_message_and_survives_a_restart_of_the_daemon(tmp_path: Path) -> None:
+    url = f"ipc://{tmp_path}/s"
+    process = start("listen", "--jsonl", "--connect", url)
+    assert process.stdout is not None
+    for sample in range(2):
+        publisher = Publisher(url)
+        assert publisher._socket.poll(20_000)
+        publisher._socket.send_multipart([b"seld1.frame.h3.", b"\xc1"])
+        publisher.send(Frame(source="h3", t_capture_ns=1, sample=sample, frame_ms=100, detections=[]))
+        plain = json.loads(process.stdout.readline())
+        assert (plain["type"], plain["sample"], plain["seq"]) == ("frame", sample, 0)
+        publisher.close()
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_listen_tells_events_in_lines_where_there_is_no_terminal(recording: Path, tmp_path: Path) -> None:
+    url = f"ipc://{tmp_path}/s"
+    process = start("listen", "--connect", url)
+    assert process.stderr is not None
+    daemon = start("replay", recording, "--speed", "1", "--bind", url, program=SMALL)
+    line = process.stderr.readline()
+    assert re.search(r"garden  o(nset|ffset) +piano +az +[+-]90°", line), line
+    daemon.communicate(timeout=20)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
+def test_the_live_table_shows_what_sounds_and_when_nothing_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def text() -> str:
+        console = Console(file=io.StringIO(), width=120)
+        console.print(table.render())
+        return str(console.file.getvalue())  # type: ignore[attr-defined]
+
+    now_s = 100.0
+    monkeypatch.setattr("seldrt.runtime.display.time.monotonic", lambda: now_s)
+    table = LiveTable("ipc://x")
+    found: dict[str, Any] = {"class": "piano", "class_id": 13, "track": 0, "confidence": 0.9, "onset_ns": 0}
+    frame = {"source": "roof", "t_capture_ns": 2_500_000_000, "sample": 0, "frame_ms": 100, "type": "frame"}
+    detection = found | {"azimuth_deg": -90.0, "elevation_deg": 20.0}
+    table.add(msgspec.convert(frame | {"detections": [detection]}, Frame))
+    assert re.search(r"roof .*piano .*-90° .*\+20° .*0\.90 .*2\.5 s", text())
+    status = {"source": "roof", "t_capture_ns": 0, "sample": 0, "uptime_s": 5, "overruns": 0, "lost_samples": 7}
+    status |= {"real_time_factor": 0.2, "latency_p50_ms": 1.0, "latency_p95_ms": 2.0, "latency_p99_ms": 3.0}
+    status |= {"type": "status", "state": "running", "model_id": "compact", "degraded": False, "why": ""}
+    table.add(msgspec.convert(status, Status))
+    assert "roof: running for 5 s, model compact, latency p95 2 ms" in text()
+    now_s += 10
+    assert "nothing heard for 10 s: is the daemon running?" in text()
+    assert "piano" not in text()
+
+
+def test_devices_and_info_print_to_stdout() -> None:
+    program = (
+        "import sys; from tests.seldrt import energy_pipeline, fake_sounddevice as fake;"
+        "sys.modules['sounddevice'] = fake; energy_pipeline.main()"
+    )
+    code, out, errors = seldrt("devices", program=("-c", program))
+    assert (code, errors) == (0, "")
+    assert "  0  Zoom H3-VR: USB Audio (hw:1,0), ALSA: 4 channels, 48000 Hz" in out
+    assert "Built-in Microphone, ALSA: 2 channels, 44100 Hz   (needs 4 channels)" in out
+    code, out, errors = seldrt("info", program=SMALL)
+    assert (code, errors) == (0, "")
+    assert "model: energy\nclasses: alarm, crying_baby" in out
+    assert "figures:\n  er_20: 0.5\n" in out
+    assert re.search(r"together +200\.0 ms", out)
+
+
+def test_what_was_heard_is_compared_with_the_truth() -> None:
+    truth = demo.spans([(i, 3, 0, 10.0, 0.0) for i in range(5)] + [(i, 4, 0, 90.0, 0.0) for i in range(9)])
+    heard = demo.spans(
+        [(i, 3, 7, 20.0, 0.0) for i in (3, 4, 5)]  # ten degrees off, where both sound
+        + [(i, 3, 8, 12.0, 0.0) for i in (3,)]  # nearer for one label frame
+        + [(i, 5, 9, 90.0, 0.0) for i in range(9)]  # another class
+    )
+    verdicts = demo.compare(truth, heard)
+    assert verdicts[0].error_deg == pytest.approx(6.0)
+    assert verdicts[1].error_deg is None
+    assert demo.unexplained(truth, heard) == 1
+    assert demo.passed(verdicts) == (True, "OK: 1 of 2 events, median error 6 deg")
+    assert demo.passed(verdicts[1:]) == (False, "FAILED: 0 of 1 events")
+    far = [demo.Verdict(truth[0], 31.0)]
+    assert demo.passed(far) == (False, "FAILED: 1 of 1 events, median error 31 deg")
+
+
+def test_a_hole_of_one_label_frame_does_not_split_an_event_and_a_longer_one_does() -> None:
+    found = demo.spans([(i, 3, 0, 0.0, 0.0) for i in (1, 2, 4, 7, 8)])
+    assert [sorted(span.directions) for span in found] == [[1, 2, 4], [7, 8]]
+
+
+def test_the_demonstration_is_bundled_with_its_truth() -> None:
+    recording, truth = demo.demo_files()
+    info = soundfile.info(recording)
+    assert info.channels == 4
+    spans = demo.spans(demo.read_table(truth))
+    assert len(spans) >= 5
+    assert max(max(span.directions) for span in spans) < info.duration * 10
+
+
+def test_the_shipped_model_hears_the_demonstration() -> None:
+    code, out, errors = seldrt("replay", "--demo", "--fast", "--quiet")
+    assert code == 0, errors
+    assert out == ""
+    assert re.match(r"OK: \d+ of \d+ events, median error \d+ deg", errors.splitlines()[-1])
+
+
+def test_the_shipped_model_says_the_same_bytes_for_any_block_size(tmp_path: Path) -> None:
+    sound, rate = soundfile.read(demo.demo_files()[0], stop=5 * 24000 + 777)
+    soundfile.write(tmp_path / "part.wav", sound, rate, subtype="PCM_16")
+    one = outputs(tmp_path / "part.wav", tmp_path, "--fast", "--block-ms", "7", program=REAL)
+    assert one == outputs(tmp_path / "part.wav", tmp_path, "--fast", "--block-ms", "1000", program=REAL)
+    assert len(one[0].splitlines()) >= 51
+
+
+def test_the_shipped_model_describes_itself() -> None:
+    code, out, errors = seldrt("info")
+    assert (code, errors) == (0, "")
+    assert "classes: alarm, crying_baby" in out
+    assert "together" in out

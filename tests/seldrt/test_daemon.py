@@ -1,0 +1,399 @@
+"""The daemon as a whole: what it says, what it does with losses and failures, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+import soundfile
+import zmq
+
+from seldrt.detection import Clock, EventChange, LabelFrame
+from seldrt.microphones import profile
+from seldrt.runtime.capture import Block, Recording
+from seldrt.runtime.daemon import Daemon, Health, stream_info
+from seldrt.runtime.publisher import Publisher
+from seldrt.runtime.sinks import Sink
+from tests.seldrt.energy_pipeline import LABEL, SAMPLE_RATE, EnergyPipeline, noise, two_pianos
+
+ROOT = Path(__file__).parents[2]
+WAIT_MS = 20_000
+
+
+class Collected(Sink):
+    def __init__(self) -> None:
+        self.frames: list[LabelFrame] = []
+        self.changes: list[EventChange] = []
+        self.gaps: list[tuple[int, int]] = []
+        self.finished = False
+
+    def frame(self, frame: LabelFrame) -> None:
+        self.frames.append(frame)
+
+    def event(self, change: EventChange) -> None:
+        self.changes.append(change)
+
+    def gap(self, sample: int, lost_samples: int) -> None:
+        self.gaps.append((sample, lost_samples))
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+class Script:
+    """A source that gives these blocks."""
+
+    overruns = 0
+
+    def __init__(self, blocks: list[Block]) -> None:
+        self._blocks = blocks
+
+    def blocks(self, sample_rate: int) -> Iterator[Block]:
+        yield from self._blocks
+
+    def clock(self) -> Clock:
+        return Clock(1_700_000_000_000_000_000, SAMPLE_RATE)
+
+    def arrived_ns(self, sample: int) -> int:
+        return time.time_ns() - 5_000_000
+
+    def stop(self) -> None:
+        self._blocks = []
+
+
+def listen(source: Any, model: str | None = None, publisher: Publisher | None = None) -> Collected:
+    collected, pipeline = Collected(), EnergyPipeline(model)
+    Daemon(pipeline, source, stream_info(pipeline, "h3"), [collected], publisher).run()
+    return collected
+
+
+def blocks_of(x: np.ndarray, size: int = 480, first: int = 0) -> list[Block]:
+    return [Block(first + i, x[i : i + size]) for i in range(0, len(x), size)]
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    path = tmp_path / "garden.wav"
+    soundfile.write(path, two_pianos(), SAMPLE_RATE, subtype="PCM_16")
+    return path
+
+
+def test_no_sample_goes_unheard() -> None:
+    collected = listen(Script(blocks_of(noise(0.55, 90, 0))))
+    assert [frame.sample for frame in collected.frames] == [i * LABEL for i in range(6)]
+    assert all(frame.sources for frame in collected.frames)
+    assert [c.phase for c in collected.changes] == ["onset", "update", "offset"]
+    assert collected.finished
+
+
+def test_nothing_in_nothing_out() -> None:
+    collected = listen(Script([Block(0, np.zeros((0, 4), np.float32))]))
+    assert not collected.frames
+    assert collected.finished
+
+
+@pytest.mark.parametrize("cut", [4800, 5000])
+@pytest.mark.parametrize("lost", [1, 100, 2400, 30_011])
+def test_a_loss_is_told_and_what_follows_keeps_its_index(cut: int, lost: int) -> None:
+    before, after = noise(cut / SAMPLE_RATE, 90, 0), noise(1.0, -90, 0)
+    collected = listen(Script(blocks_of(before) + blocks_of(after, first=cut + lost)))
+    resumed = -(-(cut + lost) // LABEL) * LABEL
+    assert collected.gaps == [(cut, resumed - cut)]
+    last = -(-(cut + lost + len(after)) // LABEL)
+    heard = [i * LABEL for i in range(-(-cut // LABEL))] + list(range(resumed, last * LABEL, LABEL))
+    assert [frame.sample for frame in collected.frames] == heard
+    assert [frame.index * LABEL for frame in collected.frames] == heard
+    for frame in collected.frames[:-1]:  # nothing of one side leaks into the other
+        assert [round(s.azimuth_deg) for s in frame.sources] == [90 if frame.sample < cut else -90]
+    assert [(c.event_id, c.phase) for c in collected.changes if c.phase != "update"] == [
+        (0, "onset"),
+        (0, "offset"),
+        (1, "onset"),
+        (1, "offset"),
+    ]
+    assert collected.changes[-1].source.onset_sample == resumed
+
+
+class Subscriptions:
+    """A plain SUB socket that has subscribed to everything of a publisher."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._context = zmq.Context()
+        self.socket = self._context.socket(zmq.SUB)
+        self.socket.setsockopt(zmq.RCVHWM, 0)
+        self.socket.subscribe("seld1.")
+        self.socket.connect(publisher.endpoint)
+        assert publisher._socket.poll(WAIT_MS)
+
+    def receive(self) -> tuple[bytes, dict[str, Any]]:
+        assert self.socket.poll(WAIT_MS)
+        address, payload = self.socket.recv_multipart()
+        return address, msgpack.unpackb(payload)
+
+    def until_the_end(self) -> list[tuple[bytes, dict[str, Any]]]:
+        got = []
+        while not got or got[-1][1].get("state", "running") == "running":
+            got.append(self.receive())
+        self._context.destroy(linger=0)
+        return got
+
+
+def published(source: Any, model: str | None = None) -> list[tuple[bytes, dict[str, Any]]]:
+    publisher = Publisher("tcp://127.0.0.1:*")
+    subscriptions = Subscriptions(publisher)
+    try:
+        listen(source, model, publisher)
+        return subscriptions.until_the_end()
+    finally:
+        publisher.close()
+
+
+def test_a_recording_is_published_frame_by_frame_with_its_events(recording: Path) -> None:
+    before_ns = time.time_ns()
+    got = published(Recording(recording, profile("ambix"), 2.0))
+    kinds = {kind: [(a, m) for a, m in got if m["type"] == kind] for kind in ("frame", "event", "status", "gap")}
+    assert not kinds["gap"]
+    for messages in kinds.values():
+        assert [m["seq"] for _, m in messages] == list(range(len(messages)))
+    assert len({m["epoch"] for _, m in got}) == 1
+    assert {a for a, _ in kinds["frame"]} == {b"seld1.frame.h3."}
+    assert {a for a, _ in kinds["event"]} == {b"seld1.event.h3.piano."}
+
+    frames = [m for _, m in kinds["frame"]]
+    assert [m["sample"] for m in frames] == [i * LABEL for i in range(31)]
+    origin_ns = frames[0]["t_capture_ns"] - 50_000_000
+    assert before_ns <= origin_ns <= time.time_ns()
+    assert [m["t_capture_ns"] - origin_ns for m in frames] == [50_000_000 + i * 100_000_000 for i in range(31)]
+    assert [bool(m["detections"]) for m in frames] == [5 <= i < 12 or 18 <= i < 29 for i in range(31)]
+    (left,) = frames[6]["detections"]
+    assert (left["class"], round(left["azimuth_deg"]), round(left["elevation_deg"])) == ("piano", 90, 10)
+    assert left["onset_ns"] - origin_ns == 500_000_000
+
+    events = [m for _, m in kinds["event"]]
+    assert [(m["event_id"], m["phase"], m["duration_ms"]) for m in events] == [
+        (0, "onset", 100),
+        (0, "update", 600),
+        (0, "offset", 700),
+        (1, "onset", 100),
+        (1, "update", 600),
+        (1, "update", 1100),
+        (1, "offset", 1100),
+    ]
+
+    status = [m for _, m in kinds["status"]]
+    assert [m["state"] for m in status] == ["running"] * (len(status) - 1) + ["ended"]
+    last = got[-1][1]
+    assert last["type"] == "status"
+    assert last["sample"] == round(3.05 * SAMPLE_RATE)
+    assert (last["model_id"], last["lost_samples"], last["overruns"]) == ("energy", 0, 0)
+    assert 0 <= last["latency_p50_ms"] <= last["latency_p95_ms"] <= last["latency_p99_ms"]
+    assert last["real_time_factor"] > 0
+
+
+def test_a_loss_is_published_and_makes_the_status_degraded() -> None:
+    x = noise(1.0, 90, 0)
+    got = [m for _, m in published(Script(blocks_of(x) + blocks_of(x, first=len(x) + 4800)))]
+    (gap,) = [m for m in got if m["type"] == "gap"]
+    assert (gap["sample"], gap["lost_samples"]) == (24000, 4800)
+    assert got[-1]["lost_samples"] == 4800
+    assert got[-1]["degraded"]
+    assert "lost" in got[-1]["why"]
+
+
+def test_a_failing_pipeline_ends_the_daemon_and_the_subscribers_learn_why() -> None:
+    publisher = Publisher("tcp://127.0.0.1:*")
+    subscriptions = Subscriptions(publisher)
+    collected, pipeline = Collected(), EnergyPipeline("broken")
+    daemon = Daemon(pipeline, Script(blocks_of(noise(3.0, 0, 0))), stream_info(pipeline, "h3"), [collected], publisher)
+    with pytest.raises(ArithmeticError, match="burnt down"):
+        daemon.run()
+    last = subscriptions.until_the_end()[-1][1]
+    publisher.close()
+    assert (last["state"], last["degraded"], last["why"]) == ("failed", True, "the network has burnt down")
+    assert not collected.finished
+
+
+class Endless(Script):
+    """Silence, for ever, in real time."""
+
+    stopped = False
+
+    def blocks(self, sample_rate: int) -> Iterator[Block]:
+        sample = 0
+        while not self.stopped:
+            yield Block(sample, np.zeros((480, 4), np.float32))
+            sample += 480
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+def test_the_status_comes_each_second_and_to_each_new_subscriber() -> None:
+    publisher = Publisher("tcp://127.0.0.1:*")
+    source = Endless([])
+    daemon = threading.Thread(target=listen, args=(source, None, publisher))
+    daemon.start()
+    context = zmq.Context()
+    try:
+        for _ in range(3):
+            start_s = time.monotonic()
+            late = context.socket(zmq.SUB)
+            late.subscribe("seld1.status.h3.")
+            late.connect(publisher.endpoint)
+            got = []
+            for _ in range(2):
+                assert late.poll(WAIT_MS)
+                got.append(msgpack.unpackb(late.recv_multipart()[1]))
+            assert all(m["state"] == "running" and not m["degraded"] for m in got)
+            assert got[1]["uptime_s"] > got[0]["uptime_s"]
+            assert time.monotonic() - start_s < 10
+    finally:
+        source.stop()
+        daemon.join()
+        context.destroy(linger=0)
+        publisher.close()
+
+
+def test_the_figures_of_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    health = Health(SAMPLE_RATE)
+    assert health.complaints(0) == []
+    assert health.latencies_ms() == (None, None, None)
+    assert health.real_time_factor() is None
+    health.computed(0.5, SAMPLE_RATE)
+    for ms in range(1, 101):
+        health.published(ms * 1_000_000)
+    assert health.real_time_factor() == 0.5
+    assert health.latencies_ms() == (50.5, 95.05, 99.01)
+    health.computed(2.0, SAMPLE_RATE)
+    health.lost(100)
+    assert health.complaints(1) == [
+        "samples were lost in the last 10 s",
+        "the device or the ring ran over in the last 10 s",
+        "too slow: real-time factor 1.25",
+    ]
+    now_s += 20  # all forgotten, and the device is silent
+    assert health.latencies_ms() == (None, None, None)
+    assert health.complaints(1) == ["no samples for 20 s"]
+    assert health.lost_samples == 100
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """The command line in a process of its own, with the small pipeline as its model."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.seldrt.energy_pipeline", *arguments],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={key: value for key, value in os.environ.items() if not key.startswith("SELDRT_")},
+    )
+
+
+def endpoint_of(process: subprocess.Popen[str]) -> str:
+    """The address that a starting daemon tells."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if found := re.search(r"publishing \S+ at (\S+)", line):
+            return found[1]
+    raise AssertionError("no address was told")
+
+
+def until_the_end(socket: zmq.Socket) -> list[dict[str, Any]]:
+    got: list[dict[str, Any]] = []
+    while not got or got[-1].get("state", "running") == "running":
+        assert socket.poll(WAIT_MS)
+        got.append(msgpack.unpackb(socket.recv_multipart()[1]))
+    return got
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_daemon_in_order(recording: Path, tmp_path: Path, number: signal.Signals) -> None:
+    table, lines = tmp_path / "out.csv", tmp_path / "out.jsonl"
+    arguments = ["replay", str(recording), "--speed", "0.5", "--bind", "tcp://127.0.0.1:*"]
+    process = start(*arguments, "--dcase", str(table), "--jsonl", str(lines))
+    context = zmq.Context()
+    socket = context.socket(zmq.SUB)
+    socket.subscribe("seld1.")
+    socket.connect(endpoint_of(process))
+    while not (first := msgpack.unpackb(socket.recv_multipart()[1])).get("detections"):
+        assert socket.poll(WAIT_MS)
+    process.send_signal(number)
+    got = [first, *until_the_end(socket)]
+    _, errors = process.communicate(timeout=20)
+    context.destroy(linger=0)
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+    assert got[-1]["state"] == "ended"
+    frames = [m for m in got if m["type"] == "frame"]
+    assert [m["seq"] for m in frames] == list(range(frames[0]["seq"], frames[0]["seq"] + len(frames)))
+    assert [m["phase"] for m in got if m["type"] == "event"][-1] == "offset"
+    written = {int(line.split(",")[0]) for line in table.read_text().splitlines()}
+    heard = {m["sample"] // LABEL for m in frames if m["detections"]}
+    assert heard <= written <= {*range(5, 12), *range(18, 29)}
+    assert len(lines.read_text().splitlines()) > len(frames)
+    assert not list(tmp_path.glob(".*tmp"))
+
+
+def test_a_second_signal_ends_it_at_once(recording: Path) -> None:
+    process = start("replay", str(recording), "--fast", "--model", "slow", "--no-publish")
+    assert process.stderr is not None
+    assert any("computing for long" in line for line in process.stderr)
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):  # it wants to finish its label frame
+        process.wait(0.3)
+    start_s = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == -signal.SIGTERM
+    assert time.monotonic() - start_s < 10
+    process.communicate()
+
+
+def test_a_failure_leaves_no_table_and_a_nonzero_exit(recording: Path, tmp_path: Path) -> None:
+    table = tmp_path / "out.csv"
+    process = start("replay", str(recording), "--fast", "--no-publish", "--model", "broken", "--dcase", str(table))
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "the network has burnt down" in errors
+    assert list(tmp_path.glob("*.csv*")) == list(tmp_path.glob(".*.tmp")) == []
+
+
+def test_a_microphone_is_served_like_a_recording(tmp_path: Path) -> None:
+    program = (
+        "import sys, numpy; from tests.seldrt import energy_pipeline, fake_sounddevice as fake;"
+        "fake.SOUND = energy_pipeline.two_pianos(48000); sys.modules['sounddevice'] = fake; energy_pipeline.main()"
+    )
+    arguments = ["run", "--device", "h3", "--bind", f"ipc://{tmp_path}/s", "--source", "roof"]
+    process = subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    context = zmq.Context()
+    socket = context.socket(zmq.SUB)
+    socket.subscribe("seld1.")
+    socket.connect(endpoint_of(process))
+    got: list[dict[str, Any]] = []
+    while len([m for m in got if m["type"] == "event" and m["phase"] == "offset"]) < 2:
+        assert socket.poll(WAIT_MS)
+        got.append(msgpack.unpackb(socket.recv_multipart()[1]))
+        assert abs(time.time_ns() - got[-1]["t_capture_ns"]) < 5e9
+    process.send_signal(signal.SIGTERM)
+    got += until_the_end(socket)
+    process.communicate(timeout=20)
+    context.destroy(linger=0)
+    assert process.returncode == 0
+    assert {m["source"] for m in got} == {"roof"}
+    onsets = [(m["event_id"], round(m["azimuth_deg"])) for m in got if m.get("phase") == "onset"]
+    assert onsets == [(0, 90), (1, -90)]
+    assert got[-1]["lost_samples"] == 0
+    assert got[-1]["state"] == "ended"
