@@ -21,5 +21,12 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: install  ## figures side by side: CPU time on one thread, medians of interleaved rounds
+	$(BIN)/python -m benchmarks $(if $(JSON),--json $(JSON))
+
+gpu-bundle: install  ## EVENTS=sounds [CONFIG=my.toml] [RUNS="out/sed ..."] [WEIGHTS_ONLY=1]
+	$(if $(EVENTS),,$(error which sounds? make gpu-bundle EVENTS=path/to/sounds))
+	$(BIN)/offline bundle --events $(EVENTS) $(if $(CONFIG),--config $(CONFIG)) $(foreach run,$(RUNS),--run $(run)) $(if $(WEIGHTS_ONLY),--weights-only)
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -323,13 +323,16 @@ def calibrate(model: Path, data: Path, out: Path) -> None:
 @click.option("--out", type=PATH, default="bundle", show_default=True, help="Folder to make.")
 @click.option("--python", default="3.12", show_default=True, help="Version of Python there.")
 @click.option("--config", type=PATH, help="TOML file with [scenes], [features], [network], [train] to use there.")
-@click.option("--runs", type=PATH, help="Results that came back, to go on from.")
+@click.option("--run", "runs", type=PATH, multiple=True, help="Folder sad, sed or doae to go on from; may be repeated.")
+@click.option("--weights-only", is_flag=True, help="Of these folders, only the best weights to begin with.")
 @explain_mistakes
-def bundle(events: Path, out: Path, python: str, config: Path | None, runs: Path | None) -> None:
+def bundle(
+    events: Path, out: Path, python: str, config: Path | None, runs: tuple[Path, ...], weights_only: bool
+) -> None:
     """Pack all that synthesis, extraction and training need on a GPU machine without network."""
     from offline import bundle as bundling
 
-    sizes = bundling.pack(events, out, python, config, runs)
+    sizes = bundling.pack(events, out, python, config, runs, weights_only)
     parts = ", ".join(f"{name} {size:.1f}" for name, size in sizes.items() if size >= 0.1)
     click.echo(f"{out}: {sum(sizes.values()):.1f} MiB ({parts})")
     click.echo(f"there: {bundling.COMMAND.format(out.name)}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def check_seed(out: Path, fold: int, seed: int) -> None:
         return
 
 
-def synthesize(job: Job, scenes: int, workers: int) -> Iterator[tuple[str, bool]]:
+def synthesize(job: Job, scenes: int, workers: int) -> Generator[tuple[str, bool], None, None]:
     """Make scenes 0..scenes - 1 in worker processes; yields each name, and False if it was there."""
     single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     before = {name: os.environ.get(name) for name in single}

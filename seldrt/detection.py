@@ -20,7 +20,7 @@ from seldrt.config import ConfigError, SeldrtError
 PROTOCOL_VERSION = 1
 TOPIC_FAMILY = "seld1"
 UPDATES_PER_S = 2
-GAP_LABELS = 1  # silent label frames inside one event
+GAP_LABELS = 1  # silent label frames inside one event: they end neither its track nor its smoothing
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 

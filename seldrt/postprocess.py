@@ -20,11 +20,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from seldrt.config import ConfigError, PostprocessConfig
-from seldrt.detection import LabelFrame, Source
+from seldrt.detection import GAP_LABELS, LabelFrame, Source
 from seldrt.spatial import azimuth_elevation, normalized
 from seldrt.stream import Array, Chain, Map, Stage, Windowed
 
-GAP_LABELS = 1  # silent label frames inside one event: they end neither its track nor its smoothing
 OUTLIER = np.radians(20.0)  # a direction this far off loses most of its weight; the metrics call it wrong, too
 
 Floats = NDArray[np.float64]

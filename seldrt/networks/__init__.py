@@ -94,7 +94,7 @@ class Network(nn.Module):
         *laterals, merged = [convert(m) for convert, m in zip(self.convert, maps, strict=True)]
         for aggregation, flow, lateral in zip(self.aggregations, self.flows, reversed(laterals), strict=False):
             merged = aggregation(merged, memory, lateral, flow(guidance, lateral, memory))
-        y = self.head(self.aggregations[-1](merged, memory), labels)
+        y = self.head(self.aggregations[-1](merged, memory), labels).float()  # bf16 would saturate below
         squashed = torch.tanh(y) if self.task == "doae" else torch.sigmoid(y)
         return squashed, memory.new if self.config.causal else {}
 

@@ -21,7 +21,9 @@ from seldrt.stream import Map, run
 from tests.contracts import AsArrays, assert_streaming_law
 
 CLASSES = ("dog", "phone", "piano")
-CONFIG = PostprocessConfig(sad_median_labels=5, sed_median_labels=(1, 3, 9), sed_thresholds=(0.3, 0.5, 0.6))
+CONFIG = PostprocessConfig(
+    sad_median_labels=5, sed_median_labels=(1, 3, 9), sed_thresholds=(0.3, 0.5, 0.6), doa_window_labels=9
+)
 
 
 def estimates(n: int = 80, seed: int = 0, classes: int = 3) -> np.ndarray:

@@ -1,0 +1,21 @@
+"""What several tests share, made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from offline.extract import extract
+from tests.models import FEATURES
+from tests.offline.stores import write_tones
+
+
+@pytest.fixture(scope="session")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two datasets of tones, `train` and `val`, and their feature stores `train.store`, `val.store`."""
+    base = tmp_path_factory.mktemp("tones")
+    for seed, (name, recordings, seconds) in enumerate([("train", 4, 12.07), ("val", 2, 9.0)]):
+        write_tones(base / name, recordings, seconds, seed)
+        extract(base / name, base / f"{name}.store", FEATURES)
+    return base

@@ -1,0 +1,107 @@
+"""Chunks: cut from one recording each, with the targets that belong to their frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from msgspec.structs import replace
+
+from offline.batches import Batch, Chunks, mean_event_labels
+from seldrt.config import ConfigError
+from seldrt.features import CHANNELS, TASK_CHANNELS
+from tests.models import FEATURES
+from tests.offline.stores import memory_store
+
+LENGTHS = (30, 5, 90, 40)
+
+
+def numbered_store(lengths: Sequence[int], seed: int = 0) -> Any:
+    """Channel 0 says which recording a frame is of, channel 1 which frame it is; targets say the label frame."""
+    store = memory_store(lengths, seed=seed)
+    for number, place in enumerate(store.manifest.recordings):
+        labels = slice(place.first_label, place.first_label + place.labels)
+        frames = slice(labels.start * 10, labels.stop * 10)
+        store.features[frames, 0] = number
+        store.features[frames, 1] = np.arange(place.labels * 10)[:, None]
+        store.sed[labels] = store.doa_mask[labels] = np.arange(place.labels)[:, None]
+        store.doa[labels] = np.arange(place.labels)[:, None, None]
+    return store
+
+
+def assert_aligned(batch: Batch, labels: int) -> None:
+    """One recording in each chunk, its frames one after the other, and its targets beside them."""
+    number, frame = batch.features[:, :, 0, 0], batch.features[:, :, 1, 0]
+    assert (number == number[:, :1]).all()
+    assert (frame.diff(dim=1) == 1).all()
+    assert frame.shape[1] == labels * 10
+    for target in (batch.sed[..., 0], batch.doa[..., 0, 0], batch.doa_mask[..., 0]):
+        assert (target == frame[:, ::10] / 10).all()
+
+
+def test_random_chunks_never_cross_recordings_and_carry_their_targets() -> None:
+    chunks = Chunks([numbered_store(LENGTHS), numbered_store(LENGTHS, seed=1)], "doae", "cpu")
+    rng = np.random.default_rng(0)
+    firsts: set[tuple[int, int]] = set()
+    drawn = np.zeros(4)
+    for _ in range(20):
+        batch = chunks.random(rng, 32, 30)
+        assert_aligned(batch, 30)
+        numbers = batch.features[:, 0, 0, 0].int().numpy()
+        drawn += np.bincount(numbers, minlength=4)
+        firsts |= {(int(n), int(f)) for n, f in zip(numbers, batch.features[:, 0, 1, 0] / 10, strict=True)}
+    assert drawn[1] == 0, "five label frames hold no chunk of 30"
+    # By the number of places where a chunk can begin: 1, 61 and 11.
+    np.testing.assert_allclose(drawn / drawn.sum(), np.array([1, 0, 61, 11]) / 73, atol=0.05)
+    assert {first for number, first in firsts if number == 2} >= set(range(5, 55))
+    assert max(first for number, first in firsts if number == 3) == 10
+
+
+def test_chunks_are_taken_where_asked() -> None:
+    chunks = Chunks([numbered_store(LENGTHS)], "doae", "cpu")
+    batch = chunks.take([0, 35 + 60], 25)
+    assert_aligned(batch, 25)
+    assert batch.features[:, 0, 0, 0].tolist() == [0, 2]
+    assert batch.features[:, 0, 1, 0].tolist() == [0, 600]
+
+
+def test_recordings_of_several_stores_follow_each_other() -> None:
+    chunks = Chunks([memory_store((3, 4)), memory_store((5,))], "sad", "cpu")
+    assert chunks.recordings == [(0, 3), (3, 4), (7, 5)]
+
+
+@pytest.mark.parametrize("task", ["sad", "sed", "doae"])
+def test_each_task_gets_its_channels(task: str) -> None:
+    store = memory_store((12,))
+    batch = Chunks([store], task, "cpu").take([2], 10)
+    expected = store.features[20:120, [CHANNELS.index(name) for name in TASK_CHANNELS[task]]]
+    assert batch.features.dtype == torch.float32
+    np.testing.assert_array_equal(batch.features[0].numpy(), expected.astype(np.float32))
+    np.testing.assert_array_equal(batch.sad[0, :, 0], store.sed[2:12].max(axis=1))
+
+
+def test_statistics_standardise_the_features() -> None:
+    chunks = Chunks([memory_store((50,))], "sed", "cpu")
+    mean, scale = chunks.statistics(np.random.default_rng(0))
+    standard = (chunks.features.float() - mean) * scale
+    torch.testing.assert_close(standard.mean(0), torch.zeros_like(mean), atol=1e-4, rtol=0)
+    torch.testing.assert_close(standard.std(0), torch.ones_like(mean), atol=1e-4, rtol=0)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no recording is as long as a training chunk"):
+        Chunks([memory_store((9, 9))], "sed", "cpu").random(np.random.default_rng(0), 4, 10)
+    with pytest.raises(ConfigError, match="differ in features or classes"):
+        Chunks([memory_store((9,)), memory_store((9,), classes=("low", "mid"))], "sed", "cpu")
+    with pytest.raises(ConfigError, match="differ in features or classes"):
+        Chunks([memory_store((9,)), memory_store((9,), config=replace(FEATURES, f_max_hz=9000.0))], "sed", "cpu")
+
+
+def test_event_durations_are_weighted_by_recordings() -> None:
+    stores = [memory_store((5, 5, 5)), memory_store((5,))]
+    stores[0].manifest = replace(stores[0].manifest, mean_event_labels=(4.0, 8.0))
+    stores[1].manifest = replace(stores[1].manifest, mean_event_labels=(8.0, 0.0))
+    assert mean_event_labels(stores) == (5.0, 6.0)

@@ -1,0 +1,83 @@
+"""Feature stores: what the streaming feature stage says of each recording, and the targets beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from offline import dataset, targets
+from offline.extract import Store, extract
+from seldrt.config import ConfigError
+from seldrt.features import CHANNELS, features_stage
+from seldrt.stream import run
+from tests.models import FEATURES
+from tests.offline.stores import LABEL, RATE, write_recording
+
+
+def test_a_store_holds_each_recording_cut_to_whole_label_frames(tones: Path) -> None:
+    manifest = Store(tones / "train.store").manifest
+    assert manifest.features == FEATURES
+    assert manifest.classes == ("low", "high")
+    assert [(r.name, r.fold, r.overlap) for r in manifest.recordings] == [
+        (f"fold1_room1_mix{i:03d}_ov2", 1, 2) for i in range(4)
+    ]
+    assert [(r.first_label, r.labels) for r in manifest.recordings] == [(120 * i, 120) for i in range(4)]
+
+
+def test_the_features_are_those_of_the_stage_to_float16(tones: Path) -> None:
+    store = Store(tones / "train.store")
+    assert store.features.shape == (4800, len(CHANNELS), FEATURES.n_mels)
+    assert store.features.dtype == np.float16
+    for place, recording in zip(store.manifest.recordings, dataset.list_recordings(tones / "train"), strict=True):
+        samples, _ = soundfile.read(recording.audio, dtype="float32")
+        expected = run(features_stage(FEATURES), samples[: place.labels * LABEL], block=777)
+        assert expected is not None
+        frames = slice(place.first_label * 10, (place.first_label + place.labels) * 10)
+        rounding = np.spacing(np.abs(expected).astype(np.float16)).astype(np.float32)
+        assert (np.abs(store.features[frames] - expected) <= rounding).all()
+
+
+def test_the_targets_are_those_of_the_labels(tones: Path) -> None:
+    store = Store(tones / "val.store")
+    rows = [dataset.read_metadata(r.metadata) for r in dataset.list_recordings(tones / "val") if r.metadata]
+    expected = [targets.frame_targets(r, 90, 2) for r in rows]
+    np.testing.assert_array_equal(store.sed, np.concatenate([t.sed for t in expected]))
+    np.testing.assert_array_equal(store.doa_mask, np.concatenate([t.doa_mask for t in expected]))
+    np.testing.assert_allclose(store.doa, np.concatenate([t.doa for t in expected]), atol=1e-3)
+    np.testing.assert_allclose(store.manifest.mean_event_labels, targets.mean_event_labels(rows, 2))
+
+
+def test_an_impulse_stands_where_its_label_says(tmp_path: Path) -> None:
+    for index, label in enumerate((7, 20)):
+        samples = np.zeros((3 * RATE, 4))
+        samples[label * LABEL + LABEL // 2 + 100] = 0.9
+        write_recording(tmp_path / "data", f"fold1_room1_mix{index:03d}_ov1", samples, [(label, 0, 0, 0, 0)])
+    dataset.write_classes(tmp_path / "data", ["click"])
+    extract(tmp_path / "data", tmp_path / "store", FEATURES, workers=2)
+    store = Store(tmp_path / "store")
+    level = store.features[:, CHANNELS.index("log_mel_w")].astype(np.float32).mean(axis=1)
+    loud = np.flatnonzero(level > -90)
+    np.testing.assert_array_equal(np.unique(loud // 10), [7, 30 + 20])
+    np.testing.assert_array_equal(np.flatnonzero(store.sed[:, 0]), [7, 30 + 20])
+    # Frame k covers the 480 samples that end at (k + 1) * 240: these two hear the middle of label frame 7.
+    np.testing.assert_array_equal(loud, [75, 76, 505, 506])
+
+
+def test_other_rates_and_channels_are_refused_in_one_line(tmp_path: Path) -> None:
+    path = write_recording(tmp_path, "fold1_room1_mix001_ov1", np.zeros((RATE, 2)), [])
+    with pytest.raises(ConfigError, match=r"mix001_ov1\.flac has 2 channels at 24000 Hz; expected 4 at 24000 Hz"):
+        extract(tmp_path, tmp_path / "store", FEATURES)
+    soundfile.write(path, np.zeros((RATE, 4)), 48000)
+    with pytest.raises(ConfigError, match="has 4 channels at 48000 Hz"):
+        extract(tmp_path, tmp_path / "store", FEATURES)
+
+
+def test_what_is_no_store_is_refused(tmp_path: Path, tones: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is no feature store .*make one with `offline extract`"):
+        Store(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ConfigError, match="is no feature store"):
+        Store(tmp_path)

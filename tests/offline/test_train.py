@@ -1,0 +1,275 @@
+"""The training loop: it learns, it can be killed and goes on to the bit, it keeps the best."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from msgspec.structs import replace
+
+from offline import train as training
+from offline.batches import Batch
+from offline.config import TrainConfig
+from offline.extract import Store
+from offline.train import Lookahead, loss, shifted, train
+from seldrt import checkpoint, networks
+from seldrt.checkpoint import CheckpointError
+from seldrt.config import NetworkConfig
+from tests.models import CAUSAL, FEATURES, WINDOWED
+from tests.offline.stores import memory_store
+
+SHORT = TrainConfig(
+    epochs=4, steps_per_epoch=5, batch_size=4, cycle_epochs=1, learning_rate=3e-3,
+    rotations=True, colour_db=6.0, mask_bands=4, mask_frames=10, soft_f_per_class=True, cross_entropy_weight=1.0,
+)  # fmt: skip
+LEARNS = TrainConfig(
+    epochs=3, steps_per_epoch=36, batch_size=6, cycle_epochs=3, learning_rate=2e-2, soft_f_per_class=True,
+    cross_entropy_weight=1.0,
+)  # fmt: skip
+SMALL = replace(CAUSAL, chunk_frames=60, lookahead_labels=1)
+
+
+def log_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def last_of(run: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(run / "last.pt", weights_only=True)
+    return state
+
+
+def assert_same_tensors(first: Any, second: Any) -> None:
+    """Equal to the bit, through dictionaries and lists."""
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second)
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_same_tensors(first[key], second[key])
+    elif isinstance(first, list):
+        for one, other in zip(first, second, strict=True):
+            assert_same_tensors(one, other)
+    else:
+        assert first == second
+
+
+# --- it learns -----------------------------------------------------------------------------------------------------
+
+
+def test_networks_learn_what_sounds_and_from_where(tones: Path, tmp_path: Path) -> None:
+    train_store, held_out = Store(tones / "train.store"), Store(tones / "val.store")
+    for task in networks.TASKS:
+        network = replace(CAUSAL, lookahead_labels=1, dropout=0.0)
+        train(task, [train_store], [held_out], tmp_path / task, network, LEARNS)
+    figures = {task: log_of(tmp_path / task) for task in networks.TASKS}
+    for task in networks.TASKS:
+        assert figures[task][-1]["loss"] < 0.7 * figures[task][0]["loss"]
+        assert figures[task][-1]["val_loss"] < figures[task][0]["val_loss"]
+    active = held_out.sed.max(axis=1).mean()
+    always = 2 * active / (1 + active)  # F of saying "sound" all the time
+    assert figures["sad"][-1]["f_micro"] > always + 0.1
+    assert figures["sed"][-1]["f_macro"] > 0.9
+    assert figures["doae"][-1]["mean_error_deg"] < 30  # 90 by chance: left or right
+
+
+# --- it goes on ----------------------------------------------------------------------------------------------------
+
+
+class Killed(Exception):
+    """As if the machine had gone away."""
+
+
+def kill_after(epoch: int) -> Any:
+    def report(figures: dict[str, Any]) -> None:
+        if figures["epoch"] == epoch:
+            raise Killed
+
+    return report
+
+
+@pytest.mark.parametrize(("task", "network"), [("sed", SMALL), ("doae", SMALL), ("doae", WINDOWED)])
+def test_a_killed_run_goes_on_to_the_bit(tmp_path: Path, task: str, network: NetworkConfig) -> None:
+    store, held_out = memory_store((30, 20)), memory_store((18, 12), seed=1)
+    train(task, [store], [held_out], tmp_path / "whole", network, SHORT)
+    with pytest.raises(Killed):
+        train(task, [store], [held_out], tmp_path / "cut", network, SHORT, report=kill_after(1))
+    torch.manual_seed(99)  # whatever happens in between
+    with pytest.raises(Killed):
+        train(task, [store], [held_out], tmp_path / "cut", network, SHORT, resume=True, report=kill_after(3))
+    train(task, [store], [held_out], tmp_path / "cut", network, SHORT, resume=True)
+    assert_same_tensors(last_of(tmp_path / "cut"), last_of(tmp_path / "whole"))
+    best = [checkpoint.load(tmp_path / run / "best.safetensors") for run in ("cut", "whole")]
+    assert_same_tensors(*(dict(one.networks[task].state_dict()) for one in best))
+    without_time = [
+        [{k: v for k, v in row.items() if k != "seconds"} for row in log_of(tmp_path / run)] for run in ("cut", "whole")
+    ]
+    assert without_time[0] == without_time[1]
+    assert [row["epoch"] for row in without_time[0]] == [1, 2, 3, 4]
+
+
+def test_a_spent_time_budget_changes_nothing(tmp_path: Path) -> None:
+    store = memory_store((30,))
+    train("sad", [store], [store], tmp_path, SMALL, replace(SHORT, epochs=1))
+    before = last_of(tmp_path)
+    train("sad", [store], [store], tmp_path, SMALL, SHORT, time_budget_s=0.0, resume=True)
+    assert_same_tensors(last_of(tmp_path), before)
+    assert len(log_of(tmp_path)) == 1
+
+
+def test_another_network_is_refused_in_one_line(tmp_path: Path) -> None:
+    store = memory_store((30,))
+    train("sad", [store], [store], tmp_path, SMALL, replace(SHORT, epochs=1))
+    wider = replace(SMALL, widths=(8, 8, 16, 24))
+    with pytest.raises(CheckpointError, match=r"last\.pt is not a run of this network: .*size mismatch") as error:
+        train("sad", [store], [store], tmp_path, wider, SHORT, resume=True)
+    assert "\n" not in str(error.value)
+    (tmp_path / "last.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"last\.pt is not a run"):
+        train("sad", [store], [store], tmp_path, SMALL, SHORT, resume=True)
+
+
+def test_a_run_can_begin_with_the_weights_of_another(tmp_path: Path) -> None:
+    store = memory_store((30,))
+    train("sed", [store], [store], tmp_path / "a", SMALL, replace(SHORT, epochs=1))
+    first = checkpoint.load(tmp_path / "a" / "best.safetensors")
+    tiny_steps = replace(SHORT, epochs=1, learning_rate=0.0, final_learning_rate=0.0)
+    train("sed", [store], [store], tmp_path / "b", SMALL, tiny_steps, start=first)
+    second = checkpoint.load(tmp_path / "b" / "best.safetensors")
+    assert_same_tensors(
+        *({name: p.data for name, p in one.networks["sed"].named_parameters()} for one in (first, second))
+    )
+
+
+# --- it keeps the best ---------------------------------------------------------------------------------------------
+
+
+def test_the_best_weights_are_those_of_the_highest_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.1, 0.5, 0.3, 0.5, 0.4, 0.6])
+    weights = []
+
+    def scripted(network: networks.Network, chunks: Any, config: TrainConfig) -> dict[str, float]:
+        weights.append(network.head.dense.weight.detach().clone())
+        return {"score": next(scores)}
+
+    monkeypatch.setattr(training, "validate", scripted)
+    store = memory_store((30,))
+
+    def best() -> checkpoint.Checkpoint:
+        train("sed", [store], [store], tmp_path, SMALL, replace(SHORT, epochs=len(weights) + 2), resume=True)
+        return checkpoint.load(tmp_path / "best.safetensors")
+
+    for expected in (2, 2, 6):  # of two equals the first; what was best before a pause is remembered
+        found = best()
+        assert found.description.card["sed"]["epoch"] == expected
+        assert torch.equal(found.networks["sed"].head.dense.weight, weights[expected - 1])
+    description = checkpoint.describe(tmp_path / "best.safetensors")
+    assert description.networks == {"sed": SMALL}
+    assert description.classes == ("low", "high")
+    assert description.mean_event_labels == (1.0, 1.0)
+    assert description.card["sed"]["train"]["epochs"] == 6
+
+
+# --- its parts -----------------------------------------------------------------------------------------------------
+
+
+def test_lookahead_goes_half_way_back_every_six_steps() -> None:
+    weight = torch.zeros(3)
+    lookahead = Lookahead([weight])
+    seen = []
+    for _ in range(18):
+        weight += 1
+        lookahead.step()
+        seen.append(float(weight[0]))
+    assert seen == [1, 2, 3, 4, 5, 3, 4, 5, 6, 7, 8, 6, 7, 8, 9, 10, 11, 9]
+
+
+@pytest.mark.parametrize("steps", [0, 4, 6, 9])
+def test_lookahead_goes_on_from_its_state(tmp_path: Path, steps: int) -> None:
+    weight, other = torch.zeros(3), torch.zeros(3)
+    lookahead, again = Lookahead([weight]), Lookahead([other])
+    for _ in range(steps):
+        weight += 1
+        lookahead.step()
+    torch.save({"weight": weight, "state": lookahead.state_dict()}, tmp_path / "state.pt")
+    kept = torch.load(tmp_path / "state.pt", weights_only=True)
+    other.copy_(kept["weight"])
+    again.load_state_dict(kept["state"])
+    for _ in range(8):
+        weight += 1
+        other += 1
+        lookahead.step()
+        again.step()
+        assert torch.equal(weight, other)
+
+
+def test_weights_that_have_met_are_kept_once(tmp_path: Path) -> None:
+    sizes = []
+    weight = torch.zeros(100_000)
+    lookahead = Lookahead([weight])
+    for _ in range(6):
+        lookahead.step()
+        torch.save({"weight": weight, "state": lookahead.state_dict()}, tmp_path / "state.pt")
+        sizes.append((tmp_path / "state.pt").stat().st_size)
+    assert sizes[5] < 410_000 < 800_000 < min(sizes[:5])
+
+
+def test_the_learning_rate_restarts_by_cosines(tmp_path: Path) -> None:
+    store = memory_store((30,))
+    config = replace(SHORT, epochs=7, steps_per_epoch=1, cycle_epochs=1, learning_rate=1.0, final_learning_rate=0.1)
+    train("sad", [store], [store], tmp_path, SMALL, config)
+    cycle = [1.0, *(0.1 + 0.9 * (1 + math.cos(math.pi * part)) / 2 for part in (0.5, 0.0, 0.25, 0.5, 0.75, 0.0))]
+    assert [row["learning_rate"] for row in log_of(tmp_path)] == [round(rate, 4) for rate in cycle]
+
+
+def batch_of(sed: torch.Tensor, doa: torch.Tensor | None = None) -> Batch:
+    directions = torch.zeros(*sed.shape, 3) if doa is None else doa
+    return Batch(torch.zeros(1), sed, directions, sed.clone())
+
+
+def test_outputs_speak_of_the_label_frames_before_their_look_ahead() -> None:
+    targets = torch.arange(6.0).view(1, 6, 1)
+    y, batch = shifted(targets - 2, batch_of(targets), 2)  # output j speaks of label frame j - 2
+    assert torch.equal(y, batch.sed)
+    assert torch.equal(y[0, :, 0], torch.arange(4.0))
+    same, untouched = shifted(targets, batch_of(targets), 0)
+    assert torch.equal(same, untouched.sed)
+
+
+@pytest.mark.parametrize("task", networks.TASKS)
+@pytest.mark.parametrize("representation", ["azel", "xyz"])
+def test_perfect_outputs_cost_nothing(task: str, representation: Any) -> None:
+    store = memory_store((20,))
+    batch = batch_of(torch.from_numpy(store.sed)[None], torch.from_numpy(store.doa)[None])
+    x, y, z = batch.doa.unbind(-1)
+    perfect = {
+        "sad": batch.sad,
+        "sed": batch.sed,
+        "doae": torch.cat([x, y, z], dim=-1)
+        if representation == "xyz"
+        else torch.cat([torch.atan2(y, x), torch.atan2(z, torch.hypot(x, y))], dim=-1) / torch.pi,
+    }[task]
+    config, network = TrainConfig(cross_entropy_weight=1.0), NetworkConfig(representation=representation)
+    assert float(loss(task, perfect, batch, config, network)) < 1e-5
+    assert float(loss(task, 0.5 * perfect + 0.2, batch, config, network)) > 0.05
+
+
+def test_sed_does_not_learn_silence() -> None:
+    sed = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+    wrong_in_silence = torch.tensor([[[1.0, 0.0], [0.9, 0.9]]])
+    assert float(loss("sed", wrong_in_silence, batch_of(sed), TrainConfig(), SMALL)) == 0.0
+
+
+def test_the_configuration_of_a_run_is_on_its_card(tmp_path: Path) -> None:
+    store = memory_store((30,))
+    train("sad", [store], [store], tmp_path, SMALL, replace(SHORT, epochs=1))
+    card = checkpoint.describe(tmp_path / "best.safetensors").card["sad"]
+    assert msgspec.convert(card["train"], TrainConfig) == replace(SHORT, epochs=1)
+    assert card["epoch"] == 1
+    assert checkpoint.describe(tmp_path / "best.safetensors").features == FEATURES
+    assert np.isfinite(card["loss"])

@@ -1,0 +1,219 @@
+"""The house plan: who may import whom, and what must not be loaded."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from offline.bundle import PACKAGES
+
+ROOT = Path(__file__).parents[1]
+
+# Room: the rooms it may import; a name stands for all modules in it. Rooms only know rooms further up.
+SELDRT = {
+    "seldrt": (),
+    "seldrt.stream": (),
+    "seldrt.spatial": (),
+    "seldrt.config": (),
+    "seldrt.medians": (),
+    "seldrt.microphones": ("config", "spatial"),
+    "seldrt.features": ("config", "stream", "medians"),
+    "seldrt.networks": ("config", "features"),
+    "seldrt.checkpoint": ("config", "networks"),
+    "seldrt.inference": ("config", "stream", "spatial", "features", "networks", "checkpoint"),
+    "seldrt.detection": ("config",),
+    "seldrt.postprocess": ("config", "stream", "spatial", "detection"),
+    "seldrt.pipeline": ("config", "stream", "features", "checkpoint", "inference", "detection", "postprocess"),
+    "seldrt.client": ("config", "detection"),
+    "seldrt.runtime.ring": (),
+    "seldrt.runtime.devices": ("config", "microphones"),
+    "seldrt.runtime.capture": ("config", "microphones", "detection", "runtime.ring", "runtime.devices"),
+    "seldrt.runtime.publisher": ("config", "detection"),
+    "seldrt.runtime.sinks": ("config", "detection", "runtime.publisher"),
+    "seldrt.runtime.display": ("client", "detection", "runtime.sinks"),
+    "seldrt.runtime.demo": ("config", "spatial", "detection", "runtime.devices", "runtime.sinks"),
+    "seldrt.runtime.daemon": (
+        *("config", "microphones", "detection", "pipeline"),
+        *("runtime.capture", "runtime.publisher", "runtime.sinks"),
+    ),
+    "seldrt.cli": ("config", "microphones", "detection", "pipeline", "client", "runtime"),
+    "seldrt.__main__": ("cli",),
+}
+CORE = tuple(room for room in SELDRT if not room.startswith(("seldrt.runtime", "seldrt.client", "seldrt.cli")))
+OFFLINE = {
+    "offline": (),
+    "offline.config": (),
+    "offline.workers": (),
+    "offline.bundle": (),
+    "offline.losses": (),
+    "offline.augment": (),
+    "offline.arrays": (),
+    "offline.dataset": (),
+    "offline.targets": (),
+    "offline.metrics": (),
+    "offline.rooms": ("arrays",),
+    "offline.bank": ("arrays",),
+    "offline.scenes": ("config", "arrays", "rooms", "bank"),
+    "offline.synthesis": ("config", "arrays", "rooms", "bank", "scenes", "dataset", "workers"),
+    "offline.extract": ("dataset", "targets", "workers"),
+    "offline.batches": ("extract",),
+    "offline.train": ("config", "extract", "batches", "augment", "losses"),
+    "offline.evaluate": ("dataset", "metrics", "workers"),
+    "offline.calibrate": ("dataset", "metrics", "evaluate", "workers"),
+    "offline.cli": (
+        *("config", "dataset", "bank", "bundle", "synthesis", "extract", "train", "evaluate", "calibrate"),
+    ),
+}
+# Only these rooms know what is heavy or tied to a machine.
+ONLY_IN = {
+    "torch": (
+        *("seldrt.networks", "seldrt.checkpoint", "seldrt.inference", "seldrt.pipeline"),
+        *("offline.augment", "offline.batches", "offline.losses", "offline.train", "offline.cli"),
+    ),
+    "sounddevice": ("seldrt.runtime.devices",),
+    "zmq": ("seldrt.client", "seldrt.runtime.publisher"),
+    "numba": ("seldrt.medians",),
+    "librosa": (),
+    "pyroomacoustics": ("offline.rooms",),
+    "threading": ("seldrt.runtime",),
+}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the two packages."""
+    found = {}
+    for package in ("seldrt", "offline"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imported(nodes: Iterator[ast.AST]) -> set[str]:
+    """Full names of what import statements bring; those of our own packages to the module."""
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                names.add(full if full in MODULES else str(node.module))
+    return names
+
+
+def imports(module: str) -> set[str]:
+    """What a module imports anywhere in it."""
+    return imported(ast.walk(ast.parse(MODULES[module].read_text())))
+
+
+def ours(module: str) -> set[str]:
+    """What a module imports of the two packages, but for the version that stands in `seldrt` itself."""
+    return {name for name in imports(module) if name.split(".")[0] in ("seldrt", "offline")} - {"seldrt"}
+
+
+def room_of(module: str, table: dict[str, tuple[str, ...]]) -> str | None:
+    """The entry of the table that a module belongs to: itself or the nearest package above it."""
+    while module and module not in table:
+        module = module.rpartition(".")[0]
+    return module or None
+
+
+def within(module: str, rooms: tuple[str, ...]) -> bool:
+    return any(module == room or module.startswith(f"{room}.") for room in rooms)
+
+
+def test_every_room_is_in_the_plan_and_the_plan_has_no_other() -> None:
+    plan = SELDRT | OFFLINE
+    homeless = [m for m in MODULES if room_of(m, plan) in (None, "seldrt", "offline") and m not in plan]
+    assert homeless == ["seldrt.runtime"], "a new room: enter it in the table, and in the README"
+    assert [room for room in plan if room not in MODULES] == []
+
+
+@pytest.mark.parametrize(("package", "table"), [("seldrt", SELDRT), ("offline", OFFLINE)])
+def test_rooms_only_know_rooms_further_up(package: str, table: dict[str, tuple[str, ...]]) -> None:
+    above: list[str] = []
+    for room, allowed in table.items():
+        known = [f"{package}.{name}" for name in allowed]
+        lower = [name for name in known if not any(within(one, (name,)) for one in above)]
+        assert not lower, f"{room} stands above {lower}"
+        above.append(room)
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("seldrt") and m != "seldrt.runtime"])
+def test_seldrt_imports_what_the_plan_allows(module: str) -> None:
+    room = room_of(module, SELDRT)
+    assert room is not None
+    allowed = (room, *(f"seldrt.{name}" for name in SELDRT[room]))
+    strange = {name for name in ours(module) if not within(name, allowed)}
+    assert not strange, f"{module} must not import {strange}"
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("offline")])
+def test_offline_imports_its_own_rooms_and_the_core(module: str) -> None:
+    allowed = (*CORE[1:], *(f"offline.{name}" for name in OFFLINE[module]))
+    strange = {name for name in ours(module) if not within(name, allowed)}
+    assert not strange, f"{module} must not import {strange}"
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_heavy_libraries_stay_in_their_rooms(library: str) -> None:
+    users = {m for m in MODULES if any(name.split(".")[0] == library for name in imports(m))}
+    assert {m for m in users if not within(m, ONLY_IN[library])} == set()
+
+
+def test_the_bundle_carries_what_its_rooms_import() -> None:
+    """Synthesis, extraction and training need numpy, scipy, torch and the wheels of `offline.bundle`, no more."""
+    names = {"soundfile": "soundfile", **{name.replace("-", "_"): name for name in PACKAGES}}
+    reached, waiting = set(), ["offline.cli", "offline.synthesis", "offline.extract", "offline.train"]
+    foreign: set[str] = set()
+    while waiting:
+        module = waiting.pop()
+        reached.add(module)
+        for name in imported(iter(ast.parse(MODULES[module].read_text()).body)):
+            if name in MODULES:
+                waiting += [m for m in (name, name.rpartition(".")[0]) if m in MODULES and m not in reached]
+            elif name.split(".")[0] not in sys.stdlib_module_names:
+                foreign.add(name.split(".")[0])
+    assert "offline.batches" in reached
+    assert foreign - {"numpy", "scipy", "torch"} <= set(names)
+
+
+# --- what is loaded ------------------------------------------------------------------------------------------------
+
+
+def loaded(*arguments: str) -> set[str]:
+    """Top-level names of the modules that a Python process with these arguments imports."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip().split(".")[0] for line in lines}
+
+
+def test_importing_seldrt_loads_nothing() -> None:
+    assert not loaded("-c", "import seldrt") & {"sounddevice", "zmq", "torch", "numpy", "scipy", "msgspec"}
+
+
+@pytest.mark.parametrize("program", ["seldrt", "offline.cli"])
+def test_help_loads_nothing_heavy(program: str) -> None:
+    found = loaded("-m", program, "--help")
+    assert "click" in found
+    assert not found & {"torch", "scipy", "librosa", "numba", "numpy", "soundfile", "sounddevice", "zmq"}
+
+
+def test_every_room_can_be_entered_without_a_sound_device_and_without_numba() -> None:
+    rooms = [m for m in MODULES if not m.endswith("__main__")]
+    blocked = "import sys; sys.modules['sounddevice'] = sys.modules['numba'] = None\n"
+    found = loaded("-c", blocked + "".join(f"import {room}\n" for room in rooms))
+    assert "librosa" not in found
