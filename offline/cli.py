@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import time
-import tomllib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import click
 
+from offline.config import read_section, section
 from seldrt.config import ConfigError, SeldrtError
 
 PATH = click.Path(path_type=Path)
@@ -114,13 +114,13 @@ def synthesize(
 @main.command()
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=PATH,
     required=True,
     help="Dataset folder with foa_dev and metadata_dev.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Feature store to write to.")
+@click.option("--out", type=PATH, required=True, help="Feature store to write to.")
 @click.option("--preset", default="compact", show_default=True, help="Features: compact or paper.")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file with a [features] section.")
+@click.option("--config", "config_file", type=PATH, help="TOML file with a [features] section.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @explain_mistakes
 def extract(data: Path, out: Path, preset: str, config_file: Path | None, workers: int) -> None:
@@ -142,25 +142,25 @@ def extract(data: Path, out: Path, preset: str, config_file: Path | None, worker
 @click.option(
     "--store",
     "stores",
-    type=click.Path(path_type=Path),
+    type=PATH,
     multiple=True,
     required=True,
     help="Feature store; may be repeated.",
 )
 @click.option(
     "--validation",
-    type=click.Path(path_type=Path),
+    type=PATH,
     multiple=True,
     required=True,
     help="Feature store to choose the best weights by.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Run folder.")
+@click.option("--out", type=PATH, required=True, help="Run folder.")
 @click.option("--preset", default="compact", show_default=True, help="Network: compact or paper.")
 @click.option("--recipe", default="compact", show_default=True, help="Training: compact or report.")
 @click.option(
     "--config",
     "config_file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="TOML file with [network] and [train] sections.",
 )
 @click.option("--epochs", type=click.IntRange(1), help="Overrides the recipe.")
@@ -173,7 +173,7 @@ def extract(data: Path, out: Path, preset: str, config_file: Path | None, worker
     help="Stop after the epoch in which so many minutes have passed.",
 )
 @click.option("--resume", is_flag=True, help="Continue the run in the folder.")
-@click.option("--start", type=click.Path(path_type=Path), help="Checkpoint whose weights to begin with.")
+@click.option("--start", type=PATH, help="Checkpoint whose weights to begin with.")
 @explain_mistakes
 def train(
     task: str,
@@ -222,8 +222,8 @@ def train(
 
 
 @main.command()
-@click.argument("checkpoints", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Model to write, .safetensors.")
+@click.argument("checkpoints", type=PATH, nargs=-1, required=True)
+@click.option("--out", type=PATH, required=True, help="Model to write, .safetensors.")
 @explain_mistakes
 def merge(checkpoints: tuple[Path, ...], out: Path) -> None:
     """Make one model, float16, of the checkpoints of the three tasks."""
@@ -238,12 +238,12 @@ def merge(checkpoints: tuple[Path, ...], out: Path) -> None:
 
 
 @main.command()
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Dataset folder.")
+@click.option("--data", type=PATH, required=True, help="Dataset folder.")
 @click.option("--split", type=click.Choice(["dev", "eval"]), default="dev", show_default=True)
 @click.option("--fold", "folds", type=int, multiple=True, help="Only this fold; may be repeated.")
 @click.option("--model", help="Model file, or the name of one that ships.  [default: the one that ships]")
-@click.option("--predictions", type=click.Path(path_type=Path), help="CSVs to measure instead.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write CSVs and metrics.json to.")
+@click.option("--predictions", type=PATH, help="CSVs to measure instead.")
+@click.option("--out", type=PATH, help="Folder to write CSVs and metrics.json to.")
 @click.option("--sed-median/--no-sed-median", default=None, help="[default: as the model says]")
 @click.option("--doa-smoothing/--no-doa-smoothing", default=None, help="[default: as the model says]")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
@@ -291,9 +291,9 @@ def evaluate(
 
 
 @main.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Validation scenes: no training sounds.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Model to write, .safetensors.")
+@click.argument("model", type=PATH)
+@click.option("--data", type=PATH, required=True, help="Validation scenes: no training sounds.")
+@click.option("--out", type=PATH, required=True, help="Model to write, .safetensors.")
 @explain_mistakes
 def calibrate(model: Path, data: Path, out: Path) -> None:
     """Choose the thresholds of a model on validation scenes, and write them into a copy of it."""
@@ -336,26 +336,6 @@ def bundle(
     parts = ", ".join(f"{name} {size:.1f}" for name, size in sizes.items() if size >= 0.1)
     click.echo(f"{out}: {sum(sizes.values()):.1f} MiB ({parts})")
     click.echo(f"there: {bundling.COMMAND.format(out.name)}")
-
-
-def section(kind: type[Any], presets: dict[str, Any], preset: str, path: Path | None, name: str) -> Any:
-    """A preset with what one section of a TOML file changes in it; `ConfigError` for an unknown name or key."""
-    import msgspec
-
-    from seldrt.config import decode
-
-    if preset not in presets:
-        raise ConfigError(f"{name} preset {preset!r} is unknown; choose one of {', '.join(presets)}")
-    changes = read_section(path, name) if path else {}
-    return decode(msgspec.to_builtins(presets[preset]) | changes, kind, f"{path}, [{name}]")
-
-
-def read_section(path: Path, name: str) -> dict[str, Any]:
-    """One section of a TOML file, empty when absent; `ConfigError` when the file cannot be read."""
-    try:
-        return tomllib.loads(path.read_text()).get(name, {})
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from None
 
 
 if __name__ == "__main__":

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
 
-from seldrt.config import Section
+import msgspec
+
+from seldrt.config import ConfigError, Section, decode
 
 Range = tuple[float, float]
 
@@ -85,3 +89,19 @@ TRAIN_PRESETS = {
         mask_frames=30,
     ),
 }
+
+
+def section(kind: type[Any], presets: dict[str, Any], preset: str, path: Path | None, name: str) -> Any:
+    """A preset with what one section of a TOML file changes in it; `ConfigError` for an unknown name or key."""
+    if preset not in presets:
+        raise ConfigError(f"{name} preset {preset!r} is unknown; choose one of {', '.join(presets)}")
+    changes = read_section(path, name) if path else {}
+    return decode(msgspec.to_builtins(presets[preset]) | changes, kind, f"{path}, [{name}]")
+
+
+def read_section(path: Path, name: str) -> dict[str, Any]:
+    """One section of a TOML file, empty when absent; `ConfigError` when the file cannot be read."""
+    try:
+        return tomllib.loads(path.read_text()).get(name, {})
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None

@@ -5,10 +5,8 @@ Every scene has its own random generator, so a folder does not depend on the num
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Generator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from pathlib import Path
 
 import msgspec
@@ -31,6 +29,7 @@ from offline.rooms import (
     plane_waves,
 )
 from offline.scenes import NO_CLASS, Colour, Event, Scene, plan_scene
+from offline.workers import worker_pool
 from seldrt.config import ConfigError
 from seldrt.spatial import azimuth_elevation, unit_vector
 
@@ -85,19 +84,9 @@ def check_seed(out: Path, fold: int, seed: int) -> None:
 
 def synthesize(job: Job, scenes: int, workers: int) -> Generator[tuple[str, bool], None, None]:
     """Make scenes 0..scenes - 1 in worker processes; yields each name, and False if it was there."""
-    single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    before = {name: os.environ.get(name) for name in single}
-    os.environ.update(single)
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(job,)
-    )
-    try:
+    with worker_pool(workers, _start_worker, job) as pool:
         for future in as_completed([pool.submit(_make, index) for index in range(scenes)]):
             yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 _job: Job  # of this worker process
