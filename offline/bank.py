@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from offline.arrays import SAMPLE_RATE
 from seldrt.config import DCASE2020_CLASSES, ConfigError
+from seldrt.detection import check_name
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".opus", ".ogg", ".mp3", ".aif", ".aiff")
 NOT_CLASSES = ("distractor", "background")
@@ -55,7 +56,10 @@ class Bank(msgspec.Struct, frozen=True):
 
 
 def read_bank(folder: Path) -> Bank:
-    """Index a folder of class folders; `ConfigError` when there is no class or no readable sound in it."""
+    """Index a folder of class folders.
+
+    `ConfigError` when there is no class in it, a sound that cannot be used, or a class that cannot stand in a topic.
+    """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; give one that holds a folder of sounds for each class")
     groups = _read_groups(folder)
@@ -63,7 +67,7 @@ def read_bank(folder: Path) -> Bank:
     for class_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
         clips = tuple(_clip(path, folder, groups) for path in sorted(class_folder.iterdir()) if _is_audio(path))
         if clips:
-            found[class_folder.name] = clips
+            found[check_name(class_folder.name, f"{folder}: class folder")] = clips
     distractors = found.get("distractor", ())
     candidates = found.get("background", ()) + distractors
     clips_by_class = {name: clips for name, clips in found.items() if name not in NOT_CLASSES}
@@ -124,10 +128,12 @@ def _is_audio(path: Path) -> bool:
 
 def _clip(path: Path, folder: Path, groups: dict[str, str]) -> Clip:
     try:
-        seconds = soundfile.info(path).duration
+        info = soundfile.info(path)
     except soundfile.LibsndfileError as error:
         raise ConfigError(f"{path}: not a readable sound file ({error})") from None
-    return Clip(path.relative_to(folder).as_posix(), groups.get(path.stem, path.stem), round(seconds, 3))
+    if not info.frames:
+        raise ConfigError(f"{path}: holds no sound; remove it")
+    return Clip(path.relative_to(folder).as_posix(), groups.get(path.stem, path.stem), round(info.duration, 3))
 
 
 def _read_groups(folder: Path) -> dict[str, str]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import soundfile
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from offline.dataset import Recording, read_metadata
+from offline.dataset import Recording, read_audio, read_metadata
 from offline.evaluate import prediction_rows
 from offline.metrics import Scores, SeldCounts, count
 from seldrt.checkpoint import Checkpoint
@@ -23,7 +22,7 @@ from seldrt.inference import Estimator
 from seldrt.postprocess import Tracker, postprocess_stage
 from seldrt.stream import Chain, run
 
-THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SAD_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 SAD_MEDIANS = (3, 7)
 
@@ -42,7 +41,7 @@ class Trials:
         for recording in recordings:
             if recording.metadata is None:
                 raise ConfigError(f"{recording.name}: has no labels to calibrate by")
-            samples, _ = soundfile.read(recording.audio, dtype="float32", always_2d=True)
+            samples = read_audio(recording.audio, description.features.sample_rate)
             estimates = run(chain, samples, 50 * self._label)
             if estimates is not None:
                 self._pairs.append((estimates, read_metadata(recording.metadata)))
@@ -58,9 +57,13 @@ class Trials:
 
 
 def calibrate(trials: Trials, start: PostprocessConfig, classes: int, progress: Progress) -> PostprocessConfig:
-    """The settings with the lowest SELD score; DOA smoothing is left as it is (and off while searching)."""
-    smoothing = start.doa_smoothing
-    best = replace(start, doa_smoothing=False, sed_thresholds=(0.5,) * classes)
+    """The settings with the lowest SELD score, never worse than ``start``.
+
+    DOA smoothing is left as it is (and off while searching).
+    """
+    if len(start.sed_thresholds) == 1:
+        start = replace(start, sed_thresholds=start.sed_thresholds * classes)
+    best = replace(start, doa_smoothing=False)
     lowest = trials.scores(best)
     progress("as it was", lowest)
 
@@ -82,4 +85,4 @@ def calibrate(trials: Trials, start: PostprocessConfig, classes: int, progress: 
             thresholds = list(best.sed_thresholds)
             thresholds[class_id] = threshold
             attempt(f"class {class_id} above {threshold}", replace(best, sed_thresholds=tuple(thresholds)))
-    return replace(best, doa_smoothing=smoothing)
+    return min(start, replace(best, doa_smoothing=start.doa_smoothing), key=lambda one: trials.scores(one).seld)

@@ -16,6 +16,7 @@ from offline.config import read_section, section
 from seldrt.config import ConfigError, SeldrtError
 
 PATH = click.Path(path_type=Path)
+EXTRA = ("pyroomacoustics", "tensorboard")
 
 
 class Mistake(click.ClickException):
@@ -33,6 +34,15 @@ def explain_mistakes(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except SeldrtError as error:
             raise Mistake(str(error)) from None
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRA:
+                raise
+            raise Mistake(f"{error.name} is not installed: pip install 'seldrt[offline]'") from None
+        except BrokenPipeError:  # the reader of stdout has gone: click ends quietly
+            raise
+        except OSError as error:
+            told = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+            raise Mistake(" ".join(told.split())) from None
 
     return wrapped
 
@@ -85,7 +95,7 @@ def synthesize(
     from offline.config import SceneConfig
     from seldrt.config import decode
 
-    settings = read_section(config_file, "scenes") if config_file else {}
+    settings = read_section(config_file, "scenes")
     settings |= {key: value for key, value in overrides.items() if value is not None}
     config = decode(settings, SceneConfig, str(config_file or "scenes"))
     synthesis.check_seed(out, fold, seed)
@@ -192,13 +202,12 @@ def train(
 ) -> None:
     """Train one of the three networks."""
     import torch
-    from msgspec.structs import replace
 
     from offline import train as training
     from offline.config import TRAIN_PRESETS, TrainConfig
     from offline.extract import Store
-    from seldrt import checkpoint, networks
-    from seldrt.config import NetworkConfig
+    from seldrt import networks
+    from seldrt.config import NetworkConfig, override
     from seldrt.inference import torch_device
 
     torch.set_num_threads(threads)
@@ -211,11 +220,11 @@ def train(
         [Store(folder) for folder in validation],
         out,
         shape,
-        replace(settings, **{key: value for key, value in overrides.items() if value is not None}),
+        override(settings, **overrides),
         str(torch_device(device)),
         None if time_budget is None else time_budget * 60,
         resume,
-        checkpoint.load(start) if start else None,
+        start,
         lambda figures: click.echo("  ".join(f"{key} {value:.4g}" for key, value in figures.items()), err=True),
     )
     click.echo(f"{out / 'best.safetensors'}")
@@ -224,15 +233,19 @@ def train(
 @main.command()
 @click.argument("checkpoints", type=PATH, nargs=-1, required=True)
 @click.option("--out", type=PATH, required=True, help="Model to write, .safetensors.")
+@click.option("--card", type=PATH, help="TOML file whose section [card] goes into the model, for `seldrt info`.")
 @explain_mistakes
-def merge(checkpoints: tuple[Path, ...], out: Path) -> None:
+def merge(checkpoints: tuple[Path, ...], out: Path, card: Path | None) -> None:
     """Make one model, float16, of the checkpoints of the three tasks."""
     import torch
+    from msgspec.structs import replace
 
     from seldrt import checkpoint, pipeline
 
     model = checkpoint.merged(checkpoints)
-    model.description = pipeline.with_medians(model.description)
+    description = pipeline.with_medians(model.description)
+    told = read_section(card, "card")
+    model.description = replace(description, card=told | description.card | told)
     checkpoint.save(model, out, torch.float16)
     click.echo(f"{out}: {', '.join(model.networks)}")
 

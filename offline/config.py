@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
+import math
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from seldrt.config import ConfigError, Section, decode
+from seldrt.config import ConfigError, Section, decode, load_toml
 
 Range = tuple[float, float]
 
@@ -73,6 +73,19 @@ class TrainConfig(Section, frozen=True):
     bf16: bool = True  # on CUDA
     seed: int = 1
 
+    def __post_init__(self) -> None:
+        for name in ("epochs", "steps_per_epoch", "batch_size", "cycle_epochs", "cycle_factor"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        for name in (
+            *("learning_rate", "final_learning_rate", "cross_entropy_weight"),
+            *("colour_db", "mask_bands", "mask_frames", "seed"),
+        ):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and not negative")
+        if not self.gradient_norm > 0:
+            raise ValueError("gradient_norm must be above 0")
+
 
 TRAIN_PRESETS = {
     "report": TrainConfig(),
@@ -91,17 +104,24 @@ TRAIN_PRESETS = {
 }
 
 
+class Sections(Section, frozen=True):
+    """What a file for the offline commands may hold; each command reads its own."""
+
+    scenes: dict[str, Any] = msgspec.field(default_factory=dict)
+    features: dict[str, Any] = msgspec.field(default_factory=dict)
+    network: dict[str, Any] = msgspec.field(default_factory=dict)
+    train: dict[str, Any] = msgspec.field(default_factory=dict)
+    card: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
 def section(kind: type[Any], presets: dict[str, Any], preset: str, path: Path | None, name: str) -> Any:
     """A preset with what one section of a TOML file changes in it; `ConfigError` for an unknown name or key."""
     if preset not in presets:
         raise ConfigError(f"{name} preset {preset!r} is unknown; choose one of {', '.join(presets)}")
-    changes = read_section(path, name) if path else {}
-    return decode(msgspec.to_builtins(presets[preset]) | changes, kind, f"{path}, [{name}]")
+    return decode(msgspec.to_builtins(presets[preset]) | read_section(path, name), kind, f"{path}, [{name}]")
 
 
-def read_section(path: Path, name: str) -> dict[str, Any]:
-    """One section of a TOML file, empty when absent; `ConfigError` when the file cannot be read."""
-    try:
-        return tomllib.loads(path.read_text()).get(name, {})
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from None
+def read_section(path: Path | None, name: str) -> dict[str, Any]:
+    """One of the `Sections` of a TOML file, empty when absent; `ConfigError` when the file holds anything else."""
+    values: dict[str, Any] = getattr(load_toml(path, Sections), name) if path else {}
+    return values

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import soundfile
 from numpy.typing import ArrayLike, NDArray
 
 from seldrt.config import DCASE2020_CLASSES, ConfigError
@@ -22,6 +25,8 @@ from seldrt.config import DCASE2020_CLASSES, ConfigError
 NAME = re.compile(r"fold(?P<fold>\d+)_room(?P<room>\d+)_mix\d+(_ov(?P<overlap>\d+))?")
 AUDIO_SUFFIXES = (".wav", ".flac")
 COLUMNS = ("frame", "class", "track", "azimuth", "elevation")
+CHANNELS = 4
+BLOCK_S = 10
 
 
 class Recording(msgspec.Struct, frozen=True):
@@ -73,6 +78,36 @@ def list_recordings(
     return recordings
 
 
+@contextmanager
+def open_audio(path: Path, sample_rate: int | None = None) -> Iterator[soundfile.SoundFile]:
+    """A recording to read from; `ConfigError` when it is broken, has not four channels, or another rate."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            wanted = sample_rate or file.samplerate
+            if (file.samplerate, file.channels) != (wanted, CHANNELS):
+                found = f"{file.channels} channels at {file.samplerate} Hz"
+                raise ConfigError(f"{path} has {found}; expected {CHANNELS} at {wanted} Hz")
+            yield file
+    except soundfile.SoundFileError as error:
+        raise ConfigError(f"{path}: not a readable sound file ({error})") from None
+
+
+def audio_blocks(path: Path, sample_rate: int) -> Iterator[NDArray[np.float32]]:
+    """A recording piece by piece (samples, 4); `ConfigError` as `open_audio`, and when it ends early."""
+    with open_audio(path, sample_rate) as file:
+        missing = file.frames
+        for block in file.blocks(BLOCK_S * sample_rate, dtype="float32", always_2d=True):
+            missing -= len(block)
+            yield block
+    if missing:
+        raise ConfigError(f"{path}: ends {missing} samples early; it is damaged")
+
+
+def read_audio(path: Path, sample_rate: int) -> NDArray[np.float32]:
+    """A whole recording (samples, 4); `ConfigError` as `audio_blocks`."""
+    return np.concatenate([np.zeros((0, CHANNELS), np.float32), *audio_blocks(path, sample_rate)])
+
+
 def read_metadata(path: Path) -> NDArray[np.int64]:
     """Label rows (m, 5) in COLUMNS of one CSV; a sixth column (distance, from 2023 on) is dropped.
 
@@ -96,7 +131,7 @@ def read_metadata(path: Path) -> NDArray[np.int64]:
 def write_metadata(path: Path, rows: ArrayLike) -> None:
     """Label rows (m, 5) in COLUMNS as a CSV without header."""
     lines = [",".join(str(int(value)) for value in row) for row in np.asarray(rows).reshape(-1, 5)]
-    _write(path, "".join(line + "\n" for line in lines).encode())
+    write_file(path, "".join(line + "\n" for line in lines).encode())
 
 
 def read_classes(base: Path) -> list[str]:
@@ -112,11 +147,22 @@ def read_classes(base: Path) -> list[str]:
 
 def write_classes(base: Path, names: list[str]) -> None:
     """Class names of a dataset, as classes.json."""
-    _write(base / "classes.json", msgspec.json.encode(names))
+    write_file(base / "classes.json", msgspec.json.encode(names))
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
+    """A file that is there whole or not at all."""
+    with whole(path) as partial:
+        partial.write_bytes(data)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Another name to write a file under: it gets its own when the block ends, and is removed when that fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.part")
-    partial.write_bytes(data)
-    partial.replace(path)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

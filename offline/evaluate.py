@@ -14,12 +14,11 @@ from typing import Any, Protocol
 
 import msgspec
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 from rich.console import Group
 from rich.table import Table
 
-from offline.dataset import Recording, read_metadata, write_metadata
+from offline.dataset import Recording, audio_blocks, open_audio, read_metadata, write_file, write_metadata
 from offline.metrics import (
     METRICS,
     EventCounts,
@@ -107,16 +106,8 @@ def _predict_one(pipeline: FramePipeline, job: Job, recording: Recording) -> Non
 
 def predicted_frames(pipeline: FramePipeline, audio: Path) -> list[LabelFrame]:
     """All label frames of one recording; `ConfigError` when it does not fit the model."""
-    try:
-        with soundfile.SoundFile(audio) as file:
-            if (file.samplerate, file.channels) != (pipeline.sample_rate, 4):
-                found = f"{file.channels} channels at {file.samplerate} Hz"
-                raise ConfigError(f"{audio}: has {found}; the model takes 4 at {pipeline.sample_rate} Hz")
-            blocks = file.blocks(10 * pipeline.sample_rate, dtype="float32", always_2d=True)
-            frames = [frame for block in blocks for frame in pipeline.push(block)]
-    except soundfile.LibsndfileError as error:
-        raise ConfigError(f"{audio}: {error}") from None
-    return frames + pipeline.flush()
+    blocks = audio_blocks(audio, pipeline.sample_rate)
+    return [frame for block in blocks for frame in pipeline.push(block)] + pipeline.flush()
 
 
 def prediction_rows(frames: Sequence[LabelFrame], spoken: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]:
@@ -220,7 +211,8 @@ def _count_one(recording: Recording, predictions: Path, classes: int) -> tuple[S
         raise ConfigError(f"{recording.name}: has no labels to measure by")
     reference = read_metadata(recording.metadata)
     predicted = read_metadata(predictions / f"{recording.name}.csv")
-    label_frames = int(soundfile.info(recording.audio).duration * LABEL_RATE_HZ)
+    with open_audio(recording.audio) as file:
+        label_frames = file.frames * LABEL_RATE_HZ // file.samplerate
     try:
         seld = count(reference, predicted, classes)
         return seld, event_recall(reference, predicted, classes, label_frames)
@@ -255,10 +247,7 @@ def _measured_classes(classes: Sequence[str], counts: SeldCounts) -> tuple[Class
 
 def write_report(report: Report, path: Path) -> None:
     """The report as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))
-    partial.replace(path)
+    write_file(path, msgspec.json.format(msgspec.json.encode(report), indent=1))
 
 
 def tables(report: Report) -> Group:
@@ -276,7 +265,9 @@ def tables(report: Report) -> Group:
         cells = _cells(row.scores) if row.scores else ["-"] * len(METRICS)
         classes.add_row(row.name, *cells, *map(str, (row.reference, row.missed, row.misplaced, row.false)))
     e = report.events
-    heard = f"{e.found} of {e.true} events found, {e.median_angle_deg:.1f} degrees off in the median"
+    heard = f"{e.found} of {e.true} events found"
+    if e.found:
+        heard += f", {e.median_angle_deg:.1f} degrees off in the median"
     invented = f"{e.false} false events, {e.false_per_minute:.2f} a minute"
     return Group(overall, classes, heard, invented)
 

@@ -7,14 +7,13 @@ frames; `targets.npz` with `sed` (label frames, classes), `doa` (label frames, c
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from offline import dataset, targets
@@ -46,31 +45,45 @@ class Store:
     """A feature store on disk, memory-mapped: ``features``, ``sed``, ``doa``, ``doa_mask`` and ``manifest``."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         try:
             self.manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
             self.features: NDArray[np.float16] = np.load(folder / "features.npy", mmap_mode="r")
             arrays = np.load(folder / "targets.npz")
-        except (OSError, ValueError, msgspec.MsgspecError) as error:
+            self.sed: NDArray[np.float32] = arrays["sed"].astype(np.float32)
+            self.doa: NDArray[np.float32] = arrays["doa"].astype(np.float32)
+            self.doa_mask: NDArray[np.float32] = arrays["doa_mask"].astype(np.float32)
+            self._check_shapes()
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile, msgspec.MsgspecError) as error:
             raise ConfigError(f"{folder} is no feature store ({error}); make one with `offline extract`") from None
-        self.sed: NDArray[np.float32] = arrays["sed"].astype(np.float32)
-        self.doa: NDArray[np.float32] = arrays["doa"].astype(np.float32)
-        self.doa_mask: NDArray[np.float32] = arrays["doa_mask"].astype(np.float32)
+
+    def _check_shapes(self) -> None:
+        config, classes = self.manifest.features, len(self.manifest.classes)
+        labels = sum(recording.labels for recording in self.manifest.recordings)
+        expected = {
+            "features": (labels * config.frames_per_label, len(features.CHANNELS), config.n_mels),
+            "sed": (labels, classes),
+            "doa": (labels, classes, 3),
+            "doa_mask": (labels, classes),
+        }
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} do not fit manifest.json")
 
 
 def _extract_one(path: Path, first_frame: int, frames: int, config: FeatureConfig, out: Path) -> None:
-    samples, _ = soundfile.read(path, frames=frames * config.hop_length, dtype="float32", always_2d=True)
+    samples = dataset.read_audio(path, config.sample_rate)[: frames * config.hop_length]
     store = np.load(out, mmap_mode="r+")
     store[first_frame : first_frame + frames] = stream.run(features.features_stage(config), samples, config.sample_rate)
     store.flush()
 
 
 def _whole_labels(path: Path, config: FeatureConfig) -> int:
-    info = soundfile.info(path)
-    if (info.samplerate, info.channels) != (config.sample_rate, 4):
-        raise ConfigError(
-            f"{path} has {info.channels} channels at {info.samplerate} Hz; expected 4 at {config.sample_rate} Hz"
-        )
-    return int(info.frames) // config.samples_per_label
+    with dataset.open_audio(path, config.sample_rate) as file:
+        labels = int(file.frames) // config.samples_per_label
+    if not labels:
+        raise ConfigError(f"{path}: is shorter than a label frame; remove it")
+    return labels
 
 
 def extract(
@@ -80,10 +93,12 @@ def extract(
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Extract every recording of a dataset folder into the store ``out``, with as many processes as ``workers``."""
+    """Extract every recording of a dataset folder into the store ``out``, with as many processes as ``workers``.
+
+    All files get their names at the end, the manifest last: what has one is a whole store.
+    """
     recordings = dataset.list_recordings(folder, "foa")
     classes = dataset.read_classes(folder)
-    out.mkdir(parents=True, exist_ok=True)
     stored, rows, label = [], [], 0
     for recording in recordings:
         labels = _whole_labels(recording.audio, config)
@@ -91,25 +106,26 @@ def extract(
         assert recording.metadata is not None, "development recordings have labels"
         rows.append(dataset.read_metadata(recording.metadata))
         label += labels
-    temporary = out / "features.tmp.npy"
-    shape = (label * config.frames_per_label, len(features.CHANNELS), config.n_mels)
-    np.lib.format.open_memmap(temporary, "w+", np.float16, shape).flush()
-    with worker_pool(workers) as pool:
-        jobs: list[Any] = []
-        for recording, place in zip(recordings, stored, strict=True):
-            first, frames = (n * config.frames_per_label for n in (place.first_label, place.labels))
-            jobs.append(pool.submit(_extract_one, recording.audio, first, frames, config, temporary))
-        for done, job in enumerate(jobs, 1):
-            job.result()
-            progress(done, len(jobs))
     found = [targets.frame_targets(r, place.labels, len(classes)) for r, place in zip(rows, stored, strict=True)]
-    np.savez(
-        out / "targets.npz",
-        sed=np.concatenate([t.sed for t in found]).astype(np.uint8),
-        doa=np.concatenate([t.doa for t in found]).astype(np.float16),
-        doa_mask=np.concatenate([t.doa_mask for t in found]).astype(np.uint8),
-    )
-    os.replace(temporary, out / "features.npy")
+    with dataset.whole(out / "features.npy") as partial, dataset.whole(out / "targets.npz") as partial_targets:
+        shape = (label * config.frames_per_label, len(features.CHANNELS), config.n_mels)
+        np.lib.format.open_memmap(partial, "w+", np.float16, shape).flush()
+        with worker_pool(workers) as pool:
+            jobs: list[Any] = []
+            for recording, place in zip(recordings, stored, strict=True):
+                first, frames = (n * config.frames_per_label for n in (place.first_label, place.labels))
+                jobs.append(pool.submit(_extract_one, recording.audio, first, frames, config, partial))
+            for done, job in enumerate(jobs, 1):
+                job.result()
+                progress(done, len(jobs))
+        with partial_targets.open("wb") as file:
+            np.savez(
+                file,
+                sed=np.concatenate([t.sed for t in found]).astype(np.uint8),
+                doa=np.concatenate([t.doa for t in found]).astype(np.float16),
+                doa_mask=np.concatenate([t.doa_mask for t in found]).astype(np.uint8),
+            )
+        (out / "manifest.json").unlink(missing_ok=True)
     durations = targets.mean_event_labels(rows, len(classes))
     manifest = Manifest(config, tuple(classes), tuple(durations.tolist()), tuple(stored))
-    (out / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    dataset.write_file(out / "manifest.json", msgspec.json.encode(manifest))

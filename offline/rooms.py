@@ -114,7 +114,7 @@ def early_response(room: Room, sources_m: Floats, array: Array) -> NDArray[np.fl
     """
     position, image, gains = _images(room, sources_m)
     distance = np.linalg.norm(image, axis=1)
-    if distance.min() < MIN_DISTANCE_M:
+    if distance.min() < MIN_DISTANCE_M - 1e-6:  # rounding is forgiven
         raise ValueError(f"a source is {distance.min():.2f} m from the array, less than {MIN_DISTANCE_M} m")
     delay = distance * (SAMPLE_RATE / SPEED_OF_SOUND_M_PER_S)
     start = np.floor(delay).astype(int)

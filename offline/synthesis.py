@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from offline.arrays import SAMPLE_RATE, SPEED_OF_SOUND_M_PER_S, Array, array_named
 from offline.bank import Bank, class_order, read_clip
 from offline.config import SceneConfig
-from offline.dataset import audio_folder, metadata_folder, read_classes, write_classes, write_metadata
+from offline.dataset import (
+    audio_folder,
+    metadata_folder,
+    read_classes,
+    whole,
+    write_classes,
+    write_file,
+    write_metadata,
+)
 from offline.rooms import (
     convolve,
     convolve_moving,
@@ -121,8 +129,7 @@ def make_scene(job: Job, index: int) -> tuple[str, bool]:
         samples, rows = render(scene, job.bank, array_named(name))
         _write_audio(path, samples)
     write_metadata(metadata_folder(job.out) / f"{scene.name}.csv", rows)
-    manifest.parent.mkdir(parents=True, exist_ok=True)
-    manifest.write_bytes(plan)
+    write_file(manifest, plan)
     return scene.name, True
 
 
@@ -278,8 +285,6 @@ def _manifest_folder(out: Path) -> Path:
 
 
 def _write_audio(path: Path, samples: Samples) -> None:
-    """16-bit audio, written under another name first so that a file that is there is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    soundfile.write(partial, samples, SAMPLE_RATE, subtype="PCM_16", format=path.suffix[1:].upper())
-    partial.replace(path)
+    """16-bit audio, there whole or not at all."""
+    with whole(path) as partial:
+        soundfile.write(partial, samples, SAMPLE_RATE, subtype="PCM_16", format=path.suffix[1:].upper())

@@ -2,7 +2,7 @@
 
 RAdam with Lookahead ("Ranger") and cosine warm restarts (SGDR), as the report; the losses are in `offline.losses`.
 A run is a folder: `best.safetensors` (by validation), `last.pt` (everything that `--resume` needs), `log.jsonl` and
-TensorBoard events. Every file is written under a temporary name and renamed.
+TensorBoard events. The first two are written under a temporary name and renamed; the logs only grow.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import json
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ import torch
 from torch import Tensor
 
 from offline import augment, losses
-from offline.batches import Batch, Chunks, mean_event_labels
+from offline.batches import Batch, Chunks, mean_event_labels, require_alike, require_measurable
 from offline.config import TrainConfig
 from offline.extract import Store
-from seldrt.checkpoint import Checkpoint, CheckpointError, Description, save
-from seldrt.config import NetworkConfig
+from seldrt.checkpoint import Checkpoint, CheckpointError, Description, load, require_same, save
+from seldrt.config import ConfigError, NetworkConfig
 from seldrt.networks import Network, build, decode_doa
+
+NOT_OF_THE_SHAPE = ("chunk_frames", "lookahead_labels", "dropout")  # a run may change these of its first weights
 
 
 class Lookahead:
@@ -74,12 +77,15 @@ def loss(task: str, y: Tensor, batch: Batch, config: TrainConfig, network: Netwo
     return total
 
 
-def shifted(y: Tensor, batch: Batch, lookahead: int) -> tuple[Tensor, Batch]:
-    """Outputs and targets that speak of the same label frames."""
-    if lookahead == 0:
+def aligned(y: Tensor, batch: Batch, network: NetworkConfig) -> tuple[Tensor, Batch]:
+    """Outputs and targets that speak of the same label frames.
+
+    Output j of a causal network speaks of label frame j - lookahead, that of any other of label frame j.
+    """
+    ahead = network.lookahead_labels
+    if not (network.causal and ahead):
         return y, batch
-    kept = slice(None, -lookahead)
-    return y[:, lookahead:], Batch(batch.features, batch.sed[:, kept], batch.doa[:, kept], batch.doa_mask[:, kept])
+    return y[:, ahead:], batch.at(slice(None, -ahead))
 
 
 @torch.no_grad()
@@ -92,7 +98,11 @@ def validate(network: Network, chunks: Chunks, config: TrainConfig) -> dict[str,
     for first, length in chunks.recordings:
         labels = length if network.config.causal else network.config.chunk_frames // network.frames_per_label
         batch = chunks.take(range(first, first + length - labels + 1, labels), labels)
-        y, batch = shifted(network(batch.features)[0].float(), batch, network.config.lookahead_labels)
+        y, batch = aligned(network(batch.features)[0].float(), batch, network.config)
+        if not network.config.causal:  # of each chunk, a stream uses the label frame that has its look-ahead behind it
+            spoken_of = labels - 1 - network.config.lookahead_labels
+            used = slice(spoken_of, spoken_of + 1)
+            y, batch = y[:, used], batch.at(used)
         total_loss += float(loss(task, y, batch, config, network.config))
         if task == "doae":
             doa = decode_doa(y, n_classes, network.config.representation)
@@ -139,13 +149,18 @@ def train(
     device: str = "cpu",
     time_budget_s: float | None = None,
     resume: bool = False,
-    start: Checkpoint | None = None,
+    start: Path | None = None,
     report: Callable[[dict[str, Any]], None] = lambda figures: None,
 ) -> None:
     """Train one task into the run folder ``out``; stops after the configured epochs or the time budget.
 
-    ``start`` gives first weights (with fresh optimizer), ``resume`` continues a run as if it had never stopped.
+    ``start`` is a checkpoint of first weights (with fresh optimizer), ``resume`` continues a run as if it had never
+    stopped. `ConfigError` or `CheckpointError` says what does not fit together.
     """
+    if not resume and (out / "last.pt").exists():
+        raise ConfigError(f"{out} holds a run: give --resume to continue it, or another --out")
+    require_alike([*stores, *validation])
+    require_measurable(task, validation, network_config)
     began = time.monotonic()
     rng = np.random.default_rng(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
@@ -155,8 +170,14 @@ def train(
     mean, scale = chunks.statistics(rng)
     network.mean.copy_(mean)
     network.scale.copy_(scale)
+    description = Description(
+        features=chunks.config,
+        classes=chunks.classes,
+        networks={task: network_config},
+        mean_event_labels=mean_event_labels(stores),
+    )
     if start is not None:
-        network.load_state_dict(start.networks[task].state_dict())
+        network.load_state_dict(_first_weights(start, task, description).state_dict())
     optimizer = torch.optim.RAdam(network.parameters(), lr=config.learning_rate, betas=(0.95, 0.999), eps=1e-5)
     lookahead = Lookahead(network.parameters())
     schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(
@@ -169,53 +190,56 @@ def train(
     if resume and (out / "last.pt").exists():
         epoch, best = _restore(out / "last.pt", network, optimizer, lookahead, schedule, rng, generator, device)
     out.mkdir(parents=True, exist_ok=True)
-    durations = mean_event_labels(stores)
     bf16 = device.startswith("cuda") and config.bf16
     torch.backends.cudnn.benchmark = device.startswith("cuda")  # the shapes never change
     labels = network_config.chunk_frames // chunks.config.frames_per_label
 
-    while epoch < config.epochs and not _spent(began, time_budget_s):
-        epoch_began, costs = time.monotonic(), []
-        for _ in range(config.steps_per_epoch):
-            batch = augmented(chunks.random(rng, config.batch_size, labels), task, config, network.mean, generator)
-            with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
-                y = network(batch.features)[0]
-            y, batch = shifted(y.float(), batch, network_config.lookahead_labels)
-            cost = loss(task, y, batch, config, network_config)
-            optimizer.zero_grad(set_to_none=True)
-            cost.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), config.gradient_norm)
-            optimizer.step()
-            lookahead.step()
-            schedule.step()
-            costs.append(cost.detach())  # its value is read once an epoch: a GPU need not wait
-        epoch += 1
-        figures: dict[str, Any] = {
-            "epoch": epoch,
-            "loss": float(torch.stack(costs).mean()),
-            **validate(network, held_out, config),
-            "learning_rate": schedule.get_last_lr()[0],
-            "seconds": time.monotonic() - epoch_began,
-        }
-        if figures["score"] > best:
-            best = figures["score"]
-            card = {
+    with _logging(out) as log:
+        while epoch < config.epochs and not _spent(began, time_budget_s):
+            epoch_began, costs = time.monotonic(), []
+            for _ in range(config.steps_per_epoch):
+                batch = augmented(chunks.random(rng, config.batch_size, labels), task, config, network.mean, generator)
+                with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+                    y = network(batch.features)[0]
+                y, batch = aligned(y.float(), batch, network_config)
+                cost = loss(task, y, batch, config, network_config)
+                optimizer.zero_grad(set_to_none=True)
+                cost.backward()
+                torch.nn.utils.clip_grad_norm_(network.parameters(), config.gradient_norm)
+                optimizer.step()
+                lookahead.step()
+                schedule.step()
+                costs.append(cost.detach())  # its value is read once an epoch: a GPU need not wait
+            epoch += 1
+            figures: dict[str, Any] = {
                 "epoch": epoch,
-                "seed": config.seed,
-                "train": msgspec.to_builtins(config),
-                **_rounded(figures),
+                "loss": float(torch.stack(costs).mean()),
+                **validate(network, held_out, config),
+                "learning_rate": schedule.get_last_lr()[0],
+                "seconds": time.monotonic() - epoch_began,
             }
-            description = Description(
-                features=chunks.config,
-                classes=chunks.classes,
-                networks={task: network_config},
-                mean_event_labels=durations,
-                card={task: card},
-            )
-            save(Checkpoint(description, {task: network}), out / "best.safetensors")
-        _keep(out / "last.pt", epoch, best, network, optimizer, lookahead, schedule, rng, generator)
-        _log(out, figures)
-        report(figures)
+            if figures["score"] > best:
+                best = figures["score"]
+                card = {"epoch": epoch, "seed": config.seed, "train": msgspec.to_builtins(config), **_rounded(figures)}
+                described = msgspec.structs.replace(description, card={task: card})
+                save(Checkpoint(described, {task: network}), out / "best.safetensors")
+            _keep(out / "last.pt", epoch, best, network, optimizer, lookahead, schedule, rng, generator)
+            log(figures)
+            report(figures)
+
+
+def _first_weights(path: Path, task: str, wanted: Description) -> Network:
+    """The network of a checkpoint; `CheckpointError` when that is for something else than ``wanted``."""
+    start = load(path)
+    require_same(wanted, start.description, path)
+    if task not in start.networks:
+        raise CheckpointError(f"{path} has no network for {task}, only for {', '.join(start.networks)}")
+    expected, found = wanted.networks[task], start.description.networks[task]
+    for name in NetworkConfig.__struct_fields__:
+        if name not in NOT_OF_THE_SHAPE and getattr(found, name) != getattr(expected, name):
+            differs = f"{name} is {getattr(found, name)}, expected {getattr(expected, name)}"
+            raise CheckpointError(f"{path} has another network: {differs}")
+    return start.networks[task]
 
 
 def _spent(began: float, budget_s: float | None) -> bool:
@@ -265,14 +289,27 @@ def _restore(
     return state["epoch"], state["best"]
 
 
-def _log(out: Path, figures: dict[str, Any]) -> None:
-    with open(out / "log.jsonl", "a") as file:
-        file.write(json.dumps(_rounded(figures)) + "\n")
+@contextmanager
+def _logging(out: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """What appends the figures of an epoch to the logs of a run."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:  # the bare training machine has none; the JSONL log is always there
-        return
-    with SummaryWriter(str(out)) as writer:
-        for name, value in figures.items():
-            if name != "epoch":
-                writer.add_scalar(name, value, figures["epoch"])
+        writer = None
+    else:
+        writer = SummaryWriter(str(out))
+
+    def log(figures: dict[str, Any]) -> None:
+        with open(out / "log.jsonl", "a") as file:
+            file.write(json.dumps(_rounded(figures)) + "\n")
+        if writer:
+            for name, value in figures.items():
+                if name != "epoch":
+                    writer.add_scalar(name, value, figures["epoch"])
+            writer.flush()
+
+    try:
+        yield log
+    finally:
+        if writer:
+            writer.close()

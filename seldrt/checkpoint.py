@@ -70,12 +70,12 @@ def describe(path: Path) -> Description:
         raise CheckpointError(f"{path} cannot be read as a model: {error}") from None
     if text is None:
         raise CheckpointError(f"{path} is no seldrt model: its metadata lack the key 'seldrt'")
-    version = msgspec.json.decode(text).get("format_version")
-    if version != FORMAT_VERSION:
-        raise CheckpointError(f"{path} has format version {version}, this program reads {FORMAT_VERSION}")
     try:
+        version = msgspec.json.decode(text, type=dict).get("format_version")
+        if version != FORMAT_VERSION:
+            raise CheckpointError(f"{path} has format version {version}, this program reads {FORMAT_VERSION}")
         return msgspec.json.decode(text, type=Description)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise CheckpointError(f"{path} has metadata that do not fit: {error}") from None
 
 

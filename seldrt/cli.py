@@ -87,6 +87,7 @@ model_option = setting("--model", env="MODEL", metavar="PATH", meaning="A file, 
 chain_options = options(
     setting("--config", env="CONFIG", metavar="FILE", meaning="Settings in TOML, see configs/seldrt.toml."),
     model_option,
+    setting("--compute", env="COMPUTE", type=COMPUTE, meaning="Where the networks compute."),
     setting("--mic", env="MIC", metavar="PROFILE", meaning="What the channels are: ambix, fuma, n3d, ..."),
     setting("--block-ms", env="BLOCK_MS", type=click.IntRange(1, 10_000), meaning="Sound per turn, in ms."),
     setting("--threads", env="THREADS", type=click.IntRange(1, 1024), meaning="Threads of the networks."),
@@ -102,15 +103,14 @@ chain_options = options(
 
 @cli.command()
 @setting("--device", env="DEVICE", metavar="NAME", meaning="Input device, see `seldrt devices`.")
-@setting("--compute", env="COMPUTE", type=COMPUTE, meaning="Where the networks compute.")
 @chain_options
-def run(device: str | None, compute: str | None, **flags: Any) -> None:
+def run(device: str | None, **flags: Any) -> None:
     """Listen to a microphone until stopped."""
     from seldrt.detection import safe_name
     from seldrt.microphones import profile
     from seldrt.runtime.capture import Microphone
 
-    config = settings(flags, compute)
+    config = settings(flags)
     capture = override(config.capture, device=device)
     if not capture.device:
         raise ConfigError("which microphone? give --device NAME; `seldrt devices` lists them")
@@ -127,9 +127,8 @@ def run(device: str | None, compute: str | None, **flags: Any) -> None:
 @click.option("--demo", is_flag=True, help="The bundled recording, compared with its truth.")
 @click.option("--fast", is_flag=True, help="As fast as the computer goes.")
 @click.option("--speed", type=click.FloatRange(0.01, 1000), metavar="X", help="X times real time.")
-@setting("--device", "compute", env="COMPUTE", type=COMPUTE, meaning="Where the networks compute.")
 @chain_options
-def replay(file: str | None, demo: bool, fast: bool, speed: float | None, compute: str | None, **flags: Any) -> None:
+def replay(file: str | None, demo: bool, fast: bool, speed: float | None, **flags: Any) -> None:
     """Listen to a 4-channel recording, as if it came from a microphone now."""
     from seldrt.detection import safe_name
     from seldrt.microphones import profile
@@ -139,7 +138,7 @@ def replay(file: str | None, demo: bool, fast: bool, speed: float | None, comput
         raise ConfigError("what to replay? give a recording, or --demo")
     if fast and speed:
         raise ConfigError("--fast and --speed exclude each other")
-    config = settings(flags, compute)
+    config = settings(flags)
     mic = profile(config.capture.mic)
     with ExitStack() as stack:
         recording, truth = Path(str(file)), None
@@ -201,7 +200,7 @@ def info(model: str | None) -> None:
         click.echo(line)
 
 
-def settings(flags: Flags, compute: str | None) -> DaemonConfig:
+def settings(flags: Flags) -> DaemonConfig:
     """The file, if one is named, with the flags over it."""
     config = load_toml(flags["config"], DaemonConfig) if flags["config"] else DaemonConfig()
     publisher = override(
@@ -210,7 +209,7 @@ def settings(flags: Flags, compute: str | None) -> DaemonConfig:
         insecure_bind=flags["insecure_bind"] or None,
         source=flags["source"],
     )
-    pipeline = override(config.pipeline, model=flags["model"], device=compute, threads=flags["threads"])
+    pipeline = override(config.pipeline, model=flags["model"], device=flags["compute"], threads=flags["threads"])
     capture = override(config.capture, mic=flags["mic"], block_ms=flags["block_ms"])
     return replace(config, capture=capture, pipeline=pipeline, publisher=publisher)
 
@@ -294,14 +293,14 @@ def demonstrate(
 
 
 def card_lines(card: dict[str, Any], indent: str = "") -> list[str]:
-    """A model card as indented lines."""
+    """A model card as indented lines: what has parts comes last."""
     lines = []
-    for key, value in card.items():
+    for key, value in sorted(card.items(), key=lambda item: isinstance(item[1], dict)):
         if isinstance(value, dict):
             lines += [f"{indent}{key}:", *card_lines(value, indent + "  ")]
         else:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else value
-            lines.append(f"{indent}{key}: {text}")
+            texts = [str(part) for part in value] if isinstance(value, list | tuple) else [str(value)]
+            lines.append(f"{indent}{key}: {', '.join(texts)}")
     return lines
 
 

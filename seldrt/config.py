@@ -72,6 +72,8 @@ class FeatureConfig(Section, frozen=True):
         return self.hop_length * self.frames_per_label
 
     def __post_init__(self) -> None:
+        if self.hop_length * self.frames_per_label * 10 != self.sample_rate or self.frames_per_label < 1:
+            raise ValueError("hop_length * frames_per_label must be 100 ms at sample_rate: a label frame")
         if not 0 < self.hop_length <= self.win_length <= self.n_fft:
             raise ValueError("needs 0 < hop_length <= win_length <= n_fft")
         if self.hpss_kernel % 2 == 0 or self.hpss_kernel < 1:
@@ -117,7 +119,7 @@ class NetworkConfig(Section, frozen=True):
     """
 
     causal: bool = False
-    chunk_frames: int = 200  # what a non-causal network sees at once; a causal one knows no limit
+    chunk_frames: int = 200  # of training; all that a non-causal network sees, the longest mean of a causal pyramid
     lookahead_labels: int = 0  # label frames after the one that is spoken of: accuracy against latency
     stem_width: int = 64
     stem_stride: tuple[int, int] = (1, 2)

@@ -2,8 +2,8 @@
 
 The compiled twin keeps columns of sorted values: each step removes the oldest value of a column and inserts the
 newest, by comparisons alone and for many columns at once, so that the compiler makes vector instructions of it. numba
-keeps the compiled code on disk. Without numba a sorting network of whole arrays serves, whose windows share the
-sorting of their parts.
+keeps the compiled code on disk, where it may write. Without numba a sorting network of whole arrays serves, whose
+windows share the sorting of their parts.
 """
 
 from __future__ import annotations
@@ -127,4 +127,7 @@ def _slide_columns(x: Array, size: int, out: Array) -> None:
 
 
 if njit is not None:
-    _slide_columns = njit(cache=True, nogil=True)(_slide_columns)
+    try:
+        _slide_columns = njit(cache=True, nogil=True)(_slide_columns)
+    except RuntimeError:  # no place to write to
+        _slide_columns = njit(nogil=True)(_slide_columns)

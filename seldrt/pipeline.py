@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from msgspec.structs import replace
@@ -123,5 +124,7 @@ def _card(model: Checkpoint, name: str) -> dict[str, Any]:
         "classes": list(description.classes),
         "parameters": {task: sum(p.numel() for p in net.parameters()) for task, net in model.networks.items()},
         "causal": {task: config.causal for task, config in description.networks.items()},
+        "features": msgspec.to_builtins(description.features),
+        "postprocess": msgspec.to_builtins(description.postprocess),
         **description.card,
     }

@@ -117,4 +117,7 @@ def build(task: str, n_classes: int, features: FeatureConfig, config: NetworkCon
         )
     if config.chunk_frames % features.frames_per_label:
         raise ConfigError(f"chunk_frames {config.chunk_frames} is no multiple of {features.frames_per_label}")
+    labels = config.chunk_frames // features.frames_per_label
+    if not 0 <= config.lookahead_labels < labels:
+        raise ConfigError(f"lookahead_labels {config.lookahead_labels} must lie in 0..{labels - 1}, within a chunk")
     return Network(task, n_classes, features, config)

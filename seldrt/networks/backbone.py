@@ -21,6 +21,9 @@ class BasicBlock(nn.Module):
         self.conv2 = TimeConv(width, width, causal, dilation=dilation)
         self.norm2 = nn.BatchNorm2d(width)
         self.stride = stride
+        self.first = (
+            stride[0] - 1 if causal else 0
+        )  # of the frames of a stride, the one that the convolution ends or centres on
         self.project = nn.Conv2d(channels, width, 1, bias=False) if project else None
         self.project_norm = nn.BatchNorm2d(width) if project else None
 
@@ -28,8 +31,7 @@ class BasicBlock(nn.Module):
         y = functional.relu(self.norm1(self.conv1(x, memory)))
         y = self.norm2(self.conv2(y, memory))
         if self.project is not None and self.project_norm is not None:
-            # The last frame of each stride: the newest that a causal layer may use.
-            x = self.project_norm(self.project(x[:, :, self.stride[0] - 1 :: self.stride[0], :: self.stride[1]]))
+            x = self.project_norm(self.project(x[:, :, self.first :: self.stride[0], :: self.stride[1]]))
         return functional.relu(x + y)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from seldrt.detection import Clock
 from seldrt.microphones import CHANNELS, Profile
-from seldrt.runtime.devices import CaptureError, find_input, open_input
+from seldrt.runtime.devices import CaptureError, find_input, open_input, portaudio
 from seldrt.runtime.ring import Ring
 
 TURN_S = 0.2
@@ -163,12 +163,15 @@ class Microphone:
         expected = sample = 0
         resampler = Resampler(self.device_rate, sample_rate, self._profile)
         nothing = np.zeros((0, CHANNELS), np.float32)
-        self._stream.start()
+        with portaudio(f"{self.name}: cannot start"):
+            self._stream.start()
         while True:
             stopping = self._stopped
-            if stopping and self._stream.active:
-                self._stream.stop()
-            if not stopping and not self._stream.active:
+            with portaudio(f"{self.name}: the device failed"):
+                active = self._stream.active
+                if stopping and active:
+                    self._stream.stop()
+            if not stopping and not active:
                 raise CaptureError(f"{self.name}: the device stopped delivering; is it still plugged in?")
             self._ring.wait(1 if stopping else self._block_frames, 0.0 if stopping else TURN_S)
             first, frames = self._ring.read(self.device_rate // 2)
@@ -209,7 +212,7 @@ class ClockFit:
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
-        self.origin_ns = 0
+        self.origin_ns = time.time_ns()  # until the first block
         self._least_ns = 0
         self._window_ends = -1  # frame
 
@@ -237,7 +240,7 @@ def _open(path: Path) -> Any:
         raise CaptureError(f"{path}: the file is empty")
     try:
         file = soundfile.SoundFile(path)
-    except (soundfile.LibsndfileError, OSError) as error:
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: the name says .raw
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
         raise CaptureError(f"{path}: not a sound file that can be read (WAV, FLAC): {reason}") from None
     try:

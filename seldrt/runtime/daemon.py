@@ -214,9 +214,11 @@ class Health:
         self._heard_s = time.monotonic()
         self.computed_s += seconds
         self._computations.append((self._heard_s, seconds, samples))
+        _forget(self._computations)
 
     def published(self, latency_ns: int) -> None:
         self._latencies_ms.append((time.monotonic(), latency_ns / 1e6))
+        _forget(self._latencies_ms)
 
     def lost(self, samples: int) -> None:
         self._lost_s = time.monotonic()
@@ -224,14 +226,14 @@ class Health:
 
     def real_time_factor(self) -> float | None:
         """Seconds of computation for a second of sound, lately; None before any sound."""
-        _forget(self._computations, time.monotonic() - RECENT_S)
+        _forget(self._computations)
         seconds = sum(entry[1] for entry in self._computations)
         samples = sum(entry[2] for entry in self._computations)
         return round(seconds * self._sample_rate / samples, 4) if samples else None
 
     def latencies_ms(self) -> tuple[float | None, float | None, float | None]:
         """p50, p95 and p99 of the last seconds; None before the first label frame."""
-        _forget(self._latencies_ms, time.monotonic() - RECENT_S)
+        _forget(self._latencies_ms)
         if not self._latencies_ms:
             return None, None, None
         p50, p95, p99 = np.percentile([entry[1] for entry in self._latencies_ms], [50, 95, 99])
@@ -255,7 +257,8 @@ class Health:
         ]
 
 
-def _forget(entries: deque[Any], before_s: float) -> None:
+def _forget(entries: deque[Any]) -> None:
+    before_s = time.monotonic() - RECENT_S
     while entries and entries[0][0] < before_s:
         entries.popleft()
 

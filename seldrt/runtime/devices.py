@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from seldrt.config import SeldrtError
@@ -33,13 +34,20 @@ def _sounddevice() -> Any:
     return sounddevice
 
 
-def list_inputs() -> list[Device]:
-    """All devices that can record."""
+@contextmanager
+def portaudio(failure: str) -> Iterator[Any]:
+    """The package; what it raises inside becomes a `CaptureError`: the ``failure``, then why."""
     sd = _sounddevice()
     try:
+        yield sd
+    except (sd.PortAudioError, ValueError) as error:
+        raise CaptureError(f"{failure}: {error}") from None
+
+
+def list_inputs() -> list[Device]:
+    """All devices that can record."""
+    with portaudio("cannot list the sound devices") as sd:
         hosts, found = sd.query_hostapis(), sd.query_devices()
-    except sd.PortAudioError as error:
-        raise CaptureError(f"cannot list the sound devices: {error}") from None
     return [
         Device(
             number=number,
@@ -73,12 +81,11 @@ def find_input(wanted: str) -> Device:
 
 def open_input(device: Device, rate: int, block_frames: int, captured: Callable[[Any, bool], None]) -> Any:
     """A stream of four float32 channels, not yet started; PortAudio's thread calls ``captured(frames, overflow)``."""
-    sd = _sounddevice()
 
     def callback(frames: Any, _count: int, _time: Any, flags: Any) -> None:
         captured(frames, bool(flags.input_overflow))
 
-    try:
+    with portaudio(f"cannot open {device.name} with {CHANNELS} channels at {rate} Hz") as sd:
         return sd.InputStream(
             device=device.number,
             channels=CHANNELS,
@@ -87,8 +94,6 @@ def open_input(device: Device, rate: int, block_frames: int, captured: Callable[
             dtype="float32",
             callback=callback,
         )
-    except (sd.PortAudioError, ValueError) as error:
-        raise CaptureError(f"cannot open {device.name} with {CHANNELS} channels at {rate} Hz: {error}") from None
 
 
 def _listed(found: list[Device]) -> str:

@@ -67,6 +67,7 @@ def memory_store(
     directions = unit_vector(rng.uniform(-180, 180, sed.shape), rng.uniform(-45, 45, sed.shape))
     shape = (labels * config.frames_per_label, len(features.CHANNELS), config.n_mels)
     return SimpleNamespace(
+        folder=Path(f"store{seed}"),
         manifest=Manifest(config, tuple(classes), (1.0,) * len(classes), recordings),
         features=rng.normal(-40, 10, shape).astype(np.float16),
         sed=sed,

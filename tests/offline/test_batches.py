@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +12,11 @@ import pytest
 import torch
 from msgspec.structs import replace
 
-from offline.batches import Batch, Chunks, mean_event_labels
+from offline.batches import Batch, Chunks, mean_event_labels, require_alike, require_measurable
+from seldrt.checkpoint import CheckpointError
 from seldrt.config import ConfigError
 from seldrt.features import CHANNELS, TASK_CHANNELS
-from tests.models import FEATURES
+from tests.models import CAUSAL, FEATURES, WINDOWED
 from tests.offline.stores import memory_store
 
 LENGTHS = (30, 5, 90, 40)
@@ -94,14 +97,46 @@ def test_statistics_standardise_the_features() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match="no recording is as long as a training chunk"):
         Chunks([memory_store((9, 9))], "sed", "cpu").random(np.random.default_rng(0), 4, 10)
-    with pytest.raises(ConfigError, match="differ in features or classes"):
-        Chunks([memory_store((9,)), memory_store((9,), classes=("low", "mid"))], "sed", "cpu")
-    with pytest.raises(ConfigError, match="differ in features or classes"):
-        Chunks([memory_store((9,)), memory_store((9,), config=replace(FEATURES, f_max_hz=9000.0))], "sed", "cpu")
+    stores = [memory_store((9,)), memory_store((9,)), memory_store((9,), classes=("low", "mid"), seed=7)]
+    with pytest.raises(CheckpointError, match=r"store7 knows other classes: 'mid' for 'high'"):
+        require_alike(stores)
+    stores[2] = memory_store((9,), config=replace(FEATURES, f_max_hz=9000.0), seed=7)
+    with pytest.raises(CheckpointError, match=r"store7 has other features: f_max_hz is 9000\.0, expected 12000"):
+        require_alike(stores)
 
 
-def test_event_durations_are_weighted_by_recordings() -> None:
-    stores = [memory_store((5, 5, 5)), memory_store((5,))]
-    stores[0].manifest = replace(stores[0].manifest, mean_event_labels=(4.0, 8.0))
-    stores[1].manifest = replace(stores[1].manifest, mean_event_labels=(8.0, 0.0))
-    assert mean_event_labels(stores) == (5.0, 6.0)
+def test_validation_needs_long_recordings_in_which_something_sounds() -> None:
+    require_measurable("sed", [memory_store((6, 7))], WINDOWED)
+    with pytest.raises(ConfigError, match="store0: r1 has 5 label frames, the network needs 6"):
+        require_measurable("sed", [memory_store((6, 5))], WINDOWED)
+    require_measurable("sed", [memory_store((3,))], CAUSAL)
+    with pytest.raises(ConfigError, match="store0: r0 has 2 label frames, the network needs 3"):
+        require_measurable("sed", [memory_store((2,))], CAUSAL)
+    silent = memory_store((9,))
+    silent.doa_mask[:] = 0
+    require_measurable("sed", [silent], CAUSAL)
+    with pytest.raises(ConfigError, match="no class ever sounds"):
+        require_measurable("doae", [silent], CAUSAL)
+
+
+def test_chunks_are_loaded_a_recording_at_a_time(tmp_path: Path) -> None:
+    store = memory_store((20,) * 20)
+    np.save(tmp_path / "features.npy", store.features)
+    size = store.features.nbytes
+    store.features = np.load(tmp_path / "features.npy", mmap_mode="r")
+    tracemalloc.start()
+    chunks = Chunks([store], "doae", "cpu")
+    peak = tracemalloc.get_traced_memory()[1]  # of numpy: without the tensor itself
+    tracemalloc.stop()
+    assert chunks.features.shape[0] == 4000
+    assert peak < 0.2 * size
+
+
+def test_event_durations_are_those_of_all_events_together() -> None:
+    stores = [memory_store((60,)), memory_store((20, 20)), memory_store((10,))]
+    means, active = [(4.0, 8.0, 0.0), (8.0, 0.0, 0.0), (2.0, 2.5, 0.0)], [(40, 16, 0), (16, 0, 0), (0, 5, 0)]
+    for store, mean, frames in zip(stores, means, active, strict=True):
+        store.manifest = replace(store.manifest, classes=("a", "b", "c"), mean_event_labels=mean)
+        store.sed = (np.arange(len(store.sed))[:, None] < frames).astype(np.float32)
+    assert mean_event_labels(stores) == (round(56 / 12, 2), round(21 / 4, 2), 0.0)
+    assert mean_event_labels(stores[:1]) == (4.0, 8.0, 0.0)

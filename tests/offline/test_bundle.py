@@ -32,6 +32,7 @@ max_event_s = 2.0
 
 [network]
 chunk_frames = 40
+lookahead_labels = 1
 stem_width = 4
 widths = [4, 4, 4, 4]
 converted = [4, 4, 4, 4]
@@ -144,6 +145,7 @@ def begin_run(folder: Path, settings: Path) -> None:
     labels, classes = 40, ("hum", "knock")
     recordings = (StoredRecording("noise", 1, 1, 0, labels),)
     store: Any = SimpleNamespace(
+        folder=folder,
         manifest=Manifest(config, classes, (1.0, 1.0), recordings),
         features=rng.standard_normal((labels * 10, len(features.CHANNELS), config.n_mels)).astype(np.float16),
         sed=rng.integers(0, 2, (labels, 2)).astype(np.float32),

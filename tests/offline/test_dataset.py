@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offline.dataset import list_recordings, read_classes, read_metadata, write_classes, write_metadata
+from offline.dataset import (
+    audio_blocks,
+    list_recordings,
+    read_audio,
+    read_classes,
+    read_metadata,
+    whole,
+    write_classes,
+    write_file,
+    write_metadata,
+)
 from seldrt.config import DCASE2020_CLASSES, ConfigError
 
 rows = st.lists(
@@ -104,3 +115,34 @@ def test_metadata_is_whole_numbers(tmp_path):
     path = tmp_path / "a.csv"
     write_metadata(path, np.array([[1, 2, 0, -180, 45]]))
     assert path.read_text() == "1,2,0,-180,45\n"
+
+
+def test_a_file_is_there_whole_or_not_at_all(tmp_path):
+    write_file(tmp_path / "sub" / "a", b"old")
+
+    def fail() -> None:
+        with whole(tmp_path / "sub" / "a") as partial:
+            partial.write_bytes(b"new, but not wh")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert [(path.name, path.read_bytes()) for path in (tmp_path / "sub").iterdir()] == [("a", b"old")]
+
+
+def test_audio_is_read_in_blocks_and_whole(tmp_path):
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (30 * 800 + 5, 4)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, 800, subtype="FLOAT")
+    assert [len(block) for block in audio_blocks(tmp_path / "a.wav", 800)] == [8000, 8000, 8000, 5]
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav", 800), samples)
+
+
+def test_broken_audio_is_refused_in_one_line(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.wav: not a readable sound file"):
+        read_audio(tmp_path / "none.wav", 800)
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (24000, 4)), 24000)
+    path.write_bytes(path.read_bytes()[:60_000])
+    with pytest.raises(ConfigError, match=r"a\.flac: (ends .* early|not a readable)") as error:
+        read_audio(path, 24000)
+    assert "\n" not in str(error.value)

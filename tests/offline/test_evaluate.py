@@ -161,7 +161,7 @@ def test_recordings_that_do_not_fit_the_model(tmp_path):
     soundfile.write(tmp_path / "slow.wav", np.zeros((100, 4)), 16000)
     soundfile.write(tmp_path / "stereo.wav", np.zeros((100, 2)), RATE)
     (tmp_path / "text.wav").write_text("no sound")
-    expected = {"slow": "16000 Hz; the model takes 4 at 24000", "stereo": "2 channels", "text": "text.wav"}
+    expected = {"slow": "16000 Hz; expected 4 at 24000 Hz", "stereo": "2 channels", "text": "text.wav"}
     for name, message in expected.items():
         with pytest.raises(ConfigError, match=message):
             predicted_frames(Reader(), tmp_path / f"{name}.wav")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,32 @@ def test_what_is_no_store_is_refused(tmp_path: Path, tones: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(ConfigError, match="is no feature store"):
         Store(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["features.npy", "targets.npz"])
+def test_a_store_whose_parts_do_not_fit_is_refused(tmp_path: Path, tones: Path, name: str) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(tones / "train.store", store)
+    shutil.copy(tones / "val.store" / name, store)
+    with pytest.raises(ConfigError, match=r"store is no feature store \(\w+ do not fit manifest\.json\)"):
+        Store(store)
+    (store / name).write_bytes((store / name).read_bytes()[:999])
+    with pytest.raises(ConfigError, match="store is no feature store"):
+        Store(store)
+
+
+def test_a_broken_recording_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    whole, broken = (
+        write_recording(tmp_path, f"fold1_room1_mix00{i}_ov1", rng.uniform(-0.5, 0.5, (RATE, 4)), []) for i in (1, 2)
+    )
+    broken.write_bytes(whole.read_bytes()[:80_000])
+    with pytest.raises(ConfigError, match=r"mix002_ov1\.flac: (ends .* early|not a readable)"):
+        extract(tmp_path, tmp_path / "store", FEATURES)
+    assert list((tmp_path / "store").iterdir()) == []
+    broken.write_bytes(b"no sound")
+    with pytest.raises(ConfigError, match=r"mix002_ov1\.flac: not a readable sound file"):
+        extract(tmp_path, tmp_path / "store", FEATURES)
+    soundfile.write(broken, np.zeros((LABEL - 1, 4)), RATE)
+    with pytest.raises(ConfigError, match=r"mix002_ov1\.flac: is shorter than a label frame"):
+        extract(tmp_path, tmp_path / "store", FEATURES)

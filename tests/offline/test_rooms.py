@@ -18,6 +18,7 @@ from offline.arrays import (
     sphere_response,
 )
 from offline.rooms import (
+    MIN_DISTANCE_M,
     Room,
     band_weights,
     convolve,
@@ -178,3 +179,10 @@ def test_a_room_keeps_its_sources_inside():
         assert (places > 0.19).all()
         assert (places < np.array(room.size_m) - 0.19).all()
         assert room.reach_m(doas).min() > 0.75
+
+
+def test_a_source_at_the_smallest_distance_may_be_rounded():
+    nearest = np.float64(MIN_DISTANCE_M)
+    assert responses(np.array([[0.0, 1.0, 0.0]]), nearest - 1e-9).shape[0] == 1
+    with pytest.raises(ValueError, match=r"less than 0\.5 m"):
+        responses(np.array([[0.0, 1.0, 0.0]]), nearest - 1e-3)

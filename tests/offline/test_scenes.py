@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import shutil
 from itertools import pairwise
 
 import msgspec
@@ -79,6 +80,18 @@ def test_a_folder_without_sounds_is_refused(tmp_path):
     (tmp_path / "hum" / "a.wav").write_bytes(b"not audio")
     with pytest.raises(ConfigError, match=r"a\.wav: not a readable sound file"):
         read_bank(tmp_path)
+    soundfile.write(tmp_path / "hum" / "a.wav", np.zeros(0), SAMPLE_RATE)
+    with pytest.raises(ConfigError, match=r"a\.wav: holds no sound"):
+        read_bank(tmp_path)
+
+
+def test_a_class_that_cannot_stand_in_a_topic_is_refused(folder, tmp_path):
+    (tmp_path / "events" / "dog bark").mkdir(parents=True)
+    shutil.copy(folder / "hum" / "hum_0.wav", tmp_path / "events" / "dog bark")
+    result = invoke("--events", tmp_path / "events", "--out", tmp_path / "out", "--scenes", 1)
+    assert result.exit_code == 2
+    assert "class folder 'dog bark' cannot stand in a topic" in result.output
+    assert len(result.output.strip().splitlines()) == 1
 
 
 def test_silence_around_a_clip_is_cut_and_its_rate_converted(tmp_path):
@@ -312,6 +325,8 @@ def test_the_command_writes_the_same_dataset_with_any_number_of_workers(folder, 
         ("[scenes]\nsecond = 3\n", [], "unknown field `second`"),
         ("[scenes]\nsnr_db = [30, 6]\n", [], "snr_db needs its smaller value first"),
         ("[scenes", [], "config.toml: "),
+        ("[scene]\nseconds = 3\n", [], "config.toml: unknown key 'scene'; known: scenes, features, network, train"),
+        ("scenes = 3\n", [], "config.toml: Expected `object`, got `int` - at `$.scenes`"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(folder, tmp_path, settings_text, arguments, message):

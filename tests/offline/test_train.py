@@ -17,11 +17,11 @@ from offline import train as training
 from offline.batches import Batch
 from offline.config import TrainConfig
 from offline.extract import Store
-from offline.train import Lookahead, loss, shifted, train
+from offline.train import Lookahead, aligned, loss, train
 from seldrt import checkpoint, networks
 from seldrt.checkpoint import CheckpointError
-from seldrt.config import NetworkConfig
-from tests.models import CAUSAL, FEATURES, WINDOWED
+from seldrt.config import ConfigError, FeatureConfig, NetworkConfig
+from tests.models import CAUSAL, FEATURES, WINDOWED, small_model
 from tests.offline.stores import memory_store
 
 SHORT = TrainConfig(
@@ -139,11 +139,56 @@ def test_a_run_can_begin_with_the_weights_of_another(tmp_path: Path) -> None:
     train("sed", [store], [store], tmp_path / "a", SMALL, replace(SHORT, epochs=1))
     first = checkpoint.load(tmp_path / "a" / "best.safetensors")
     tiny_steps = replace(SHORT, epochs=1, learning_rate=0.0, final_learning_rate=0.0)
-    train("sed", [store], [store], tmp_path / "b", SMALL, tiny_steps, start=first)
+    train("sed", [store], [store], tmp_path / "b", SMALL, tiny_steps, start=tmp_path / "a" / "best.safetensors")
     second = checkpoint.load(tmp_path / "b" / "best.safetensors")
     assert_same_tensors(
         *({name: p.data for name, p in one.networks["sed"].named_parameters()} for one in (first, second))
     )
+
+
+def test_first_weights_for_something_else_are_refused_in_one_line(tmp_path: Path) -> None:
+    store, path = memory_store((30,)), tmp_path / "model.safetensors"
+    wider = replace(FEATURES, n_mels=64)
+
+    def refused(start: checkpoint.Checkpoint, task: str = "sed") -> str:
+        checkpoint.save(start, path)
+        with pytest.raises(CheckpointError) as error:
+            train(task, [store], [store], tmp_path / "run", SMALL, SHORT, start=path)
+        assert not (tmp_path / "run").exists()
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    def model(network: NetworkConfig = SMALL, features: FeatureConfig = FEATURES) -> checkpoint.Checkpoint:
+        return small_model(network, ("low", "high"), features)
+
+    assert "model.safetensors knows other classes: 'high' for 'low', 'low' for 'high'" in refused(
+        small_model(SMALL, ("high", "low"))
+    )
+    assert "other features: n_mels is 64, expected 32" in refused(model(features=wider))
+    assert "another network: guidance_width is 16, expected 8" in refused(model(replace(SMALL, guidance_width=16)))
+    one = model()
+    del one.networks["doae"], one.description.networks["doae"]
+    assert "has no network for doae, only for sad, sed" in refused(one, "doae")
+
+
+def test_a_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
+    store = memory_store((30,))
+    (tmp_path / "last.pt").write_bytes(b"hours of work")
+    with pytest.raises(ConfigError, match="holds a run: give --resume to continue it, or another --out"):
+        train("sad", [store], [store], tmp_path, SMALL, SHORT)
+    assert (tmp_path / "last.pt").read_bytes() == b"hours of work"
+
+
+def test_validation_stores_must_be_like_those_of_training(tmp_path: Path) -> None:
+    swapped = memory_store((30,), classes=("high", "low"), seed=5)
+    with pytest.raises(CheckpointError, match="store5 knows other classes: 'high' for 'low', 'low' for 'high'"):
+        train("sad", [memory_store((30,))], [swapped], tmp_path, SMALL, SHORT)
+
+
+def test_a_run_has_one_file_of_tensorboard_events(tmp_path: Path) -> None:
+    store = memory_store((30,))
+    train("sad", [store], [store], tmp_path, SMALL, replace(SHORT, epochs=3, steps_per_epoch=1))
+    assert len(list(tmp_path.glob("events.*"))) == 1
 
 
 # --- it keeps the best ---------------------------------------------------------------------------------------------
@@ -232,13 +277,15 @@ def batch_of(sed: torch.Tensor, doa: torch.Tensor | None = None) -> Batch:
     return Batch(torch.zeros(1), sed, directions, sed.clone())
 
 
-def test_outputs_speak_of_the_label_frames_before_their_look_ahead() -> None:
+def test_outputs_of_causal_networks_speak_of_the_label_frame_before_their_look_ahead() -> None:
     targets = torch.arange(6.0).view(1, 6, 1)
-    y, batch = shifted(targets - 2, batch_of(targets), 2)  # output j speaks of label frame j - 2
+    causal = replace(SMALL, causal=True, lookahead_labels=2)
+    y, batch = aligned(targets - 2, batch_of(targets), causal)  # output j speaks of label frame j - 2
     assert torch.equal(y, batch.sed)
     assert torch.equal(y[0, :, 0], torch.arange(4.0))
-    same, untouched = shifted(targets, batch_of(targets), 0)
-    assert torch.equal(same, untouched.sed)
+    for other in (replace(causal, lookahead_labels=0), replace(causal, causal=False)):
+        same, untouched = aligned(targets, batch_of(targets), other)
+        assert torch.equal(same, untouched.sed)
 
 
 @pytest.mark.parametrize("task", networks.TASKS)

@@ -14,6 +14,7 @@ RATE = 48000
 SOUND = np.zeros((0, 4), np.float32)  # what is captured; silence follows
 OVERFLOW_AT = -1  # block that comes with an overflow flag
 DIES_AT = -1  # block at which the device is unplugged
+FAILS = ""  # method that raises
 SPEED = 1.0  # times real time
 
 DEVICES = [
@@ -49,6 +50,7 @@ class InputStream:
         self.active = False
 
     def start(self) -> None:
+        self._fail("start")
         self.active = True
         self._thread.start()
 
@@ -56,6 +58,11 @@ class InputStream:
         self._stopped = True
         self._thread.join()
         self.active = False
+        self._fail("stop")
+
+    def _fail(self, method: str) -> None:
+        if method == FAILS:
+            raise PortAudioError(f"Error at {method}: Unanticipated host error [PaErrorCode -9999]")
 
     def close(self) -> None:
         if self.active:

@@ -105,6 +105,7 @@ def test_what_cannot_be_heard_is_refused(tmp_path: Path) -> None:
         ("missing.wav", None, "no such file"),
         ("empty.wav", b"", "the file is empty"),
         ("text.wav", b"not a sound at all, but long enough to look for a header", "not a sound file"),
+        ("naked.raw", b"0123456789" * 100, "not a sound file .*samplerate must be specified"),
     ):
         path = tmp_path / name
         if content is not None:
@@ -248,6 +249,24 @@ def test_a_device_that_dies_is_told(sounddevice: ModuleType, monkeypatch: pytest
     with pytest.raises(CaptureError, match="stopped delivering"):
         for _ in microphone.blocks(RATE):
             pass
+    microphone.close()
+
+
+@pytest.mark.parametrize(("method", "message"), [("start", "cannot start"), ("stop", "the device failed")])
+def test_an_error_of_portaudio_is_told(
+    sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch, method: str, message: str
+) -> None:
+    monkeypatch.setattr(sounddevice, "FAILS", method)
+    microphone = Microphone("h3", AMBIX)
+    microphone.stop()
+    with pytest.raises(CaptureError, match=rf"Zoom.*: {message}: Error at {method}: Unanticipated host error"):
+        list(microphone.blocks(RATE))
+    microphone.close()
+
+
+def test_the_clock_is_plausible_before_anything_was_captured(sounddevice: ModuleType) -> None:
+    microphone = Microphone("h3", AMBIX)
+    assert 0 <= time.time_ns() - microphone.clock().ns(0) < 60e9
     microphone.close()
 
 

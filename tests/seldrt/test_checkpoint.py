@@ -58,7 +58,7 @@ def test_parts_merge_into_one_model(tmp_path: Path) -> None:
     [
         ({"classes": ("clap", "voice", "horn")}, "'horn' for 'bell'"),
         ({"classes": ("clap", "voice")}, "2, expected 3"),
-        ({"features": replace(FEATURES, hop_length=200)}, "hop_length is 200, expected 240"),
+        ({"features": replace(FEATURES, win_length=400)}, "win_length is 400, expected 480"),
     ],
 )
 def test_parts_that_differ_do_not_merge(tmp_path: Path, changes: dict[str, object], said: str) -> None:

@@ -20,6 +20,7 @@ import pytest
 import soundfile
 from rich.console import Console
 
+from seldrt.cli import card_lines
 from seldrt.config import ConfigError, DaemonConfig, PostprocessConfig, load_toml, override
 from seldrt.detection import Frame, Status
 from seldrt.runtime import demo
@@ -103,7 +104,7 @@ def refused(*arguments: Any, **env: str) -> str:
         ("replay {ok} --fast --speed 2", "exclude each other"),
         ("replay {ok} --speed 0", "--speed"),
         ("replay {ok} --block-ms x", "--block-ms"),
-        ("replay {ok} --device tpu", "'tpu' is not one of 'cpu', 'cuda', 'mps'"),
+        ("replay {ok} --compute tpu", "'tpu' is not one of 'cpu', 'cuda', 'mps'"),
         ("replay {ok} --mic ambeo", "unknown microphone 'ambeo'; known: ambix"),
         ("replay {ok} --source a.b", r"source name 'a\.b' cannot stand in a topic"),
         ("replay {ok} --bind tcp://0.0.0.0:5577", "--insecure-bind"),
@@ -127,12 +128,15 @@ def refused(*arguments: Any, **env: str) -> str:
         ("info --model nonsense", "'nonsense' was not found"),
         ("dance", "No such command 'dance'"),
         ("replay --dance", "No such option"),
+        ("replay {ok} --device cuda", "No such option"),
+        ("replay {folder}/naked.raw", "not a sound file that can be read"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(recording: Path, tmp_path: Path, arguments: str, message: str) -> None:
     sound, _ = soundfile.read(recording, dtype="float32")
     (tmp_path / "empty.wav").touch()
     (tmp_path / "text.wav").write_text("This is not a sound. " * 100)
+    (tmp_path / "naked.raw").write_bytes(bytes(1000))
     (tmp_path / "cut.wav").write_bytes(recording.read_bytes()[:-10_000])
     soundfile.write(tmp_path / "stereo.wav", sound[:, :2], SAMPLE_RATE)
     sound[SAMPLE_RATE // 2, 1] = np.nan
@@ -350,6 +354,23 @@ def test_devices_and_info_print_to_stdout() -> None:
     assert "model: energy\nclasses: alarm, crying_baby" in out
     assert "figures:\n  er_20: 0.5\n" in out
     assert re.search(r"together +200\.0 ms", out)
+
+
+def test_a_model_card_is_told_from_the_short_to_the_long() -> None:
+    training = {"train": {"seed": 1, "bf16": True}, "score": 0.25}
+    card = {"parameters": {"sad": 968000}, "postprocess": {"sed_thresholds": (0.5, 0.25)}, "sad": training, "data": "x"}
+    assert card_lines(card) == [
+        "data: x",
+        "parameters:",
+        "  sad: 968000",
+        "postprocess:",
+        "  sed_thresholds: 0.5, 0.25",
+        "sad:",
+        "  score: 0.25",
+        "  train:",
+        "    seed: 1",
+        "    bf16: True",
+    ]
 
 
 def test_what_was_heard_is_compared_with_the_truth() -> None:

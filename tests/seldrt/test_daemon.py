@@ -291,6 +291,17 @@ def test_the_figures_of_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
     assert health.lost_samples == 100
 
 
+def test_without_a_status_the_figures_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    health = Health(SAMPLE_RATE)
+    for _ in range(200):
+        health.computed(0.1, LABEL)
+        health.published(1_000_000)
+        now_s += 1.0
+    assert len(health._computations) == len(health._latencies_ms) == 11
+
+
 def start(*arguments: str) -> subprocess.Popen[str]:
     """The command line in a process of its own, with the small pipeline as its model."""
     return subprocess.Popen(

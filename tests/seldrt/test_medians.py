@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,3 +51,14 @@ def test_without_numba_the_network_serves() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "network"
+
+
+def test_without_a_place_for_its_cache_numba_compiles_all_the_same(tmp_path: Path) -> None:
+    shutil.copy(medians.__file__, tmp_path)
+    (tmp_path / "__pycache__").touch()  # a file: no folder can be made there, not even by root
+    code = "import numpy as np, medians; print(medians.running_median_compiled(np.ones((5, 1), np.float32), 3).sum())"
+    hidden = ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")
+    env = {key: value for key, value in os.environ.items() if key not in hidden} | {"HOME": "/dev/null"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "3.0"

@@ -1,0 +1,84 @@
+"""The TOML files of the offline commands, and mistakes told in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from offline.cli import explain_mistakes
+from offline.config import TRAIN_PRESETS, TrainConfig, read_section, section
+from seldrt.config import ConfigError
+
+
+def test_a_section_is_read_beside_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text('[card]\nauthor = "me"\n[train]\nepochs = 7\n')
+    assert read_section(path, "card") == {"author": "me"}
+    assert read_section(path, "scenes") == read_section(None, "card") == {}
+    assert section(TrainConfig, TRAIN_PRESETS, "report", path, "train") == TrainConfig(epochs=7)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[trian]\nepochs = 7\n", r"a\.toml: unknown key 'trian'; known: scenes, features, network, train, card"),
+        ("train = 7\n", r"a\.toml: Expected `object`, got `int` - at `\$\.train`"),
+        ("epochs = 7\n", r"a\.toml: unknown key 'epochs'"),
+    ],
+)
+def test_what_is_no_section_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        read_section(tmp_path / "a.toml", "train")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("steps_per_epoch = 0", "steps_per_epoch must be at least 1"),
+        ("cycle_epochs = 0", "cycle_epochs must be at least 1"),
+        ("batch_size = -1", "batch_size must be at least 1"),
+        ("cycle_factor = 0", "cycle_factor must be at least 1"),
+        ("learning_rate = -1.0", "learning_rate must be finite and not negative"),
+        ("learning_rate = nan", "learning_rate must be finite and not negative"),
+        ("mask_bands = -1", "mask_bands must be finite and not negative"),
+        ("gradient_norm = 0.0", "gradient_norm must be above 0"),
+    ],
+)
+def test_training_settings_out_of_range_are_refused(tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "a.toml").write_text(f"[train]\n{line}\n")
+    with pytest.raises(ConfigError, match=said):
+        section(TrainConfig, TRAIN_PRESETS, "report", tmp_path / "a.toml", "train")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FileExistsError(17, "File exists", "run"), "Error: run: File exists\n"),
+        (OSError("no space\nleft"), "Error: no space left\n"),
+        (
+            ModuleNotFoundError("...", name="pyroomacoustics"),
+            "Error: pyroomacoustics is not installed: pip install 'seldrt[offline]'\n",
+        ),
+    ],
+)
+def test_mistakes_around_the_program_are_one_line_and_exit_2(error: Exception, said: str) -> None:
+    @click.command()
+    @explain_mistakes
+    def command() -> None:
+        raise error
+
+    result = CliRunner().invoke(command)
+    assert (result.exit_code, result.output) == (2, said)
+
+
+def test_other_missing_modules_are_no_mistake_of_the_user() -> None:
+    @click.command()
+    @explain_mistakes
+    def command() -> None:
+        raise ModuleNotFoundError("...", name="offline.typo")
+
+    assert isinstance(CliRunner().invoke(command).exception, ModuleNotFoundError)
