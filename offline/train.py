@@ -247,7 +247,7 @@ def _spent(began: float, budget_s: float | None) -> bool:
 
 
 def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
-    return {name: round(value, 4) if isinstance(value, float) else value for name, value in figures.items()}
+    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in figures.items()}
 
 
 def _keep(
