@@ -27,6 +27,7 @@ SELDRT = {
     "seldrt.checkpoint": ("config", "networks"),
     "seldrt.inference": ("config", "stream", "spatial", "features", "networks", "checkpoint"),
     "seldrt.detection": ("config",),
+    "seldrt.events": ("detection",),
     "seldrt.postprocess": ("config", "stream", "spatial", "detection"),
     "seldrt.pipeline": ("config", "stream", "features", "checkpoint", "inference", "detection", "postprocess"),
     "seldrt.client": ("config", "detection"),
@@ -38,7 +39,7 @@ SELDRT = {
     "seldrt.runtime.display": ("client", "detection", "runtime.sinks"),
     "seldrt.runtime.demo": ("config", "spatial", "detection", "runtime.devices", "runtime.sinks"),
     "seldrt.runtime.daemon": (
-        *("config", "microphones", "detection", "pipeline"),
+        *("config", "microphones", "detection", "events", "pipeline"),
         *("runtime.capture", "runtime.publisher", "runtime.sinks"),
     ),
     "seldrt.cli": ("config", "microphones", "detection", "pipeline", "client", "runtime"),

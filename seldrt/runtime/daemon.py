@@ -18,7 +18,8 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from seldrt.detection import EventTracker, LabelFrame, Status, StreamInfo
+from seldrt.detection import LabelFrame, Status, StreamInfo
+from seldrt.events import EventTracker
 from seldrt.microphones import CHANNELS
 from seldrt.runtime.capture import Block, Source
 from seldrt.runtime.publisher import Publisher

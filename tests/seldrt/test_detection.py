@@ -17,7 +17,6 @@ from seldrt.detection import (
     Clock,
     Event,
     EventChange,
-    EventTracker,
     Frame,
     Gap,
     LabelFrame,
@@ -32,6 +31,7 @@ from seldrt.detection import (
     stream_line,
     topic,
 )
+from seldrt.events import EventTracker
 
 RATE, LABEL = 24000, 2400
 INFO = StreamInfo(source="h3", classes=("piano", "alarm"), sample_rate=RATE, samples_per_label=LABEL)
