@@ -28,6 +28,7 @@ from seldrt.runtime.sinks import Sink, wire_sink
 STATUS_S = 1.0
 RECENT_S = 10.0  # how long trouble and latencies count as present
 DEAF_S = 3.0  # without any samples
+SAME_WISH_S = 0.5  # signals so close together ask for one orderly end
 
 
 class Pipeline(Protocol):
@@ -272,15 +273,23 @@ def _later(frame: LabelFrame, samples: int, samples_per_label: int) -> LabelFram
 
 @contextmanager
 def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM call ``stop``; a second one ends the process at once."""
+    """SIGINT and SIGTERM call ``stop``; another one after `SAME_WISH_S` ends the process at once.
+
+    Before that it is the same wish told twice: `timeout` and shells signal a process and then its group.
+    """
     numbers = (signal.SIGINT, signal.SIGTERM)
+    first_s: float | None = None
 
-    def first(_number: int, _frame: FrameType | None) -> None:
-        for number in numbers:
+    def wished(number: int, _frame: FrameType | None) -> None:
+        nonlocal first_s
+        if first_s is None:
+            first_s = time.monotonic()
+            stop()
+        elif time.monotonic() - first_s > SAME_WISH_S:
             signal.signal(number, signal.SIG_DFL)
-        stop()
+            signal.raise_signal(number)
 
-    before = {number: signal.signal(number, first) for number in numbers}
+    before = {number: signal.signal(number, wished) for number in numbers}
     try:
         yield
     finally:

@@ -22,7 +22,7 @@ import zmq
 from seldrt.detection import Clock, EventChange, LabelFrame
 from seldrt.microphones import profile
 from seldrt.runtime.capture import Block, Recording
-from seldrt.runtime.daemon import Daemon, Health, stream_info
+from seldrt.runtime.daemon import SAME_WISH_S, Daemon, Health, stream_info
 from seldrt.runtime.publisher import Publisher
 from seldrt.runtime.sinks import Sink
 from tests.seldrt.energy_pipeline import LABEL, SAMPLE_RATE, EnergyPipeline, noise, two_pianos
@@ -343,6 +343,7 @@ def test_a_signal_ends_the_daemon_in_order(recording: Path, tmp_path: Path, numb
     while not (first := msgpack.unpackb(socket.recv_multipart()[1])).get("detections"):
         assert socket.poll(WAIT_MS)
     process.send_signal(number)
+    process.send_signal(number)  # as `timeout` does: to the process, and to its group
     got = [first, *until_the_end(socket)]
     _, errors = process.communicate(timeout=20)
     context.destroy(linger=0)
@@ -365,7 +366,7 @@ def test_a_second_signal_ends_it_at_once(recording: Path) -> None:
     assert any("computing for long" in line for line in process.stderr)
     process.send_signal(signal.SIGTERM)
     with pytest.raises(subprocess.TimeoutExpired):  # it wants to finish its label frame
-        process.wait(0.3)
+        process.wait(SAME_WISH_S + 0.3)
     start_s = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == -signal.SIGTERM
