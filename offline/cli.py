@@ -245,7 +245,7 @@ def merge(checkpoints: tuple[Path, ...], out: Path, card: Path | None) -> None:
     model = checkpoint.merged(checkpoints)
     description = pipeline.with_medians(model.description)
     told = read_section(card, "card")
-    model.description = replace(description, card=told | description.card | told)
+    model.description = replace(description, card=description.card | told)
     checkpoint.save(model, out, torch.float16)
     click.echo(f"{out}: {', '.join(model.networks)}")
 

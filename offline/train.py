@@ -7,12 +7,8 @@ TensorBoard events. The first two are written under a temporary name and renamed
 
 from __future__ import annotations
 
-import json
-import os
-import pickle
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offline import augment, losses
+from offline import augment, losses, runs
 from offline.batches import Batch, Chunks, mean_event_labels, require_alike, require_measurable
 from offline.config import TrainConfig
 from offline.extract import Store
@@ -188,13 +184,13 @@ def train(
     )
     epoch, best = 0, -float("inf")
     if resume and (out / "last.pt").exists():
-        epoch, best = _restore(out / "last.pt", network, optimizer, lookahead, schedule, rng, generator, device)
+        epoch, best = runs.restore(out / "last.pt", network, optimizer, lookahead, schedule, rng, generator)
     out.mkdir(parents=True, exist_ok=True)
     bf16 = device.startswith("cuda") and config.bf16
     torch.backends.cudnn.benchmark = device.startswith("cuda")  # the shapes never change
     labels = network_config.chunk_frames // chunks.config.frames_per_label
 
-    with _logging(out) as log:
+    with runs.logging_to(out) as log:
         while epoch < config.epochs and not _spent(began, time_budget_s):
             epoch_began, costs = time.monotonic(), []
             for _ in range(config.steps_per_epoch):
@@ -220,10 +216,15 @@ def train(
             }
             if figures["score"] > best:
                 best = figures["score"]
-                card = {"epoch": epoch, "seed": config.seed, "train": msgspec.to_builtins(config), **_rounded(figures)}
+                card = {
+                    "epoch": epoch,
+                    "seed": config.seed,
+                    "train": msgspec.to_builtins(config),
+                    **runs.rounded(figures),
+                }
                 described = msgspec.structs.replace(description, card={task: card})
                 save(Checkpoint(described, {task: network}), out / "best.safetensors")
-            _keep(out / "last.pt", epoch, best, network, optimizer, lookahead, schedule, rng, generator)
+            runs.keep(out / "last.pt", epoch, best, network, optimizer, lookahead, schedule, rng, generator)
             log(figures)
             report(figures)
 
@@ -244,72 +245,3 @@ def _first_weights(path: Path, task: str, wanted: Description) -> Network:
 
 def _spent(began: float, budget_s: float | None) -> bool:
     return budget_s is not None and time.monotonic() - began >= budget_s
-
-
-def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
-    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in figures.items()}
-
-
-def _keep(
-    path: Path, epoch: int, best: float, network: Network, optimizer: Any, lookahead: Any, schedule: Any,
-    rng: np.random.Generator, generator: torch.Generator,
-) -> None:  # fmt: skip
-    state = {
-        "epoch": epoch,
-        "best": best,
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "lookahead": lookahead.state_dict(),
-        "schedule": schedule.state_dict(),
-        "rng": json.dumps(rng.bit_generator.state),
-        "generator": generator.get_state(),
-        "torch": torch.get_rng_state(),
-    }
-    temporary = path.with_name(f".{path.name}.tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
-
-
-def _restore(
-    path: Path, network: Network, optimizer: Any, lookahead: Any, schedule: Any,
-    rng: np.random.Generator, generator: torch.Generator, device: str,
-) -> tuple[int, float]:  # fmt: skip
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        network.load_state_dict(state["network"])
-    except (RuntimeError, OSError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise CheckpointError(f"{path} is not a run of this network: {reason}") from None
-    optimizer.load_state_dict(state["optimizer"])
-    lookahead.load_state_dict(state["lookahead"])
-    schedule.load_state_dict(state["schedule"])
-    rng.bit_generator.state = json.loads(state["rng"])
-    generator.set_state(state["generator"])
-    torch.set_rng_state(state["torch"])
-    return state["epoch"], state["best"]
-
-
-@contextmanager
-def _logging(out: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """What appends the figures of an epoch to the logs of a run."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:  # the bare training machine has none; the JSONL log is always there
-        writer = None
-    else:
-        writer = SummaryWriter(str(out))
-
-    def log(figures: dict[str, Any]) -> None:
-        with open(out / "log.jsonl", "a") as file:
-            file.write(json.dumps(_rounded(figures)) + "\n")
-        if writer:
-            for name, value in figures.items():
-                if name != "epoch":
-                    writer.add_scalar(name, value, figures["epoch"])
-            writer.flush()
-
-    try:
-        yield log
-    finally:
-        if writer:
-            writer.close()

@@ -63,7 +63,8 @@ OFFLINE = {
     "offline.synthesis": ("config", "arrays", "rooms", "bank", "scenes", "dataset", "workers"),
     "offline.extract": ("dataset", "targets", "workers"),
     "offline.batches": ("extract",),
-    "offline.train": ("config", "extract", "batches", "augment", "losses"),
+    "offline.runs": (),
+    "offline.train": ("config", "extract", "batches", "augment", "losses", "runs"),
     "offline.evaluate": ("dataset", "metrics", "workers"),
     "offline.calibrate": ("dataset", "metrics", "evaluate", "workers"),
     "offline.cli": (
@@ -74,7 +75,7 @@ OFFLINE = {
 ONLY_IN = {
     "torch": (
         *("seldrt.networks", "seldrt.checkpoint", "seldrt.inference", "seldrt.pipeline"),
-        *("offline.augment", "offline.batches", "offline.losses", "offline.train", "offline.cli"),
+        *("offline.augment", "offline.batches", "offline.losses", "offline.runs", "offline.train", "offline.cli"),
     ),
     "sounddevice": ("seldrt.runtime.devices",),
     "zmq": ("seldrt.client", "seldrt.runtime.publisher"),
