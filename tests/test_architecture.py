@@ -162,7 +162,9 @@ def test_seldrt_imports_what_the_plan_allows(module: str) -> None:
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("offline")])
 def test_offline_imports_its_own_rooms_and_the_core(module: str) -> None:
-    allowed = (*CORE[1:], *(f"offline.{name}" for name in OFFLINE[module]))
+    room = room_of(module, OFFLINE)
+    assert room is not None
+    allowed = (room, *CORE[1:], *(f"offline.{name}" for name in OFFLINE[room]))
     strange = {name for name in ours(module) if not within(name, allowed)}
     assert not strange, f"{module} must not import {strange}"
 

@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from offline.cli import explain_mistakes
+from offline.cli.shell import explain_mistakes
 from offline.config import TRAIN_PRESETS, TrainConfig, read_section, section
 from seldrt.config import ConfigError
 

@@ -20,7 +20,7 @@ import pytest
 import soundfile
 from rich.console import Console
 
-from seldrt.cli import card_lines
+from seldrt.cli.info import card_lines
 from seldrt.config import ConfigError, DaemonConfig, PostprocessConfig, load_toml, override
 from seldrt.detection import Frame, Status
 from seldrt.runtime import demo

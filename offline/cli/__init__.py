@@ -1,0 +1,18 @@
+"""The offline commands; whatever takes long to import is imported inside its command."""
+
+from __future__ import annotations
+
+import click
+
+from offline.cli.data import bundle, extract, synthesize
+from offline.cli.measuring import calibrate, evaluate
+from offline.cli.training import merge, train
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Make, learn from and measure recordings of sound events."""
+
+
+for command in (synthesize, extract, train, merge, evaluate, calibrate, bundle):
+    main.add_command(command)

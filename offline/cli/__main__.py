@@ -1,0 +1,5 @@
+"""python -m offline.cli"""
+
+from offline.cli import main
+
+main()

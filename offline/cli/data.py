@@ -1,0 +1,129 @@
+"""offline synthesize | extract | bundle: what the networks learn from."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from offline.cli.shell import PATH, explain_mistakes
+from offline.config import read_section, section
+
+
+@click.command()
+@click.option("--events", type=PATH, required=True, help="Folder with one folder of sounds for each class.")
+@click.option("--out", type=PATH, required=True, help="Dataset folder to write to.")
+@click.option("--scenes", type=click.IntRange(1), required=True, help="How many; half have overlaps.")
+@click.option("--format", type=click.Choice(["foa", "mic", "both"]), default="foa", show_default=True)
+@click.option("--fold", type=click.IntRange(0, 9), default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option("--audio-format", type=click.Choice(["wav", "flac"]), default="flac", show_default=True)
+@click.option("--config", "config_file", type=PATH, help="TOML file with a [scenes] section.")
+@click.option("--seconds", type=click.FloatRange(1), help="Length of a scene.  [default: 60]")
+@click.option("--room", type=click.Choice(["mixed", "room", "open", "anechoic"]), help="[default: mixed]")
+@click.option("--distractors-only", is_flag=True, default=None, help="No targets: to count false alarms.")
+@click.option("--vary/--no-vary", default=None, help="Vary speed and colour of the sounds.  [default: vary]")
+@click.option("--imperfections/--no-imperfections", default=None, help="Channel gain errors.  [default: on]")
+@click.option(
+    "--time-budget", type=click.FloatRange(0), help="Begin no scene after so many minutes; what is made stays."
+)
+@explain_mistakes
+def synthesize(
+    events: Path,
+    out: Path,
+    scenes: int,
+    format: str,
+    fold: int,
+    seed: int,
+    workers: int,
+    audio_format: str,
+    config_file: Path | None,
+    time_budget: float | None,
+    **overrides: Any,
+) -> None:
+    """Make recordings with labels from isolated sounds, in the folder layout of DCASE 2020.
+
+    Scenes that are there already are kept, so an interrupted run can be repeated.
+    """
+    from rich.progress import track
+
+    from offline import synthesis
+    from offline.bank import read_bank
+    from offline.config import SceneConfig
+    from seldrt.config import decode
+
+    settings = read_section(config_file, "scenes")
+    settings |= {key: value for key, value in overrides.items() if value is not None}
+    config = decode(settings, SceneConfig, str(config_file or "scenes"))
+    synthesis.check_seed(out, fold, seed)
+    bank = read_bank(events)
+    job = synthesis.Job(
+        bank=bank,
+        out=out,
+        config=config,
+        class_indices=synthesis.choose_classes(bank, out),
+        formats=synthesis.ARRAYS if format == "both" else (format,),
+        audio_format=audio_format,
+        fold=fold,
+        seed=seed,
+    )
+    end = time.monotonic() + 60 * (math.inf if time_budget is None else time_budget)
+    made = []
+    with closing(synthesis.synthesize(job, scenes, workers)) as making:
+        for scene in track(making, description="scenes", total=scenes):
+            made.append(scene)
+            if time.monotonic() >= end:
+                break
+    new = sum(is_new for _, is_new in made)
+    click.echo(f"{out}: fold {fold}, {new} scenes of {config.seconds:g} s made, {len(made) - new} were there")
+
+
+@click.command()
+@click.option(
+    "--data",
+    type=PATH,
+    required=True,
+    help="Dataset folder with foa_dev and metadata_dev.",
+)
+@click.option("--out", type=PATH, required=True, help="Feature store to write to.")
+@click.option("--preset", default="compact", show_default=True, help="Features: compact or paper.")
+@click.option("--config", "config_file", type=PATH, help="TOML file with a [features] section.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@explain_mistakes
+def extract(data: Path, out: Path, preset: str, config_file: Path | None, workers: int) -> None:
+    """Compute the features and frame targets of a dataset, for training."""
+    from rich.progress import Progress
+
+    from offline import extract as extraction
+    from seldrt import features
+    from seldrt.config import FeatureConfig
+
+    config = section(FeatureConfig, features.PRESETS, preset, config_file, "features")
+    with Progress() as progress:
+        bar = progress.add_task("features")
+        extraction.extract(data, out, config, workers, lambda done, n: progress.update(bar, completed=done, total=n))
+
+
+@click.command()
+@click.option("--events", type=PATH, required=True, help="Bank of sounds: a folder with train and val.")
+@click.option("--out", type=PATH, default="bundle", show_default=True, help="Folder to make.")
+@click.option("--python", default="3.12", show_default=True, help="Version of Python there.")
+@click.option("--config", type=PATH, help="TOML file with [scenes], [features], [network], [train] to use there.")
+@click.option("--run", "runs", type=PATH, multiple=True, help="Folder sad, sed or doae to go on from; may be repeated.")
+@click.option("--weights-only", is_flag=True, help="Of these folders, only the best weights to begin with.")
+@explain_mistakes
+def bundle(
+    events: Path, out: Path, python: str, config: Path | None, runs: tuple[Path, ...], weights_only: bool
+) -> None:
+    """Pack all that synthesis, extraction and training need on a GPU machine without network."""
+    from offline import bundle as bundling
+
+    sizes = bundling.pack(events, out, python, config, runs, weights_only)
+    parts = ", ".join(f"{name} {size:.1f}" for name, size in sizes.items() if size >= 0.1)
+    click.echo(f"{out}: {sum(sizes.values()):.1f} MiB ({parts})")
+    click.echo(f"there: {bundling.COMMAND.format(out.name)}")

@@ -1,0 +1,43 @@
+"""What every offline command needs of a command line."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from seldrt.config import SeldrtError
+
+PATH = click.Path(path_type=Path)
+EXTRA = ("pyroomacoustics", "tensorboard")
+
+
+class Mistake(click.ClickException):
+    """A user's mistake: one line, exit status 2."""
+
+    exit_code = 2
+
+
+def explain_mistakes(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn the errors that a user can mend into one line and exit status 2."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except SeldrtError as error:
+            raise Mistake(str(error)) from None
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRA:
+                raise
+            raise Mistake(f"{error.name} is not installed: pip install 'seldrt[offline]'") from None
+        except BrokenPipeError:  # the reader of stdout has gone: click ends quietly
+            raise
+        except OSError as error:
+            told = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+            raise Mistake(" ".join(told.split())) from None
+
+    return wrapped

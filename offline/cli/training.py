@@ -1,0 +1,113 @@
+"""offline train | merge: networks from features, a model from networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from offline.cli.shell import PATH, explain_mistakes
+from offline.config import read_section, section
+
+
+@click.command()
+@click.argument("task", type=click.Choice(["sad", "sed", "doae"]))
+@click.option(
+    "--store",
+    "stores",
+    type=PATH,
+    multiple=True,
+    required=True,
+    help="Feature store; may be repeated.",
+)
+@click.option(
+    "--validation",
+    type=PATH,
+    multiple=True,
+    required=True,
+    help="Feature store to choose the best weights by.",
+)
+@click.option("--out", type=PATH, required=True, help="Run folder.")
+@click.option("--preset", default="compact", show_default=True, help="Network: compact or paper.")
+@click.option("--recipe", default="compact", show_default=True, help="Training: compact or report.")
+@click.option(
+    "--config",
+    "config_file",
+    type=PATH,
+    help="TOML file with [network] and [train] sections.",
+)
+@click.option("--epochs", type=click.IntRange(1), help="Overrides the recipe.")
+@click.option("--seed", type=click.IntRange(0), help="Overrides the recipe.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or mps.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--time-budget",
+    type=click.FloatRange(0),
+    help="Stop after the epoch in which so many minutes have passed.",
+)
+@click.option("--resume", is_flag=True, help="Continue the run in the folder.")
+@click.option("--start", type=PATH, help="Checkpoint whose weights to begin with.")
+@explain_mistakes
+def train(
+    task: str,
+    stores: tuple[Path, ...],
+    validation: tuple[Path, ...],
+    out: Path,
+    preset: str,
+    recipe: str,
+    config_file: Path | None,
+    device: str,
+    threads: int,
+    time_budget: float | None,
+    resume: bool,
+    start: Path | None,
+    **overrides: int | None,
+) -> None:
+    """Train one of the three networks."""
+    import torch
+
+    from offline import train as training
+    from offline.config import TRAIN_PRESETS, TrainConfig
+    from offline.extract import Store
+    from seldrt import networks
+    from seldrt.config import NetworkConfig, override
+    from seldrt.inference import torch_device
+
+    torch.set_num_threads(threads)
+    shapes = {name: networks.preset(name, task) for name in networks.PRESETS}
+    shape = section(NetworkConfig, shapes, preset, config_file, "network")
+    settings = section(TrainConfig, TRAIN_PRESETS, recipe, config_file, "train")
+    training.train(
+        task,
+        [Store(folder) for folder in stores],
+        [Store(folder) for folder in validation],
+        out,
+        shape,
+        override(settings, **overrides),
+        str(torch_device(device)),
+        None if time_budget is None else time_budget * 60,
+        resume,
+        start,
+        lambda figures: click.echo("  ".join(f"{key} {value:.4g}" for key, value in figures.items()), err=True),
+    )
+    click.echo(f"{out / 'best.safetensors'}")
+
+
+@click.command()
+@click.argument("checkpoints", type=PATH, nargs=-1, required=True)
+@click.option("--out", type=PATH, required=True, help="Model to write, .safetensors.")
+@click.option("--card", type=PATH, help="TOML file whose section [card] goes into the model, for `seldrt info`.")
+@explain_mistakes
+def merge(checkpoints: tuple[Path, ...], out: Path, card: Path | None) -> None:
+    """Make one model, float16, of the checkpoints of the three tasks."""
+    import torch
+    from msgspec.structs import replace
+
+    from seldrt import checkpoint, pipeline
+
+    model = checkpoint.merged(checkpoints)
+    description = pipeline.with_medians(model.description)
+    told = read_section(card, "card")
+    model.description = replace(description, card=description.card | told)
+    checkpoint.save(model, out, torch.float16)
+    click.echo(f"{out}: {', '.join(model.networks)}")

@@ -1,0 +1,54 @@
+"""The commands: seldrt run | replay | listen | devices | info, one module each; what they share is in `shell`, `chain`.
+
+A flag beats an environment variable (SELDRT_...), which beats the TOML file of --config, which beats the default.
+Lines for people go to stderr; what a program may want to read goes to stdout. A mistake of the user is one line and
+exit code 2. Every heavy import stands inside its command, so that --help is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from seldrt import __version__
+from seldrt.cli.devices import devices
+from seldrt.cli.info import info
+from seldrt.cli.listen import listen
+from seldrt.cli.replay import replay
+from seldrt.cli.run import run
+from seldrt.cli.shell import say
+from seldrt.config import SeldrtError
+
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@click.group(invoke_without_command=True, context_settings=HELP)
+@click.version_option(__version__, prog_name="seldrt")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """What sounds, where from, and when: from a 4-channel microphone, as it happens."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+for command in (run, replay, listen, devices, info):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Runs the command line; the exit code is 2 for a mistake, told in one line."""
+    code: int | None
+    try:
+        code = cli.main(standalone_mode=False)
+    except (click.ClickException, SeldrtError) as error:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        say("seldrt: " + " ".join(text.splitlines()))
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except BrokenPipeError:  # the reader of stdout has gone: nothing more to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)

@@ -1,0 +1,44 @@
+"""seldrt info: what a model is, and what each stage of the chain waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from seldrt.cli.shell import setting
+
+model_option = setting("--model", env="MODEL", metavar="PATH", meaning="A file, or a name that ships.")
+
+
+@click.command()
+@model_option
+def info(model: str | None) -> None:
+    """Say what a model is, and what each stage of the chain waits for."""
+    from seldrt.pipeline import load_pipeline
+
+    pipeline = load_pipeline(model)
+    for line in card_lines(pipeline.model_card):
+        click.echo(line)
+    click.echo(f"sample_rate: {pipeline.sample_rate} Hz\nwaits for:")
+    for line in latency_lines(pipeline.latency_table):
+        click.echo(line)
+
+
+def card_lines(card: dict[str, Any], indent: str = "") -> list[str]:
+    """A model card as indented lines: what has parts comes last."""
+    lines = []
+    for key, value in sorted(card.items(), key=lambda item: isinstance(item[1], dict)):
+        if isinstance(value, dict):
+            lines += [f"{indent}{key}:", *card_lines(value, indent + "  ")]
+        else:
+            texts = [str(part) for part in value] if isinstance(value, list | tuple) else [str(value)]
+            lines.append(f"{indent}{key}: {', '.join(texts)}")
+    return lines
+
+
+def latency_lines(table: Sequence[tuple[str, float]]) -> list[str]:
+    """What each stage waits for, and the sum."""
+    rows = [*table, ("together", sum(ms for _, ms in table))]
+    return [f"  {stage:<24}{ms:8.1f} ms" for stage, ms in rows]

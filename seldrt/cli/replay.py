@@ -1,0 +1,76 @@
+"""seldrt replay: listen to a recording as if it came from a microphone."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from seldrt.cli.chain import Flags, chain_options, prepare, serve, settings
+from seldrt.cli.shell import say
+from seldrt.config import ConfigError, DaemonConfig
+
+if TYPE_CHECKING:
+    from seldrt.runtime.capture import Source
+    from seldrt.runtime.publisher import Publisher
+
+
+@click.command()
+@click.argument("file", required=False, metavar="FILE")
+@click.option("--demo", is_flag=True, help="The bundled recording, compared with its truth.")
+@click.option("--fast", is_flag=True, help="As fast as the computer goes.")
+@click.option("--speed", type=click.FloatRange(0.01, 1000), metavar="X", help="X times real time.")
+@chain_options
+def replay(file: str | None, demo: bool, fast: bool, speed: float | None, **flags: Any) -> None:
+    """Listen to a 4-channel recording, as if it came from a microphone now."""
+    from seldrt.detection import safe_name
+    from seldrt.microphones import profile
+    from seldrt.runtime.capture import Recording
+
+    if demo == bool(file):
+        raise ConfigError("what to replay? give a recording, or --demo")
+    if fast and speed:
+        raise ConfigError("--fast and --speed exclude each other")
+    config = settings(flags)
+    mic = profile(config.capture.mic)
+    with ExitStack() as stack:
+        recording, truth = Path(str(file)), None
+        if demo:
+            from seldrt.runtime.demo import demo_files
+
+            recording, truth = demo_files()
+            flags["no_publish"] |= flags["bind"] is None
+        source = Recording(recording, mic, None if fast else speed or 1.0, config.capture.block_ms)
+        stack.enter_context(closing(source))
+        publisher = prepare(config.publisher, flags, stack, recording)
+        if truth is None:
+            serve(config, flags, source, safe_name(recording.stem), publisher, stack)
+        elif not demonstrate(truth, config, flags, source, publisher, stack):
+            sys.exit(1)
+
+
+def demonstrate(
+    truth: Path,
+    config: DaemonConfig,
+    flags: Flags,
+    source: Source,
+    publisher: Publisher | None,
+    stack: ExitStack,
+) -> bool:
+    """Replays the bundled recording and compares with its truth; whether enough was heard where it was."""
+    from rich.console import Console
+
+    from seldrt.runtime import demo
+
+    heard = demo.Heard()
+    stream = serve(config, flags, source, "demo", publisher, stack, [heard])
+    played, found = demo.spans(demo.read_table(truth)), demo.spans(heard.rows)
+    verdicts = demo.compare(played, found)
+    Console(stderr=True).print(demo.verdict_table(verdicts, stream.classes))
+    say(f"heard besides, but not played: {demo.unexplained(played, found)}")
+    good, line = demo.passed(verdicts)
+    say(line)
+    return good
