@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from offline.batches import Batch
 from seldrt.features import TASK_CHANNELS
 
 # The 16 isometries that map the axes of first-order ambisonics onto themselves and keep up and down apart from the
@@ -54,6 +55,21 @@ def coloured(x: Tensor, task: str, generator: torch.Generator, gain_db: float = 
     curve = curve + torch.rand(batch, 1, 1, generator=generator) * 2 * gain_db - gain_db
     levels = torch.tensor(["active" not in name for name in TASK_CHANNELS[task]])
     return x + (curve * levels[:, None]).unsqueeze(1).to(x)
+
+
+def mixed(batch: Batch, generator: torch.Generator, probability: float, gain_db: float = 10.0) -> Batch:
+    """Some chunks with another one of the batch laid over them, up to 10 dB weaker; for SAD and SED.
+
+    Powers add, up to the phase: exact on average for sounds that have nothing to do with each other.
+    """
+    chosen = torch.rand(len(batch.features), generator=generator) < probability
+    chosen = chosen.to(batch.features.device)
+    gains_db = -gain_db * torch.rand(len(batch.features), 1, 1, 1, generator=generator).to(batch.features)
+    other = batch.features.roll(1, 0) + gains_db
+    together = 10 * torch.log10(torch.pow(10.0, batch.features / 10) + torch.pow(10.0, other / 10))
+    x = torch.where(chosen.view(-1, 1, 1, 1), together, batch.features)
+    either = torch.maximum(batch.sed, batch.sed.roll(1, 0))
+    return Batch(x, torch.where(chosen.view(-1, 1, 1), either, batch.sed), batch.doa, batch.doa_mask)
 
 
 def masked(x: Tensor, fill: Tensor, generator: torch.Generator, bands: int, frames: int) -> Tensor:

@@ -66,11 +66,13 @@ class TrainConfig(Section, frozen=True):
     gradient_norm: float = 1.0
     soft_f_per_class: bool = False  # counts of the soft F loss per class instead of over everything
     cross_entropy_weight: float = 0.0  # beside the soft F loss
+    silence_weight: float = 0.0  # of label frames without any target in the loss of SED; 0 = the temporal mask
     rotations: bool = False  # 16 ambisonic rotations and reflections
     colour_db: float = 0.0  # random level and frequency response, up to +- this
     mask_bands: int = 0  # widest hidden stripe of mel bands
     mask_frames: int = 0  # longest hidden stripe of frames
-    bf16: bool = True  # on CUDA
+    mix_probability: float = 0.0  # of a chunk to get another one laid over it (SAD and SED)
+    bf16: bool = True  # where the GPU or CPU computes with it
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -83,6 +85,9 @@ class TrainConfig(Section, frozen=True):
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and not negative")
+        for name in ("silence_weight", "mix_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in 0..1")
         if not self.gradient_norm > 0:
             raise ValueError("gradient_norm must be above 0")
 
@@ -100,6 +105,8 @@ TRAIN_PRESETS = {
         colour_db=6.0,
         mask_bands=10,
         mask_frames=30,
+        silence_weight=0.5,
+        mix_probability=0.3,
     ),
 }
 

@@ -25,7 +25,8 @@ from seldrt.checkpoint import Checkpoint, CheckpointError, Description, load, re
 from seldrt.config import ConfigError, NetworkConfig
 from seldrt.networks import Network, build, decode_doa
 
-NOT_OF_THE_SHAPE = ("chunk_frames", "lookahead_labels", "dropout")  # a run may change these of its first weights
+# A run may change these of its first weights.
+NOT_OF_THE_SHAPE = ("chunk_frames", "lookahead_labels", "dropout", "direct_labels")
 
 
 class Lookahead:
@@ -66,7 +67,8 @@ def loss(task: str, y: Tensor, batch: Batch, config: TrainConfig, network: Netwo
         elevation = torch.atan2(z_axis, torch.hypot(x_axis, y_axis)) / torch.pi
         return losses.sinusoidal_loss(y, torch.cat([azimuth, elevation], dim=-1), batch.doa_mask.repeat(1, 1, 2))
     target = batch.sad if task == "sad" else batch.sed
-    mask = None if task == "sad" else batch.sad  # the temporal mask: SED does not learn silence
+    # The temporal mask: the report's SED does not learn silence at all.
+    mask = None if task == "sad" else batch.sad.clamp_min(config.silence_weight)
     total = losses.soft_f_loss(y, target, mask, config.soft_f_per_class)
     if config.cross_entropy_weight:
         total = total + config.cross_entropy_weight * losses.cross_entropy(y, target, mask)
@@ -124,6 +126,9 @@ def validate(network: Network, chunks: Chunks, config: TrainConfig) -> dict[str,
 def augmented(batch: Batch, task: str, config: TrainConfig, fill: Tensor, generator: torch.Generator) -> Batch:
     """The batch with other directions, colours and holes, as the configuration asks."""
     x, doa = batch.features, batch.doa
+    if config.mix_probability and task != "doae":
+        batch = augment.mixed(batch, generator, config.mix_probability)
+        x = batch.features
     if config.rotations and task == "doae":
         swap, signs = augment.signed_permutations(len(x), generator)
         x = augment.turned_features(x, task, swap, signs)
@@ -162,7 +167,8 @@ def train(
     generator = torch.Generator().manual_seed(config.seed)
     torch.manual_seed(config.seed)
     chunks, held_out = Chunks(stores, task, device), Chunks(validation, task, device)
-    network = build(task, len(chunks.classes), chunks.config, network_config).to(device)
+    network = build(task, len(chunks.classes), chunks.config, network_config)
+    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean, scale = chunks.statistics(rng)
     network.mean.copy_(mean)
     network.scale.copy_(scale)
@@ -173,7 +179,9 @@ def train(
         mean_event_labels=mean_event_labels(stores),
     )
     if start is not None:
-        network.load_state_dict(_first_weights(start, task, description).state_dict())
+        first = _first_weights(start, task, description)
+        known = first.config.direct_labels == network_config.direct_labels
+        network.load_state_dict(first.state_dict(), strict=known)
     optimizer = torch.optim.RAdam(network.parameters(), lr=config.learning_rate, betas=(0.95, 0.999), eps=1e-5)
     lookahead = Lookahead(network.parameters())
     schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(
@@ -186,7 +194,7 @@ def train(
     if resume and (out / "last.pt").exists():
         epoch, best = runs.restore(out / "last.pt", network, optimizer, lookahead, schedule, rng, generator)
     out.mkdir(parents=True, exist_ok=True)
-    bf16 = device.startswith("cuda") and config.bf16
+    bf16 = config.bf16 and _has_bf16(device)
     torch.backends.cudnn.benchmark = device.startswith("cuda")  # the shapes never change
     labels = network_config.chunk_frames // chunks.config.frames_per_label
 
@@ -195,7 +203,7 @@ def train(
             epoch_began, costs = time.monotonic(), []
             for _ in range(config.steps_per_epoch):
                 batch = augmented(chunks.random(rng, config.batch_size, labels), task, config, network.mean, generator)
-                with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+                with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
                     y = network(batch.features)[0]
                 y, batch = aligned(y.float(), batch, network_config)
                 cost = loss(task, y, batch, config, network_config)
@@ -241,6 +249,14 @@ def _first_weights(path: Path, task: str, wanted: Description) -> Network:
             differs = f"{name} is {getattr(found, name)}, expected {getattr(expected, name)}"
             raise CheckpointError(f"{path} has another network: {differs}")
     return start.networks[task]
+
+
+def _has_bf16(device: str) -> bool:
+    """Whether computing in bfloat16 is quicker there."""
+    if device.startswith("cuda"):
+        return True
+    able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)() if device == "cpu" else {}
+    return any(able.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
 
 
 def _spent(began: float, budget_s: float | None) -> bool:

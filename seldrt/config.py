@@ -137,6 +137,7 @@ class NetworkConfig(Section, frozen=True):
     head_norm: bool = False
     dropout: float = 0.0
     representation: Literal["azel", "xyz"] = "azel"  # of the directions (DOAE only)
+    direct_labels: int = 0  # label frames whose masked intensity tells the direction (DOAE with xyz only); 0 = none
 
 
 class CaptureConfig(Section, frozen=True):

@@ -15,6 +15,7 @@ from seldrt.features import TASK_CHANNELS
 from seldrt.networks.aggregation import Aggregation
 from seldrt.networks.backbone import Backbone
 from seldrt.networks.causal import Memory, Past, State
+from seldrt.networks.direct import MaskedIntensity
 from seldrt.networks.guidance import GuidanceFlow, PyramidGuidance, TrellisGuidance
 from seldrt.networks.heads import Head, decode_doa
 
@@ -47,11 +48,15 @@ def preset(name: str, task: str) -> NetworkConfig:
     if name not in PRESETS:
         raise ConfigError(f"network preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
     config = PRESETS[name]
-    return replace(config, guidance="trellis", head_norm=True) if task == "doae" else config
+    if task != "doae":
+        return config
+    direct_labels = 8 if config.representation == "xyz" else 0
+    return replace(config, guidance="trellis", head_norm=True, direct_labels=direct_labels)
 
 
 class Network(nn.Module):
-    """Features (batch, frames, channels, n_mels) -> (batch, label frames, outputs) in (0, 1) or, for DOAE, (-1, 1).
+    """Features (batch, frames, channels, n_mels) -> (batch, label frames, outputs) in (0, 1) or, for DOAE, (-1, 1),
+    and with `direct_labels` beyond.
 
     The features are standardised by ``mean`` and ``scale`` (channels, n_mels), which belong to the weights. A causal
     network continues a stream: ``y, state = network(x, state)`` for pieces of whole label frames equals one pass; no
@@ -81,6 +86,8 @@ class Network(nn.Module):
             Aggregation(finer[i], finer[i - 1] if i else finer[0], causal, fuse=i > 0) for i in (3, 2, 1, 0)
         )
         self.head = Head(finer[0], task, n_classes, config)
+        wanted = task == "doae" and config.direct_labels
+        self.direct = MaskedIntensity(finer[0], n_classes, config) if wanted else None
         for name, module in self.named_modules():
             if isinstance(module, Past):
                 module.key = name
@@ -88,15 +95,20 @@ class Network(nn.Module):
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         memory = Memory(state)
         labels = x.shape[1] // self.frames_per_label
+        features = x.transpose(1, 2)
         x = ((x - self.mean) * self.scale).transpose(1, 2)
         maps = self.backbone(x, memory)
         guidance = self.guidance(maps[-1], memory)
         *laterals, merged = [convert(m) for convert, m in zip(self.convert, maps, strict=True)]
         for aggregation, flow, lateral in zip(self.aggregations, self.flows, reversed(laterals), strict=False):
             merged = aggregation(merged, memory, lateral, flow(guidance, lateral, memory))
-        y = self.head(self.aggregations[-1](merged, memory), labels).float()  # bf16 would saturate below
-        squashed = torch.tanh(y) if self.task == "doae" else torch.sigmoid(y)
-        return squashed, memory.new if self.config.causal else {}
+        merged = self.aggregations[-1](merged, memory)
+        y = self.head(merged, labels).float()  # bf16 would saturate below
+        y = torch.tanh(y) if self.task == "doae" else torch.sigmoid(y)
+        if self.direct is not None:
+            with torch.autocast(y.device.type, enabled=False):
+                y = y + self.direct(merged.float(), features, labels, memory)
+        return y, memory.new if self.config.causal else {}
 
 
 def _time_stride(config: NetworkConfig) -> int:
@@ -117,6 +129,8 @@ def build(task: str, n_classes: int, features: FeatureConfig, config: NetworkCon
         )
     if config.chunk_frames % features.frames_per_label:
         raise ConfigError(f"chunk_frames {config.chunk_frames} is no multiple of {features.frames_per_label}")
+    if config.direct_labels and config.representation != "xyz":
+        raise ConfigError('direct_labels needs representation = "xyz": an intensity is a vector')
     labels = config.chunk_frames // features.frames_per_label
     if not 0 <= config.lookahead_labels < labels:
         raise ConfigError(f"lookahead_labels {config.lookahead_labels} must lie in 0..{labels - 1}, within a chunk")

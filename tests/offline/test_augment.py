@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from offline import augment
+from offline.batches import Batch
 from seldrt import features
 from seldrt.config import FeatureConfig
 from seldrt.spatial import foa_gains, unit_vector
@@ -62,3 +63,23 @@ def test_masks_hide_at_most_what_was_asked() -> None:
     assert whole_bands.max() == 4
     assert whole_frames.max() == 10
     assert (hidden.sum((1, 2)) == whole_bands * 40 + whole_frames * 16 - whole_bands * whole_frames).all()
+
+
+def test_mixed_chunks_have_the_levels_of_the_mixed_sounds_and_the_labels_of_both() -> None:
+    rng = np.random.default_rng(3)
+    sounds = rng.standard_normal((2, 48000, 1)) * np.array([[[1, 0.2, 0.2, 0.2]], [[0.5, 0.3, 0.1, 0.1]]])
+    stage = features.features_stage(CONFIG)
+    first, second, both = (
+        torch.from_numpy(run(stage, sound.astype(np.float32))[:, features.task_indices("sed")])
+        for sound in (*sounds, sounds.sum(0))
+    )
+    sed = torch.tensor([[[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]]])
+    batch = Batch(torch.stack([first, second]), sed, torch.zeros(2, 1, 3, 3), torch.zeros(2, 1, 3))
+    mixed = augment.mixed(batch, torch.Generator().manual_seed(0), probability=1.0, gain_db=0.0)
+    level = slice(0, 1)  # log_mel_mean; noise has no harmonic part to speak of
+    assert abs(mixed.features[0, 20:, level] - both[20:, level]).mean() < 2.0
+    assert abs(mixed.features[0, 20:, level].mean() - both[20:, level].mean()) < 0.5
+    assert mixed.sed.tolist() == [[[1.0, 1.0, 0.0]]] * 2
+    alone = augment.mixed(batch, torch.Generator().manual_seed(0), probability=0.0)
+    assert torch.equal(alone.features, batch.features)
+    assert torch.equal(alone.sed, sed)

@@ -1,5 +1,8 @@
 """The networks: published parameter counts, causality, and streams that equal one pass."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from msgspec.structs import replace
@@ -9,8 +12,10 @@ from seldrt import features
 from seldrt.config import ConfigError, FeatureConfig, NetworkConfig
 from seldrt.networks import PRESETS, TASKS, Network, build, decode_doa, preset
 from seldrt.networks.causal import Memory
+from seldrt.networks.direct import MaskedIntensity
 from seldrt.networks.trellis import Trellis
-from seldrt.spatial import unit_vector
+from seldrt.spatial import foa_gains, unit_vector
+from seldrt.stream import run
 
 SMALL_FEATURES = FeatureConfig(n_fft=512, n_mels=32)
 SMALL = replace(
@@ -45,10 +50,10 @@ def test_paper_preset_gives_20_label_frames_of_200_frames(task: str) -> None:
     assert state == {}
 
 
-@pytest.mark.parametrize("guidance", ["pyramid", "trellis"])
+@pytest.mark.parametrize("changes", [{"guidance": "pyramid"}, {"guidance": "trellis"}, {"direct_labels": 4}])
 @pytest.mark.parametrize("cut", [[1] * 12, [3, 1, 8], [12]])
-def test_a_causal_network_continues_where_it_stopped(guidance: str, cut: list[int]) -> None:
-    network = settled(build("doae", 5, SMALL_FEATURES, replace(SMALL, guidance=guidance)))
+def test_a_causal_network_continues_where_it_stopped(changes: dict[str, Any], cut: list[int]) -> None:
+    network = settled(build("doae", 5, SMALL_FEATURES, replace(SMALL, **changes)))
     x = torch.randn(2, 120, 10, 32)
     with torch.no_grad():
         whole, _ = network(x)
@@ -147,3 +152,22 @@ def test_gradients_reach_every_weight() -> None:
     silent = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     # The last aggregation has neither lateral map nor guidance; everything else learns.
     assert silent == []
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_masked_intensity_of_one_plane_wave_points_at_it_whatever_the_mask(causal: bool) -> None:
+    doa = unit_vector(-70.0, 35.0)
+    wave = np.random.default_rng(0).standard_normal((24000, 1)) * foa_gains(doa)
+    rows = run(features.features_stage(SMALL_FEATURES), wave.astype(np.float32))[:, features.task_indices("doae")]
+    torch.manual_seed(0)
+    direct = MaskedIntensity(8, 5, replace(SMALL, direct_labels=5, causal=causal))
+    torch.nn.init.normal_(direct.weights)
+    with torch.no_grad():
+        told = direct(torch.randn(1, 8, 200, 8), torch.from_numpy(rows[None]).transpose(1, 2), 10, Memory(None))
+    vectors = decode_doa(told, 5, "xyz")[0, 5:] / direct.gain.detach().T.unsqueeze(-1)
+    torch.testing.assert_close(vectors.mean(0), torch.tensor(doa).float().expand(5, 3), atol=0.02, rtol=0)
+
+
+def test_masked_intensity_needs_vectors() -> None:
+    with pytest.raises(ConfigError, match="direct_labels needs representation"):
+        build("doae", 5, SMALL_FEATURES, replace(SMALL, direct_labels=4, representation="azel"))
