@@ -57,6 +57,7 @@ OFFLINE = {
     "offline.targets": (),
     "offline.metrics": (),
     "offline.rooms": ("arrays",),
+    "offline.alarms": ("arrays",),
     "offline.bank": ("arrays",),
     "offline.scenes": ("config", "arrays", "rooms", "bank"),
     "offline.synthesis": ("config", "arrays", "rooms", "bank", "scenes", "dataset", "workers"),
@@ -68,7 +69,7 @@ OFFLINE = {
     "offline.evaluate": ("dataset", "metrics", "workers"),
     "offline.calibrate": ("dataset", "metrics", "evaluate", "workers"),
     "offline.cli": (
-        *("config", "dataset", "bank", "bundle", "synthesis", "extract", "train", "evaluate", "calibrate"),
+        *("alarms", "config", "dataset", "bank", "bundle", "synthesis", "extract", "train", "evaluate", "calibrate"),
     ),
 }
 # Only these rooms know what is heavy or tied to a machine.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from offline.cli.alarms import alarms
 from offline.cli.data import bundle, extract, synthesize
 from offline.cli.measuring import calibrate, evaluate
 from offline.cli.training import merge, train
@@ -14,5 +15,5 @@ def main() -> None:
     """Make, learn from and measure recordings of sound events."""
 
 
-for command in (synthesize, extract, train, merge, evaluate, calibrate, bundle):
+for command in (alarms, synthesize, extract, train, merge, evaluate, calibrate, bundle):
     main.add_command(command)
