@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import atexit
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from seldrt.config import SeldrtError
-from seldrt.microphones import CHANNELS
+from seldrt.microphones import CHANNELS, plain_words
+
+FIRST_CHANNELS = tuple(range(1, CHANNELS + 1))
+LOWEST_RATE_HZ = 24_000
+USUAL_RATES_HZ = (16000, 24000, 32000, 44100, 48000, 88200, 96000, 176400, 192000)
+# Words that people put before the name of a device, and that operating systems often leave out.
+MAKERS = frozenset(
+    ["audient", "behringer", "focusrite", "minidsp", "motu", "presonus", "rme", "roland", "rode", "røde"]
+    + ["sennheiser", "soundfield", "steinberg", "tascam", "yamaha", "zoom"]
+)
 
 
 class CaptureError(SeldrtError):
@@ -61,34 +75,103 @@ def list_inputs() -> list[Device]:
     ]
 
 
-def find_input(wanted: str) -> Device:
-    """The one input device of that number, name or part of a name; `CaptureError` says what there is."""
+def find_input(wanted: str, channels: int = CHANNELS) -> Device:
+    """The one input device of that number or name with so many channels; `CaptureError` says what there is.
+
+    A name counts as people type it: part of it, without regard to case and punctuation, with or without the maker's
+    ("Zoom H3-VR" finds "H3VR: USB Audio"); "NAME, HOST" tells devices apart that several host APIs show.
+    """
     found = list_inputs()
-    hits = [d for d in found if wanted.lower() in (str(d.number), d.name.lower())]
-    if not hits and wanted and not wanted.isdecimal():
-        hits = [d for d in found if wanted.lower() in d.name.lower()]
-    usable = [d for d in hits if d.channels >= CHANNELS]
+    hits = matching(wanted, found)
+    usable = [d for d in hits if d.channels >= channels]
     if len(usable) == 1:
         return usable[0]
     if usable:
-        raise CaptureError(f"device {wanted!r} fits several: {_listed(usable)}; give the number")
-    known = _listed([d for d in found if d.channels >= CHANNELS])
+        raise CaptureError(f"device {wanted!r} fits several: {_listed(usable)}; give the number, or more of the name")
+    known = f"inputs with {channels} or more channels: {_listed([d for d in found if d.channels >= channels])}"
     if hits:
-        has = f"{hits[0].name} has {hits[0].channels} input channels, {CHANNELS} are needed"
-        raise CaptureError(f"{has}; devices that do: {known}")
-    raise CaptureError(f"no input device {wanted!r}; devices with {CHANNELS} or more channels: {known}")
+        raise CaptureError(f"{hits[0].name} has {hits[0].channels} input channels, {channels} are needed; {known}")
+    near = _nearest(wanted, found)
+    raise CaptureError(f"no input device {wanted!r}; {f'nearest is {near!r}; ' if near else ''}{known}")
 
 
-def open_input(device: Device, rate: int, block_frames: int, captured: Callable[[Any, bool], None]) -> Any:
-    """A stream of four float32 channels, not yet started; PortAudio's thread calls ``captured(frames, overflow)``."""
+def matching(wanted: str, found: Sequence[Device]) -> list[Device]:
+    """The devices that ``wanted`` means: the strictest way to read it that fits any."""
+    if wanted.isdecimal():
+        return [d for d in found if d.number == int(wanted)]
+    words = plain_words(wanted)
+    own = [word for word in words if word not in MAKERS]
+    for fits in (
+        lambda d: wanted.casefold() in (d.name.casefold(), f"{d.name}, {d.host}".casefold()),
+        lambda d: "".join(words) == "".join(plain_words(d.name)),
+        lambda d: "".join(words) in "".join(plain_words(f"{d.name} {d.host}")),
+        lambda d: set(words) <= set(plain_words(f"{d.name} {d.host}")),
+        lambda d: bool(own) and "".join(own) in "".join(plain_words(d.name)),
+    ):
+        if words and (hits := [d for d in found if fits(d)]):
+            return hits
+    return []
+
+
+def of_its_kind(device: Device) -> list[Device]:
+    """The inputs that are called the same but for their place, ``(hw:1,0)``; itself among them while it is there."""
+    kind = _without_place(device.name)
+    return [d for d in list_inputs() if d.host == device.host and _without_place(d.name) == kind]
+
+
+def find_again(device: Device, was_alone: bool) -> Device:
+    """The same device after PortAudio has looked anew: its number may be another then, and its place.
+
+    One that was not the only one of its kind must be at its old place: another microphone hears other things.
+    """
+    kind = of_its_kind(device)
+    there = [d for d in kind if d.name == device.name]
+    if len(there) > 1:
+        there = [d for d in there if d.number == device.number]
+    if not there and was_alone:
+        there = kind
+    if len(there) != 1:
+        raise CaptureError(f"no input device {device.name!r}")
+    return there[0]
+
+
+def restart_portaudio() -> None:
+    """Lets PortAudio look for devices anew; it knows only those that were there when it began. Closes all streams."""
+    with portaudio("PortAudio does not come up") as sd:
+        sd._terminate()
+        sd._initialize()
+
+
+def abandon_portaudio(stderr: int) -> None:
+    """Lets the program end although a call of PortAudio hangs, be it in the midst of the import.
+
+    The package puts file descriptor 2 aside while PortAudio starts: ``stderr``, a copy made before, takes its place.
+    """
+    if handler := getattr(sys.modules.get("sounddevice"), "_exit_handler", None):
+        atexit.unregister(handler)
+    os.dup2(stderr, 2)
+
+
+def open_input(
+    device: Device,
+    rate: int,
+    block_frames: int,
+    captured: Callable[[Any, bool], None],
+    channels: Sequence[int] = FIRST_CHANNELS,
+) -> Any:
+    """A stream of four float32 channels, not yet started; PortAudio's thread calls ``captured(frames, overflow)``.
+
+    Exactly this rate is asked for, and as many channels as the last of ``channels`` (numbers from 1) needs.
+    """
+    count, picked = max(channels), None if tuple(channels) == FIRST_CHANNELS else [c - 1 for c in channels]
 
     def callback(frames: Any, _count: int, _time: Any, flags: Any) -> None:
-        captured(frames, bool(flags.input_overflow))
+        captured(frames if picked is None else frames[:, picked], bool(flags.input_overflow))
 
-    with portaudio(f"cannot open {device.name} with {CHANNELS} channels at {rate} Hz") as sd:
+    with portaudio(f"cannot open {device.name} with {count} channels at {rate} Hz") as sd:
         return sd.InputStream(
             device=device.number,
-            channels=CHANNELS,
+            channels=count,
             samplerate=rate,
             blocksize=block_frames,
             dtype="float32",
@@ -96,5 +179,51 @@ def open_input(device: Device, rate: int, block_frames: int, captured: Callable[
         )
 
 
-def _listed(found: list[Device]) -> str:
-    return ", ".join(f"{d.number} {d.name!r}" for d in found) or "none"
+def check_rate(name: str, rate: int, wanted_rate: int) -> None:
+    """`CaptureError` when a device gives less than the networks learnt from, and nobody asked for that rate."""
+    if 0 < rate < LOWEST_RATE_HZ and not wanted_rate:
+        raise CaptureError(
+            f"{name} gives {rate} Hz: nothing above {rate // 2} Hz would be heard, and the networks learnt from sounds "
+            f"up to {LOWEST_RATE_HZ // 2} Hz; --device-rate {rate} listens all the same, `seldrt devices` shows others"
+        )
+
+
+def rate_to_ask(device: Device, channels: int = CHANNELS) -> int:
+    """The rate, in Hz, to open a device with: the one that it prefers.
+
+    On ALSA nobody knows that: PortAudio says 44100 for all that can be talked into it, and servers convert silently.
+    There it is 48000, where the device takes it: what microphones are built for, and twice the rate of the models.
+    """
+    unknown = device.host == "ALSA" and device.rate == 44100
+    return 48000 if unknown and 48000 in accepted_rates(device, channels, (48000,)) else device.rate
+
+
+def accepted_rates(device: Device, channels: int = CHANNELS, rates_hz: Sequence[int] = USUAL_RATES_HZ) -> list[int]:
+    """Of these rates and the one that it prefers, in Hz, those that the device takes with so many channels.
+
+    None when others have it in use.
+    """
+    sd = _sounddevice()
+    accepted = []
+    for rate in sorted({*rates_hz, device.rate}):
+        try:
+            sd.check_input_settings(device=device.number, channels=channels, dtype="float32", samplerate=rate)
+        except (sd.PortAudioError, ValueError):
+            continue
+        accepted.append(rate)
+    return accepted
+
+
+def _nearest(wanted: str, found: Sequence[Device]) -> str:
+    heads = {"".join(plain_words(d.name.split(":")[0])): d.name for d in found}
+    near = difflib.get_close_matches("".join(plain_words(wanted)), heads, 1)
+    return heads[near[0]] if near else ""
+
+
+def _without_place(name: str) -> str:
+    return re.sub(r" \(hw:\d+,\d+\)$", "", name)
+
+
+def _listed(found: Sequence[Device]) -> str:
+    hosts = len({d.host for d in found}) > 1
+    return ", ".join(f"{d.number} {d.name!r}{f' ({d.host})' if hosts else ''}" for d in found) or "none"
