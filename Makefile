@@ -1,7 +1,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint bench gpu-bundle clean
+.PHONY: install demo test lint bench soak gpu-bundle clean
 
 install: $(VENV)/installed
 
@@ -23,6 +23,9 @@ lint: install
 
 bench: install  ## figures side by side: CPU time on one thread, medians of interleaved rounds
 	$(BIN)/python -m benchmarks $(if $(JSON),--json $(JSON))
+
+soak: install  ## MINUTES=30 of live capture on a virtual microphone, with faults; needs PulseAudio
+	$(BIN)/python -m benchmarks.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 gpu-bundle: install  ## EVENTS=sounds [CONFIG=my.toml] [RUNS="out/sed ..."] [WEIGHTS_ONLY=1]
 	$(if $(EVENTS),,$(error which sounds? make gpu-bundle EVENTS=path/to/sounds))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -22,12 +21,12 @@ from seldrt.detection import LabelFrame, Status, StreamInfo
 from seldrt.events import EventTracker
 from seldrt.microphones import CHANNELS
 from seldrt.runtime.capture import Block, Source
+from seldrt.runtime.health import DEAF_S, Health
 from seldrt.runtime.publisher import Publisher
 from seldrt.runtime.sinks import Sink, wire_sink
+from seldrt.runtime.systemd import ServiceManager
 
 STATUS_S = 1.0
-RECENT_S = 10.0  # how long trouble and latencies count as present
-DEAF_S = 3.0  # without any samples
 SAME_WISH_S = 0.5  # signals so close together ask for one orderly end
 
 
@@ -70,7 +69,8 @@ def stream_info(pipeline: Pipeline, source: str) -> StreamInfo:
 class Daemon:
     """Listens to ``source`` until it ends or is stopped; ``info`` is what `stream_info` says of the pipeline.
 
-    Without a publisher there are no messages and no status, only the sinks.
+    Without a publisher there are no messages and no status, only the sinks. ``tell`` takes a line for people: what is
+    wrong, once, and when it is over.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Daemon:
         info: StreamInfo,
         sinks: Sequence[Sink] = (),
         publisher: Publisher | None = None,
+        tell: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._pipeline, self._source, self._publisher = pipeline, source, publisher
         self._info = info
@@ -89,15 +90,21 @@ class Daemon:
         self._health = Health(pipeline.sample_rate)
         self._base = 0  # sample at which the pipeline's present stream began: a whole label frame
         self._expected = 0  # the sample that comes next
+        self._broken_off = False  # the pipeline's stream has ended; the next sample begins another
         self._frames = self._event_count = 0
+        self._tell = tell
+        self._told: dict[str, str] = {}  # what is wrong, as far as it was told
+        self._service = ServiceManager()
         self._status_due_s = 0.0
 
     def run(self) -> Summary:
         """The whole life; every sink is finished in the good case, and the last status is sent in every case."""
         try:
+            self._service.tell("READY=1")
             for block in self._source.blocks(self._info.sample_rate):
                 self._hear(block)
                 self._tell_status()
+            self._service.tell("STOPPING=1")
             self._end_of_stream()
             for sink in self._sinks:
                 sink.finish()
@@ -105,17 +112,21 @@ class Daemon:
             self._send_status("failed", str(error) or type(error).__name__)
             raise
         self._send_status("ended")
-        heard_s, health = self._expected / self._info.sample_rate, self._health
+        health = self._health
+        heard_s = max(self._expected - health.lost_samples, 0) / self._info.sample_rate
         return Summary(heard_s, health.computed_s, self._frames, self._event_count, health.lost_samples)
 
     def _hear(self, block: Block) -> None:
         samples = block.samples
-        if not len(samples):
-            return
-        if block.sample > self._expected:
+        if block.sample > self._expected or (self._broken_off and len(samples)):
             self._lose_until(block.sample)
         self._expected = block.sample + len(samples)
-        self._compute(samples[max(self._base - block.sample, 0) :])  # after a loss, from the next label frame on
+        for sink in self._sinks:
+            sink.heard(block.sample, samples)
+        if len(samples):
+            self._compute(samples[max(self._base - block.sample, 0) :])  # after a loss, from the next label frame on
+        if block.breaks_off:
+            self._end_of_stream()
 
     def _compute(self, samples: NDArray[Any]) -> None:
         start_s = time.perf_counter()
@@ -144,6 +155,9 @@ class Daemon:
 
     def _end_of_stream(self) -> None:
         """Silence up to the end of the last label frame, so that no sample goes unheard; then what is left."""
+        if self._broken_off:
+            return
+        self._broken_off = True
         missing = (self._base - self._expected) % self._info.samples_per_label
         if missing and self._expected > self._base:
             self._compute(np.zeros((missing, CHANNELS), np.float32))
@@ -158,24 +172,43 @@ class Daemon:
         self._end_of_stream()
         label = self._info.samples_per_label
         self._base = -(-sample // label) * label
+        self._broken_off = False
         lost_samples = self._base - self._expected
+        if not lost_samples:
+            return
         for sink in self._sinks:
             sink.gap(self._expected, lost_samples)
         self._health.lost(lost_samples)
 
     def _tell_status(self) -> None:
         now_s = time.monotonic()
-        greeting = self._publisher is not None and self._publisher.new_subscribers(self._info.source)
+        greeting = self._publisher is not None and self._publisher.attend(self._info.source)
         if greeting or now_s >= self._status_due_s:
             self._send_status("running")
         if now_s >= self._status_due_s:
             self._status_due_s = now_s + STATUS_S
+            self._tell_news()
+
+    def _complaints(self) -> dict[str, str]:
+        found = self._source.complaints()
+        return self._health.complaints(self._source.overruns, "device" in found) | found
+
+    def _tell_news(self) -> None:
+        """What is wrong now and was not, and the other way round; the service manager learns that we live."""
+        found = self._complaints()
+        for what in [what for what in found if what not in self._told]:
+            self._tell(f"degraded: {what}: {found[what]}")
+        for what in [what for what in self._told if what not in found]:
+            self._tell(f"over: {what}: {self._told[what]}")
+        self._told = found
+        if self._health.unheard_s < DEAF_S or self._source.seeking:
+            self._service.tell("WATCHDOG=1", f"STATUS={_line(found) or 'listening'}")
 
     def _send_status(self, state: Literal["running", "ended", "failed"], error: str = "") -> None:
         if self._publisher is None:
             return
         p50, p95, p99 = self._health.latencies_ms()
-        why = "; ".join([error] if error else self._health.complaints(self._source.overruns))
+        why = error or _line(self._complaints())
         status = Status(
             source=self._info.source,
             t_capture_ns=self._source.clock().ns(self._expected),
@@ -195,74 +228,8 @@ class Daemon:
         self._publisher.send(status)
 
 
-class Health:
-    """The figures of the status: what was lost, how fast the computation is, how old what it says."""
-
-    def __init__(self, sample_rate: int) -> None:
-        self._sample_rate = sample_rate
-        self._start_s = self._heard_s = time.monotonic()
-        self._latencies_ms: deque[tuple[float, float]] = deque()  # (when, latency)
-        self._computations: deque[tuple[float, float, int]] = deque()  # (when, seconds, samples)
-        self._lost_s = self._overrun_s = -RECENT_S  # when samples were lost last
-        self._overruns = 0
-        self.lost_samples = 0
-        self.computed_s = 0.0
-
-    @property
-    def uptime_s(self) -> float:
-        return time.monotonic() - self._start_s
-
-    def computed(self, seconds: float, samples: int) -> None:
-        self._heard_s = time.monotonic()
-        self.computed_s += seconds
-        self._computations.append((self._heard_s, seconds, samples))
-        _forget(self._computations)
-
-    def published(self, latency_ns: int) -> None:
-        self._latencies_ms.append((time.monotonic(), latency_ns / 1e6))
-        _forget(self._latencies_ms)
-
-    def lost(self, samples: int) -> None:
-        self._lost_s = time.monotonic()
-        self.lost_samples += samples
-
-    def real_time_factor(self) -> float | None:
-        """Seconds of computation for a second of sound, lately; None before any sound."""
-        _forget(self._computations)
-        seconds = sum(entry[1] for entry in self._computations)
-        samples = sum(entry[2] for entry in self._computations)
-        return round(seconds * self._sample_rate / samples, 4) if samples else None
-
-    def latencies_ms(self) -> tuple[float | None, float | None, float | None]:
-        """p50, p95 and p99 of the last seconds; None before the first label frame."""
-        _forget(self._latencies_ms)
-        if not self._latencies_ms:
-            return None, None, None
-        p50, p95, p99 = np.percentile([entry[1] for entry in self._latencies_ms], [50, 95, 99])
-        return round(float(p50), 3), round(float(p95), 3), round(float(p99), 3)
-
-    def complaints(self, overruns: int) -> list[str]:
-        """What is wrong, lately."""
-        now_s, factor = time.monotonic(), self.real_time_factor()
-        if overruns > self._overruns:
-            self._overruns, self._overrun_s = overruns, now_s
-        recent = f"in the last {RECENT_S:.0f} s"
-        return [
-            text
-            for text, wrong in (
-                (f"samples were lost {recent}", now_s - self._lost_s < RECENT_S),
-                (f"the device or the ring ran over {recent}", now_s - self._overrun_s < RECENT_S),
-                (f"too slow: real-time factor {factor}", factor is not None and factor > 1),
-                (f"no samples for {now_s - self._heard_s:.0f} s", now_s - self._heard_s > DEAF_S),
-            )
-            if wrong
-        ]
-
-
-def _forget(entries: deque[Any]) -> None:
-    before_s = time.monotonic() - RECENT_S
-    while entries and entries[0][0] < before_s:
-        entries.popleft()
+def _line(complaints: dict[str, str]) -> str:
+    return "; ".join(f"{what}: {text}" for what, text in sorted(complaints.items()))
 
 
 def _later(frame: LabelFrame, samples: int, samples_per_label: int) -> LabelFrame:

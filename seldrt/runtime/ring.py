@@ -5,13 +5,15 @@ lock: the writer raises `_claimed` before it touches memory and `_written` after
 far as `_claimed` had not come around to it when the copy was done; the rest is cut off. Every frame has an index, so
 whatever was lost shows as a jump of the index, and is never spliced.
 
-Each counter has one writing thread and grows only; the GIL orders the stores.
+The counters count frames that were in the ring; the writer can also `skip` frames that never reached it. Each counter
+has one writing thread and grows only; the GIL orders the stores.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -28,19 +30,17 @@ class Ring:
         self._claimed = 0  # frames that the writer has begun to write, ever
         self._written = 0  # frames that are ready, ever
         self._read = 0  # frames that the reader is done with, ever
+        self._skips: deque[tuple[int, int]] = deque()  # (frames written before, frames skipped), not read yet
+        self._skipped = 0  # frames skipped before what the reader reads next
+        self._end = 0  # index after the last frame read
         self._arrived = threading.Event()
         self.lost = 0  # frames that the reader never saw
-        self.overruns = 0  # times that happened
+        self.overruns = 0  # times that the reader was too slow
 
     @property
     def available(self) -> int:
         """Frames that wait for the reader; more than the capacity when some are lost already."""
         return self._written - self._read
-
-    @property
-    def written(self) -> int:
-        """Frames written so far."""
-        return self._written
 
     def write(self, frames: NDArray[Any]) -> None:
         """Writer: copies frames (n, channels) in; never waits, never allocates sample memory."""
@@ -54,8 +54,12 @@ class Ring:
         self._written = end
         self._arrived.set()
 
+    def skip(self, count: int) -> None:
+        """Writer: ``count`` frames were lost on the way here; the index of the next one is so much higher."""
+        self._skips.append((self._written, count))
+
     def read(self, limit: int) -> tuple[int, NDArray[np.float32]]:
-        """Reader: the index of the first frame and a copy of at most ``limit`` frames (n, channels).
+        """Reader: the index of the first frame and a copy of at most ``limit`` frames (n, channels), without a jump.
 
         An index beyond the end of the last read says how much was lost. A reader that was overrun goes on in the
         middle of the ring, so that it is not overrun again at once.
@@ -63,14 +67,18 @@ class Ring:
         written, first = self._written, self._read
         if written - first > self._capacity:
             first = written - self._capacity // 2
-        frames = self._copy(first, min(limit, written - first))
+        while self._skips and self._skips[0][0] <= first:
+            self._skipped += self._skips.popleft()[1]
+        end = min(first + limit, written, self._skips[0][0] if self._skips else written)
+        frames = self._copy(first, end - first)
         torn = min(max(self._claimed - self._capacity - first, 0), len(frames))
         first += torn
-        if first > self._read:
-            self.lost += first - self._read
-            self.overruns += 1
-        self._read = first + len(frames) - torn
-        return first, frames[torn:]
+        self.overruns += first > self._read
+        self._read = end
+        index = first + self._skipped
+        self.lost += index - self._end
+        self._end = index + end - first
+        return index, frames[torn:]
 
     def wait(self, count: int, timeout_s: float) -> bool:
         """Reader: until ``count`` frames are there (true) or the time is over (false)."""

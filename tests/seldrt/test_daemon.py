@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -21,10 +22,14 @@ import zmq
 
 from seldrt.detection import Clock, EventChange, LabelFrame
 from seldrt.microphones import profile
-from seldrt.runtime.capture import Block, Recording
-from seldrt.runtime.daemon import SAME_WISH_S, Daemon, Health, stream_info
+from seldrt.runtime.capture import Block
+from seldrt.runtime.daemon import SAME_WISH_S, Daemon, stream_info
+from seldrt.runtime.health import Health
+from seldrt.runtime.microphone import Microphone
 from seldrt.runtime.publisher import Publisher
+from seldrt.runtime.recording import Recording
 from seldrt.runtime.sinks import Sink
+from tests.seldrt import fake_sounddevice
 from tests.seldrt.energy_pipeline import LABEL, SAMPLE_RATE, EnergyPipeline, noise, two_pianos
 
 ROOT = Path(__file__).parents[2]
@@ -55,12 +60,16 @@ class Script:
     """A source that gives these blocks."""
 
     overruns = 0
+    seeking = False
 
     def __init__(self, blocks: list[Block]) -> None:
         self._blocks = blocks
 
     def blocks(self, sample_rate: int) -> Iterator[Block]:
         yield from self._blocks
+
+    def complaints(self) -> dict[str, str]:
+        return {}
 
     def clock(self) -> Clock:
         return Clock(1_700_000_000_000_000_000, SAMPLE_RATE)
@@ -123,6 +132,132 @@ def test_a_loss_is_told_and_what_follows_keeps_its_index(cut: int, lost: int) ->
         (1, "offset"),
     ]
     assert collected.changes[-1].source.onset_sample == resumed
+
+
+def test_a_stream_that_breaks_off_ends_at_once_and_another_follows() -> None:
+    """What the pipeline still holds is said when the device goes, not when it comes back."""
+    before, after = noise(0.55, 90, 0), noise(0.5, -90, 0)
+    away = 5 * SAMPLE_RATE + 17
+    said: list[tuple[int, str]] = []
+
+    def blocks() -> Iterator[Block]:
+        yield from blocks_of(before)
+        yield Block(len(before), before[:0], breaks_off=True)
+        said.append((len(collected.frames), collected.changes[-1].phase))
+        yield Block(len(before), before[:0])
+        yield from blocks_of(after, first=len(before) + away)
+
+    collected, pipeline, source = Collected(), EnergyPipeline(), Script([])
+    source.blocks = lambda sample_rate: blocks()  # type: ignore[method-assign]
+    summary = Daemon(pipeline, source, stream_info(pipeline, "h3"), [collected]).run()
+    assert said == [(6, "offset")]
+    resumed = -(-(len(before) + away) // LABEL) * LABEL
+    assert collected.gaps == [(len(before), resumed - len(before))]
+    assert collected.frames[6].sample == resumed
+    assert summary.lost_samples == resumed - len(before)
+    assert summary.heard_s == pytest.approx(1.05, abs=0.1)
+
+
+def test_a_stream_that_breaks_off_and_goes_on_without_a_loss_says_what_it_leaves_out() -> None:
+    x = noise(1.0, 90, 0)
+    cut = 5000  # within a label frame
+    parts = [Block(0, x[:cut], breaks_off=True), *blocks_of(x[cut:], first=cut)]
+    collected = listen(Script(parts))
+    assert collected.gaps == [(cut, 3 * LABEL - cut)]
+    assert [frame.sample for frame in collected.frames] == [i * LABEL for i in range(10)]
+
+
+def test_what_was_lost_until_the_end_is_told_though_nothing_follows() -> None:
+    x = noise(0.5, 90, 0)
+    collected = listen(Script([Block(0, x, breaks_off=True), Block(10 * LABEL, x[:0])]))
+    assert collected.gaps == [(5 * LABEL, 5 * LABEL)]
+    assert len(collected.frames) == 5
+
+
+def test_what_is_wrong_is_told_once_and_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seldrt.runtime.daemon.STATUS_S", 0.0)
+    wrong = [{}, {"channel 2": "dead"}, {"channel 2": "dead"}, {"channel 2": "dead", "device": "gone"}, {}]
+
+    def blocks() -> Iterator[Block]:
+        for number, complaints in enumerate(wrong):
+            source.complaints = lambda: complaints  # type: ignore[method-assign] # noqa: B023
+            yield Block(number * 480, np.zeros((480, 4), np.float32))
+
+    source, pipeline, lines = Script([]), EnergyPipeline(), list[str]()
+    source.blocks = lambda sample_rate: blocks()  # type: ignore[method-assign]
+    Daemon(pipeline, source, stream_info(pipeline, "h3"), tell=lines.append).run()
+    assert lines == [
+        "degraded: channel 2: dead",
+        "degraded: device: gone",
+        "over: channel 2: dead",
+        "over: device: gone",
+    ]
+
+
+class Slow(EnergyPipeline):
+    """Takes twice as long as the sound lasts: when it has computed a second, the device has delivered two."""
+
+    ramp = 0
+    largest = 0
+
+    def push(self, samples: np.ndarray) -> list[LabelFrame]:
+        self.largest = max(self.largest, len(samples))
+        self.deliver(2 * len(samples))
+        return super().push(samples)
+
+    def deliver(self, count: int) -> None:
+        """Frames that hold their own index, in blocks of 20 ms, until the stream is closed."""
+        if not fake_sounddevice.streams[0].active:
+            return
+        for start in range(self.ramp, self.ramp + count, 480):
+            block = np.arange(start, min(start + 480, self.ramp + count), dtype=np.float32)
+            fake_sounddevice.streams[0].deliver(block[:, None].repeat(4, axis=1) / 2**24)
+        self.ramp += count
+
+
+def test_too_slow_a_computer_loses_the_oldest_sound_counted_and_told_in_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", fake_sounddevice)
+    monkeypatch.setattr(fake_sounddevice, "MANUAL", True)
+    monkeypatch.setattr("seldrt.runtime.clock.LOST_MS", float("inf"))  # nothing here keeps real time
+    fake_sounddevice.reset()
+    ring_s, heard_parts = 2.0, []
+
+    class Heard(Collected):
+        def heard(self, sample: int, samples: np.ndarray) -> None:
+            if len(samples):
+                heard_parts.append((sample, len(samples)))
+                assert samples[0, 0] * 2**24 == sample  # nothing is spliced: each sample lies at its index
+                assert samples[-1, 0] * 2**24 == sample + len(samples) - 1
+            if pipeline.ramp > 120 * SAMPLE_RATE:
+                microphone.stop()
+
+    microphone = Microphone("h3", profile("ambix"), ring_s=ring_s, device_rate=SAMPLE_RATE)
+    pipeline, collected = Slow(), Heard()
+    monkeypatch.setattr(pipeline, "flush", lambda: [])  # a flush takes no sound, so no time either
+    publisher = Publisher("tcp://127.0.0.1:*")
+    subscriptions = Subscriptions(publisher)
+    daemon = Daemon(pipeline, microphone, stream_info(pipeline, "h3"), [collected], publisher)
+
+    def begin() -> None:
+        while not fake_sounddevice.streams[0].active:
+            time.sleep(0.01)
+        pipeline.deliver(4800)
+
+    threading.Thread(target=begin).start()
+    summary = daemon.run()
+    microphone.close()
+    delivered, heard = pipeline.ramp, sum(count for _, count in heard_parts)
+    jumps = sum(b[0] - a[0] - a[1] for a, b in itertools.pairwise(heard_parts))
+    assert heard + jumps == delivered  # every sample was heard, or is known as lost
+    assert 0.4 < jumps / delivered < 0.6
+    assert len(collected.gaps) == microphone.overruns > 20
+    assert jumps <= summary.lost_samples < jumps + len(collected.gaps) * LABEL
+    assert pipeline.largest <= SAMPLE_RATE // 2 + LABEL
+    gaps = [m for _, m in subscriptions.until_the_end() if m["type"] == "gap"]
+    assert [(m["sample"], m["lost_samples"]) for m in gaps] == collected.gaps
+    publisher.close()
 
 
 class Subscriptions:
@@ -270,7 +405,7 @@ def test_the_figures_of_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
     health = Health(SAMPLE_RATE)
-    assert health.complaints(0) == []
+    assert health.complaints(0) == {}
     assert health.latencies_ms() == (None, None, None)
     assert health.real_time_factor() is None
     health.computed(0.5, SAMPLE_RATE)
@@ -280,14 +415,15 @@ def test_the_figures_of_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
     assert health.latencies_ms() == (50.5, 95.05, 99.01)
     health.computed(2.0, SAMPLE_RATE)
     health.lost(100)
-    assert health.complaints(1) == [
-        "samples were lost in the last 10 s",
-        "the device or the ring ran over in the last 10 s",
-        "too slow: real-time factor 1.25",
-    ]
+    assert health.complaints(1) == {
+        "loss": "samples were lost in the last 10 s",
+        "overrun": "the device or the ring ran over in the last 10 s",
+        "speed": "too slow: real-time factor 1.25",
+    }
     now_s += 20  # all forgotten, and the device is silent
     assert health.latencies_ms() == (None, None, None)
-    assert health.complaints(1) == ["no samples for 20 s"]
+    assert health.complaints(1) == {"sound": "no samples for 20 s"}
+    assert health.complaints(1, device_away=True) == {}
     assert health.lost_samples == 100
 
 

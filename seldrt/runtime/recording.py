@@ -1,0 +1,151 @@
+"""A recording as a source: checked at the door, then handed out at its pace."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seldrt.detection import Clock
+from seldrt.microphones import CHANNELS, Profile
+from seldrt.runtime.capture import TURN_S, Block, Resampler, Samples
+from seldrt.runtime.devices import FIRST_CHANNELS, CaptureError
+
+
+class Recording:
+    """A sound file, at the pace of ``speed`` (1 = real time; None = as fast as the computer goes).
+
+    ``channels`` are the four that are heard, by number from 1; () takes a file of four as it is. `CaptureError` when
+    the file is missing, no sound, empty, truncated, not of four channels, or holds NaN or inf.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        profile: Profile,
+        speed: float | None = 1.0,
+        block_ms: int = 20,
+        channels: Sequence[int] = (),
+    ) -> None:
+        self.overruns = 0
+        self.seeking = False
+        self.profile = profile
+        self._path, self._speed, self._block_ms = path, speed, block_ms
+        self._picked = [channel - 1 for channel in channels or FIRST_CHANNELS]
+        self._file = open_recording(path, channels)
+        self.device_rate: int = self._file.samplerate
+        self._stopped = False
+        self._start_ns = self._handed_ns = 0
+        self._rate = 1
+
+    def blocks(self, sample_rate: int) -> Iterator[Block]:
+        self._rate, self._start_ns = sample_rate, time.time_ns()
+        start_s, sample = time.monotonic(), 0
+        for samples in self._converted(sample_rate):
+            if self._speed is not None:
+                due_s = start_s + (sample + len(samples)) / sample_rate / self._speed
+                while (left_s := due_s - time.monotonic()) > 0 and not self._stopped:
+                    time.sleep(min(left_s, TURN_S))
+                    yield Block(sample, samples[:0])
+            self._handed_ns = time.time_ns()
+            yield Block(sample, samples)
+            sample += len(samples)
+
+    def complaints(self) -> dict[str, str]:
+        return {}
+
+    def clock(self) -> Clock:
+        return Clock(self._start_ns, self._rate)
+
+    def arrived_ns(self, sample: int) -> int:
+        if self._speed is None:
+            return self._handed_ns
+        return self._start_ns + round(sample / self._rate / self._speed * 1e9)
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _converted(self, sample_rate: int) -> Iterator[Samples]:
+        rate = self.device_rate
+        resampler = Resampler(rate, sample_rate, self.profile)
+        size = max(rate * self._block_ms // 1000, 1)
+        left = self._file.frames
+        while left and not self._stopped:
+            chunk = _read(self._file, self._path, min(size, left))
+            left -= len(chunk)
+            yield resampler.push(chunk[:, self._picked])
+        yield resampler.push(np.zeros((0, CHANNELS), np.float32), last=True)
+
+
+def open_recording(path: Path, channels: Sequence[int] = ()) -> Any:
+    """The sound file, checked to its end; `CaptureError` as for `Recording`."""
+    import soundfile
+
+    if not path.exists():
+        raise CaptureError(f"{path}: no such file")
+    if not path.is_file():
+        raise CaptureError(f"{path}: not a file")
+    if not path.stat().st_size:
+        raise CaptureError(f"{path}: the file is empty")
+    try:
+        file = soundfile.SoundFile(path)
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: the name says .raw
+        reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
+        raise CaptureError(f"{path}: not a sound file that can be read (WAV, FLAC): {reason}") from None
+    try:
+        _check(file, path, channels)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check(file: Any, path: Path, channels: Sequence[int]) -> None:
+    if file.channels < max(channels, default=CHANNELS) or (not channels and file.channels != CHANNELS):
+        plural = "s" if file.channels > 1 else ""
+        needs = f"needs {CHANNELS}" if not channels else f"channel {max(channels)} is asked for"
+        hint = ": name them with --channels, like 1,2,3,4" if file.channels > CHANNELS and not channels else ""
+        raise CaptureError(f"{path}: {file.channels} channel{plural}; {needs}{hint}")
+    if not file.frames:
+        raise CaptureError(f"{path}: holds no samples")
+    # A cut WAV has a data chunk that promises more than the file holds (streams that never knew say 0 or 2**32 - 1).
+    promised = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
+    cut = promised and int(promised[2]) < int(promised[1]) < 0xFFFFF000
+    if cut or not _has_last_frame(file):
+        raise CaptureError(f"{path}: truncated: the file ends before its sound does; copy it again")
+    if file.subtype in ("FLOAT", "DOUBLE"):
+        start = 0
+        for chunk in file.blocks(65536, dtype="float32", always_2d=True):
+            finite = np.isfinite(chunk).all(axis=1)
+            if not finite.all():
+                at_s = (start + int(np.argmin(finite))) / file.samplerate
+                raise CaptureError(f"{path}: a sample that is no number (NaN or inf) at {at_s:.3f} s")
+            start += len(chunk)
+        file.seek(0)
+
+
+def _has_last_frame(file: Any) -> bool:
+    try:
+        file.seek(file.frames - 1)
+        found = len(file.read(1)) == 1
+        file.seek(0)
+    except RuntimeError:  # LibsndfileError
+        return False
+    return found
+
+
+def _read(file: Any, path: Path, count: int) -> Samples:
+    try:
+        chunk: Samples = file.read(count, dtype="float32", always_2d=True)
+    except RuntimeError as error:  # LibsndfileError
+        raise CaptureError(f"{path}: damaged at {file.tell() / file.samplerate:.3f} s: {error}") from None
+    if len(chunk) < count:
+        raise CaptureError(f"{path}: truncated at {file.tell() / file.samplerate:.3f} s; copy or record it again")
+    return chunk

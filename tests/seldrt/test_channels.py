@@ -1,0 +1,100 @@
+"""Faults of channels, made one by one, and a healthy microphone that is never blamed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from seldrt.runtime.channels import PATIENCE_S, ChannelCheck
+
+RATE = 48000
+BLOCK = 960
+
+
+def noise(seconds: float, level: float = 0.01, seed: int = 0) -> np.ndarray:
+    x = np.random.default_rng(seed).standard_normal((round(seconds * RATE), 4)) * level
+    return (np.round(x * 2**15) / 2**15).astype(np.float32)  # as a converter of 16 bits
+
+
+def push(check: ChannelCheck, x: np.ndarray) -> None:
+    for start in range(0, len(x), BLOCK):
+        check.push(x[start : start + BLOCK])
+
+
+def dead(x: np.ndarray) -> None:
+    x[:, 1] = 0
+
+
+def stuck(x: np.ndarray) -> None:
+    x[:, 1] = 0.25
+
+
+def clipped(x: np.ndarray) -> None:
+    x[:, 1] = np.clip(400 * x[:, 1], -1, 32767 / 32768)
+
+
+def copied(x: np.ndarray) -> None:
+    x[:, 3] = x[:, 1]
+
+
+def inverted(x: np.ndarray) -> None:
+    x[:, 3] = -x[:, 1]
+
+
+def silent(x: np.ndarray) -> None:
+    x[:] = 0
+
+
+def no_number(x: np.ndarray) -> None:
+    x[::5000, 1] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("fault", "what", "text"),
+    [
+        (dead, "channel 2", "dead: nothing but zeros"),
+        (stuck, "channel 2", "stuck at 0.2500"),
+        (clipped, "channel 2", "clipped"),
+        (copied, "channels 2 and 4", "the same:"),
+        (inverted, "channels 2 and 4", "the same with opposite signs"),
+        (silent, "all channels", "muted"),
+        (no_number, "channel 2", "no numbers"),
+    ],
+)
+def test_a_fault_is_told_after_a_while_and_forgotten_when_it_is_over(fault, what: str, text: str) -> None:  # type: ignore[no-untyped-def]
+    check = ChannelCheck(4, RATE)
+    push(check, noise(2 * PATIENCE_S))
+    assert check.complaints() == {}
+    bad = noise(PATIENCE_S + 0.1, seed=1)
+    fault(bad)
+    if fault not in (no_number, clipped):  # these need no proof
+        push(check, bad[: round(0.9 * PATIENCE_S * RATE)])
+        assert check.complaints() == {}
+    push(check, bad)
+    (found,) = check.complaints().items()
+    assert found[0] == what
+    assert text in found[1]
+    push(check, noise(3 * PATIENCE_S, seed=2))
+    assert check.complaints() == {}
+
+
+@pytest.mark.parametrize("level", [1.0 / 2**15, 0.001, 0.2])
+def test_a_quiet_room_and_a_loud_one_are_no_fault(level: float) -> None:
+    check = ChannelCheck(4, RATE)
+    x = noise(10, level)
+    x[5 * RATE : 5 * RATE + 100] = 1.0  # a bang beyond full scale
+    push(check, x)
+    assert check.complaints() == {}
+
+
+def test_a_plane_wave_in_the_median_plane_is_no_fault() -> None:
+    """From the front Y and Z are silence with the noise of their converters; W and X are alike but for theirs."""
+    source, check = noise(10, 0.1)[:, :1], ChannelCheck(4, RATE)
+    push(check, source * np.float32([1, 0, 0, 1]) + noise(10, 1.0 / 2**15, seed=3))
+    assert check.complaints() == {}
+
+
+def test_an_empty_block_changes_nothing() -> None:
+    check = ChannelCheck(4, RATE)
+    check.push(np.zeros((0, 4), np.float32))
+    assert check.complaints() == {}
