@@ -11,9 +11,10 @@ hold sample indices, and become messages with a `Clock`. So what is written to a
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from seldrt.config import ConfigError, SeldrtError
 
@@ -23,6 +24,15 @@ GAP_LABELS = 1  # silent label frames inside one event: they end neither its tra
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
+# What readers can rely on: checked where a message is read, and part of the JSON Schema.
+Name = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$", description="can stand in a topic")]
+Count = Annotated[int, Meta(ge=0)]
+Nanoseconds = Annotated[int, Meta(ge=0, le=2**63 - 1, description="UNIX time in nanoseconds")]
+AzimuthDeg = Annotated[float, Meta(ge=-180, lt=180, description="counter-clockwise from the front: +90 is left")]
+ElevationDeg = Annotated[float, Meta(ge=-90, le=90, description="up is positive")]
+Confidence = Annotated[float, Meta(ge=0, le=1)]
+Dbfs = Annotated[float, Meta(ge=-120, description="20 log10 of the amplitude; at least -120")]
+
 
 class WireError(SeldrtError):
     """A message or an address that cannot be used."""
@@ -31,13 +41,13 @@ class WireError(SeldrtError):
 class Detection(msgspec.Struct, kw_only=True):
     """One sounding source in one label frame (100 ms)."""
 
-    class_: str = msgspec.field(name="class")
-    class_id: int
-    track: int
-    azimuth_deg: float
-    elevation_deg: float
-    confidence: float  # 0..1
-    onset_ns: int
+    class_: Name = msgspec.field(name="class")
+    class_id: Count
+    track: Count
+    azimuth_deg: AzimuthDeg
+    elevation_deg: ElevationDeg
+    confidence: Confidence
+    onset_ns: Nanoseconds
 
 
 class LabelFrame(msgspec.Struct, kw_only=True):
@@ -72,38 +82,47 @@ class EventChange(msgspec.Struct, kw_only=True):
     source: Source  # as last heard
 
 
+class Loudness(msgspec.Struct, kw_only=True):
+    """How loud each channel was for a while, before it has a clock."""
+
+    sample: int  # the first
+    samples: int  # how many
+    rms_dbfs: list[float]
+    peak_dbfs: list[float]
+
+
 class Message(msgspec.Struct, kw_only=True):
     """What every message shares; the publisher sets `seq`, `epoch` and `t_pub_ns`."""
 
     v: int = PROTOCOL_VERSION
-    source: str  # which microphone
-    seq: int = 0  # +1 for each message of this type: a jump means lost messages
-    epoch: int = 0  # random at each start: a restart is not a gap
-    t_capture_ns: int  # the middle of what it speaks of
-    t_pub_ns: int = 0
-    sample: int  # the first sample of what it speaks of
+    source: Name  # which microphone
+    seq: Count = 0  # +1 for each message of this type: a jump means lost messages
+    epoch: Count = 0  # random at each start: a restart is not a gap
+    t_capture_ns: Nanoseconds  # the middle of what it speaks of
+    t_pub_ns: Nanoseconds = 0
+    sample: Count  # the first sample of what it speaks of
 
 
 class Frame(Message, tag_field="type", tag="frame"):
     """All that sounds in one label frame; sent for every label frame, also when nothing does."""
 
-    frame_ms: int
+    frame_ms: Count
     detections: list[Detection]
 
 
 class Event(Message, tag_field="type", tag="event"):
     """The onset, an update (at most two a second) or the offset of one event."""
 
-    event_id: int  # unique together with source and epoch
+    event_id: Count  # unique together with source and epoch
     phase: Phase
-    duration_ms: int
-    class_: str = msgspec.field(name="class")
-    class_id: int
-    track: int
-    azimuth_deg: float
-    elevation_deg: float
-    confidence: float
-    onset_ns: int
+    duration_ms: Count
+    class_: Name = msgspec.field(name="class")
+    class_id: Count
+    track: Count
+    azimuth_deg: AzimuthDeg
+    elevation_deg: ElevationDeg
+    confidence: Confidence
+    onset_ns: Nanoseconds
 
 
 class Status(Message, tag_field="type", tag="status"):
@@ -111,8 +130,8 @@ class Status(Message, tag_field="type", tag="status"):
 
     state: Literal["running", "ended", "failed"]
     uptime_s: float
-    overruns: int  # times the device or the ring ran over
-    lost_samples: int
+    overruns: Count  # times the device or the ring ran over
+    lost_samples: Count
     real_time_factor: float | None  # computing time / audio time, lately; above 1 it cannot keep up
     latency_p50_ms: float | None  # capture of the newest sample used -> published, lately
     latency_p95_ms: float | None
@@ -125,10 +144,19 @@ class Status(Message, tag_field="type", tag="status"):
 class Gap(Message, tag_field="type", tag="gap"):
     """Samples that were never heard, from `sample` on."""
 
-    lost_samples: int
+    lost_samples: Count
 
 
-AnyMessage = Frame | Event | Status | Gap
+class Level(Message, tag_field="type", tag="level"):
+    """How loud the channels W, Y, Z, X (AmbiX) are, ten times a second; sent if asked for."""
+
+    level_ms: Count  # how long the sound is that it speaks of
+    rms_dbfs: list[Dbfs]  # of a sine of full scale: -3.0
+    peak_dbfs: list[Dbfs]
+
+
+AnyMessage = Frame | Event | Status | Gap | Level
+Read = TypeVar("Read")
 
 _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
@@ -136,7 +164,9 @@ _decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
     "event": msgspec.msgpack.Decoder(Event),
     "status": msgspec.msgpack.Decoder(Status),
     "gap": msgspec.msgpack.Decoder(Gap),
+    "level": msgspec.msgpack.Decoder(Level),
 }
+KINDS = tuple(_decoders)
 
 
 def check_name(name: str, what: str) -> str:
@@ -156,11 +186,15 @@ def topic(kind: str = "", source: str = "", class_: str = "") -> str:
     return "".join(f"{level}." for level in (TOPIC_FAMILY, kind, source, class_) if level)
 
 
+def topic_of(message: AnyMessage) -> str:
+    """The topic that a message is sent under."""
+    kind = type(message).__struct_config__.tag
+    return topic(str(kind), message.source, message.class_ if isinstance(message, Event) else "")
+
+
 def encode(message: AnyMessage) -> tuple[bytes, bytes]:
     """The two ZeroMQ frames of a message: topic and msgpack map."""
-    kind = type(message).__struct_config__.tag
-    class_ = message.class_ if isinstance(message, Event) else ""
-    return topic(str(kind), message.source, class_).encode("ascii"), _encoder.encode(message)
+    return topic_of(message).encode("ascii"), _encoder.encode(message)
 
 
 def decode(topic: bytes, payload: bytes) -> AnyMessage | None:
@@ -169,11 +203,18 @@ def decode(topic: bytes, payload: bytes) -> AnyMessage | None:
     decoder = _decoders.get(levels[1].decode("ascii", "replace")) if len(levels) > 1 else None
     if decoder is None or levels[0] != TOPIC_FAMILY.encode():
         return None
-    try:
-        message: AnyMessage = decoder.decode(payload)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise WireError(f"malformed message on {topic!r}: {error}") from None
+    message: AnyMessage = decode_strictly(decoder, payload, f"message on {topic!r}")
+    if topic_of(message).encode("ascii", "replace") != topic:
+        raise WireError(f"malformed message on {topic!r}: it belongs to {topic_of(message)!r}")
     return message
+
+
+def decode_strictly(decoder: msgspec.msgpack.Decoder[Read], payload: bytes, what: str) -> Read:
+    """What the decoder makes of the payload; `WireError` whatever is wrong with it."""
+    try:
+        return decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"malformed {what}: {error}") from None
 
 
 class Clock(msgspec.Struct, frozen=True):
@@ -222,6 +263,16 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     def gap(self, sample: int, lost_samples: int, clock: Clock) -> Gap:
         middle = clock.ns(sample + lost_samples // 2)
         return Gap(source=self.source, t_capture_ns=middle, sample=sample, lost_samples=lost_samples)
+
+    def level(self, loudness: Loudness, clock: Clock) -> Level:
+        return Level(
+            source=self.source,
+            t_capture_ns=clock.ns(loudness.sample + loudness.samples // 2),
+            sample=loudness.sample,
+            level_ms=self._ms(loudness.samples),
+            rms_dbfs=loudness.rms_dbfs,
+            peak_dbfs=loudness.peak_dbfs,
+        )
 
     def _ms(self, samples: int) -> int:
         return round(samples * 1000 / self.sample_rate)

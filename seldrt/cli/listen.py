@@ -10,18 +10,32 @@ from contextlib import contextmanager, suppress
 import click
 
 from seldrt.cli.shell import say, setting
+from seldrt.config import ConfigError
 
 
 @click.command()
 @setting("--connect", env="CONNECT", metavar="URL", meaning="Address of the daemon.")
+@click.option("--source", metavar="NAME", help="Only this microphone.")
+@click.option("--class", "classes", metavar="CLASS", multiple=True, help="Of the events, only these; with --source.")
+@setting("--key", env="KEY", metavar="FILE", meaning="Your secret key, where the daemon asks for keys.")
+@setting("--server-key", env="SERVER_KEY", metavar="FILE", meaning="The daemon's public key.")
 @click.option("--jsonl", is_flag=True, help="Every message as a JSON line on stdout.")
-def listen(connect: str | None, jsonl: bool) -> None:
+def listen(
+    connect: str | None,
+    source: str | None,
+    classes: tuple[str, ...],
+    key: str | None,
+    server_key: str | None,
+    jsonl: bool,
+) -> None:
     """Show what a daemon hears, until stopped."""
     from seldrt.client import DEFAULT_URL, Subscriber
     from seldrt.runtime.display import show_json, show_lines, show_table
 
-    url = connect or DEFAULT_URL
-    with Subscriber(url) as subscriber, until_stopped():
+    if bool(key) != bool(server_key):
+        raise ConfigError("--key and --server-key belong together: your secret key, and the daemon's public one")
+    url, keys = connect or DEFAULT_URL, (key, server_key) if key and server_key else None
+    with Subscriber(url, source=source or "", classes=classes, keys=keys) as subscriber, until_stopped():
         if jsonl:
             show_json(subscriber, sys.stdout)
         elif sys.stderr.isatty():

@@ -10,9 +10,10 @@ import msgspec
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from seldrt.client import Subscriber
-from seldrt.detection import AnyMessage, Event, EventChange, Frame, Gap, Status, StreamInfo
+from seldrt.detection import AnyMessage, Event, EventChange, Frame, Gap, Level, Status, StreamInfo
 from seldrt.runtime.sinks import Sink
 
 SILENT_S = 3.0  # without any message: something is wrong
@@ -45,14 +46,14 @@ class EventLines(Sink):
 
 
 def message_line(message: AnyMessage) -> str | None:
-    """One line for a message that is news; None for frames, updates and a status without trouble."""
+    """One line for a message that is news; None for frames, levels, updates and a status without trouble."""
     clock = time.strftime("%H:%M:%S", time.localtime(message.t_capture_ns / 1e9))
     if isinstance(message, Event) and message.phase != "update":
         text = f"{message.phase:<6}  {message.class_:<18}  {direction(message.azimuth_deg, message.elevation_deg)}"
     elif isinstance(message, Gap):
         text = f"lost    {message.lost_samples} samples"
     elif isinstance(message, Status) and (message.degraded or message.state != "running"):
-        text = f"{message.state}  {message.why}"
+        text = f"{message.state}  {printable(message.why)}"
     else:
         return None
     return f"{clock}  {message.source}  {text}"
@@ -65,12 +66,15 @@ class LiveTable:
         self._url = url
         self._frames: dict[str, Frame] = {}
         self._status: dict[str, Status] = {}
+        self._levels: dict[str, Level] = {}
         self._heard_s = time.monotonic()
 
     def add(self, message: AnyMessage) -> None:
         self._heard_s = time.monotonic()
         if isinstance(message, Frame):
             self._frames[message.source] = message
+        elif isinstance(message, Level):
+            self._levels[message.source] = message
         elif isinstance(message, Status):
             self._status[message.source] = message
             if message.state != "running":
@@ -93,11 +97,12 @@ class LiveTable:
                 )
         return table
 
-    def _caption(self, silent_s: float) -> str:
+    def _caption(self, silent_s: float) -> Text:
         if silent_s >= SILENT_S:
-            return f"nothing heard for {silent_s:.0f} s: is the daemon running?"
+            return Text(f"nothing heard for {silent_s:.0f} s: is the daemon running?")
         lines = [_health(status) for _, status in sorted(self._status.items())]
-        return "\n".join(lines) or "waiting for a status"
+        lines += [f"{name}: {_loudness(level)}" for name, level in sorted(self._levels.items())]
+        return Text("\n".join(lines) or "waiting for a status")
 
 
 def show_table(subscriber: Subscriber, url: str) -> None:
@@ -128,7 +133,7 @@ def show_json(subscriber: Subscriber, file: TextIO) -> None:
             continue
         try:
             line = msgspec.json.encode(msgspec.msgpack.decode(received[1]))
-        except (msgspec.DecodeError, TypeError):
+        except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
             continue  # not ours
         file.write(line.decode() + "\n")
         file.flush()
@@ -138,6 +143,17 @@ def _health(status: Status) -> str:
     latency = "-" if status.latency_p95_ms is None else f"{status.latency_p95_ms:.0f} ms"
     factor = "-" if status.real_time_factor is None else f"{status.real_time_factor:.2f}"
     return (
-        f"{status.source}: {status.state} for {status.uptime_s:.0f} s, model {status.model_id}, latency p95 {latency}, "
-        f"real-time factor {factor}, lost samples {status.lost_samples}{'; ' + status.why if status.why else ''}"
+        f"{status.source}: {status.state} for {status.uptime_s:.0f} s, model {printable(status.model_id)}, "
+        f"latency p95 {latency}, real-time factor {factor}, lost samples {status.lost_samples}"
+        + (f"; {printable(status.why)}" if status.why else "")
     )
+
+
+def _loudness(level: Level) -> str:
+    peaks = zip("WYZX", level.peak_dbfs, strict=False)
+    return "peaks " + "  ".join(f"{channel} {peak:.0f}" for channel, peak in peaks) + " dBFS"
+
+
+def printable(text: str) -> str:
+    """Text from the network without what could command a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -13,8 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from seldrt.config import SeldrtError
 from seldrt.detection import AnyMessage, Clock, EventChange, LabelFrame, StreamInfo, stream_line
+from seldrt.levels import LevelMeter
 from seldrt.runtime.publisher import Publisher
 
 
@@ -23,7 +27,9 @@ class OutputError(SeldrtError):
 
 
 class Sink:
-    """Takes what it wants of the findings; `finish` ends the good case, `close` every case."""
+    """Takes what it wants of the sound and the findings; `finish` ends the good case, `close` every case."""
+
+    def heard(self, sample: int, samples: NDArray[np.float32]) -> None: ...
 
     def frame(self, frame: LabelFrame) -> None: ...
 
@@ -50,6 +56,18 @@ class MessageSink(Sink):
 
     def gap(self, sample: int, lost_samples: int) -> None:
         self._send(self._info.gap(sample, lost_samples, self._clock()))
+
+
+class LevelSink(Sink):
+    """Level messages, one for each label frame of sound, to ``send``."""
+
+    def __init__(self, info: StreamInfo, clock: Callable[[], Clock], send: Callable[[AnyMessage], None]) -> None:
+        self._info, self._clock, self._send = info, clock, send
+        self._meter = LevelMeter(info.samples_per_label)
+
+    def heard(self, sample: int, samples: NDArray[np.float32]) -> None:
+        for loudness in self._meter.push(sample, samples):
+            self._send(self._info.level(loudness, self._clock()))
 
 
 def wire_sink(info: StreamInfo, clock: Callable[[], Clock], publisher: Publisher) -> Sink:

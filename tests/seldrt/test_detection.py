@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import jsonschema
 import msgpack
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seldrt.config import ConfigError
 from seldrt.detection import (
+    AnyMessage,
     Clock,
-    Event,
     EventChange,
-    Frame,
-    Gap,
     LabelFrame,
+    Loudness,
     Message,
     Source,
     Status,
@@ -32,6 +35,7 @@ from seldrt.detection import (
     topic,
 )
 from seldrt.events import EventTracker
+from seldrt.replies import json_schema
 
 RATE, LABEL = 24000, 2400
 INFO = StreamInfo(source="h3", classes=("piano", "alarm"), sample_rate=RATE, samples_per_label=LABEL)
@@ -46,7 +50,9 @@ KEYS = {
     "status": HEADER
     | {"state", "uptime_s", "overruns", "lost_samples", "real_time_factor", "model_id", "degraded", "why"}
     | {"latency_p50_ms", "latency_p95_ms", "latency_p99_ms"},
+    "level": HEADER | {"level_ms", "rms_dbfs", "peak_dbfs"},
 }
+SAMPLE = Path(__file__).parent / "seld1_sample.jsonl"
 
 
 def source(class_id: int = 1, track: int = 0, onset: int = 0, azimuth_deg: float = 45.0) -> Source:
@@ -64,7 +70,7 @@ def label_frame(index: int, *sources: Source) -> LabelFrame:
     return LabelFrame(index=index, sample=index * LABEL, sources=list(sources))
 
 
-def messages() -> dict[str, Frame | Event | Status | Gap]:
+def messages() -> dict[str, AnyMessage]:
     change = EventChange(event_id=7, phase="offset", sample=LABEL, duration_samples=3 * LABEL, source=source())
     status = Status(
         source="h3",
@@ -87,6 +93,7 @@ def messages() -> dict[str, Frame | Event | Status | Gap]:
         "event": INFO.event(change, CLOCK),
         "gap": INFO.gap(LABEL, 2 * LABEL, CLOCK),
         "status": status,
+        "level": INFO.level(Loudness(sample=LABEL, samples=LABEL, rms_dbfs=[-40.5] * 4, peak_dbfs=[-9.0] * 4), CLOCK),
     }
 
 
@@ -131,13 +138,95 @@ def test_an_old_reader_survives_new_keys(kind: str) -> None:
 
 def test_unknown_kinds_are_passed_over_and_damage_is_told() -> None:
     address, payload = encode(messages()["gap"])
-    assert decode(b"seld1.level.h3.", payload) is None
+    assert decode(b"seld1.weather.h3.", payload) is None
     assert decode(b"seld2.gap.h3.", payload) is None
     assert decode(b"", payload) is None
     with pytest.raises(WireError, match="malformed"):
         decode(address, payload[:-1])
     with pytest.raises(WireError, match=r"lost_samples|int"):
         decode(address, msgpack.packb(msgpack.unpackb(payload) | {"lost_samples": "many"}))
+
+
+def test_a_message_under_a_foreign_topic_is_malformed() -> None:
+    for kind, others in (("gap", (b"seld1.gap.h4.", b"seld1.gap.h3", b"seld1.gap.h3.x.", b"seld1.status.h3.")),):
+        for other in others:
+            with pytest.raises(WireError, match="malformed"):
+                decode(other, encode(messages()[kind])[1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value"),
+    [
+        ("event", "azimuth_deg", 180.0),
+        ("event", "azimuth_deg", float("nan")),
+        ("event", "elevation_deg", 90.1),
+        ("event", "confidence", 1.1),
+        ("event", "phase", "finale"),
+        ("frame", "seq", -1),
+        ("frame", "seq", 1.0),
+        ("frame", "t_capture_ns", -1),
+        ("frame", "t_capture_ns", 2**63),
+        ("frame", "source", "\x1b[2J"),
+        ("level", "rms_dbfs", [-121.0]),
+    ],
+)
+def test_values_out_of_range_are_malformed(kind: str, key: str, value: Any) -> None:
+    address, payload = encode(messages()[kind])
+    with pytest.raises(WireError, match="malformed"):
+        decode(address, msgpack.packb(msgpack.unpackb(payload) | {key: value}))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_whatever_comes_is_a_message_or_nothing_or_malformed(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(sorted(KEYS)))
+    address, payload = encode(messages()[kind])
+    start = data.draw(st.integers(0, len(payload)))
+    junk = data.draw(st.binary(max_size=20))
+    damaged = payload[:start] + junk + payload[start + data.draw(st.integers(0, 20)) :]
+    with suppress(WireError):
+        decode(data.draw(st.one_of(st.just(address), st.binary(max_size=40))), damaged)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\x82\xa4type\xa3gap\xa1x" + b"\x91" * 100_000 + b"\xc0",  # lists in lists
+        b"\x82\xa4type\xa2\xff\xfe",  # no UTF-8
+        b"\xdf\xff\xff\xff\xff",  # a map of four thousand million keys
+        b"",
+    ],
+)
+def test_what_breaks_careless_readers_is_malformed(payload: bytes) -> None:
+    with pytest.raises(WireError, match="malformed"):
+        decode(b"seld1.gap.h3.", payload)
+
+
+def test_what_was_sent_in_2026_is_read_for_ever() -> None:
+    """The bytes of each kind as they were when the protocol was new: they must never be generated anew."""
+    kinds = set()
+    for line in SAMPLE.read_text().splitlines():
+        sample = json.loads(line)
+        message = decode(sample["topic"].encode(), bytes.fromhex(sample["payload"]))
+        assert message is not None
+        kinds.add(sample["holds"]["type"])
+        assert msgspec.to_builtins(message).items() >= sample["holds"].items()
+    assert kinds == set(KEYS)
+
+
+def test_every_message_keeps_to_the_json_schema_and_damage_does_not() -> None:
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    for kind in KEYS:
+        plain = msgpack.unpackb(encode(messages()[kind])[1])
+        assert not list(validator.iter_errors(plain))
+        assert not list(validator.iter_errors(plain | {"new_key": [1]}))
+        for key in plain:
+            if key not in ("v", "seq", "epoch", "t_pub_ns"):  # those have defaults
+                assert list(validator.iter_errors({k: v for k, v in plain.items() if k != key})), key
+            assert list(validator.iter_errors(plain | {key: {}})), key
+    assert list(validator.iter_errors(plain | {"rms_dbfs": [-200.0]}))
 
 
 def test_topics_are_ascii_and_end_with_a_dot() -> None:

@@ -13,9 +13,8 @@ import msgpack
 import pytest
 import zmq
 
-from seldrt.client import Subscriber
 from seldrt.detection import Frame, Gap, WireError
-from seldrt.runtime.publisher import Publisher
+from seldrt.runtime.publisher import MOST_SUBSCRIBED_BYTES, Publisher
 
 WAIT_MS = 10_000
 
@@ -93,66 +92,14 @@ def test_a_prefix_does_not_match_a_longer_name(publisher: Publisher, context: zm
 
 
 def test_every_new_subscriber_of_the_status_is_noticed(publisher: Publisher, context: zmq.Context) -> None:
-    assert not publisher.new_subscribers("h3")
+    assert not publisher.attend("h3")
     subscribers = []
     for prefix in ("seld1.status.h3.", "seld1.status.h3.", "seld1.", ""):
         subscribers.append(subscribe(context, publisher, prefix))
-        assert publisher.new_subscribers("h3")
-        assert not publisher.new_subscribers("h3")
+        assert publisher.attend("h3")
+        assert not publisher.attend("h3")
     subscribers.append(subscribe(context, publisher, "seld1.frame.h3."))
-    assert not publisher.new_subscribers("h3")
-
-
-def test_a_slow_subscriber_loses_messages_sees_it_and_holds_nobody_up(publisher: Publisher) -> None:
-    count = 50_000
-    with Subscriber(publisher.endpoint, ["seld1.frame."]) as slow:
-        assert publisher._socket.poll(WAIT_MS)
-        for sample in range(count):
-            publisher.send(frame(sample))
-        got = 0
-        while slow.receive(0.5) is not None:
-            got += 1
-        for _ in range(50):  # room again: what comes now shows the loss
-            publisher.send(frame())
-            if slow.receive(0.2) is not None:
-                got += 1
-                break
-        assert 100 <= got < count
-        assert slow.lost > 0
-
-
-def test_a_subscriber_survives_a_restart_and_what_is_not_ours(publisher: Publisher) -> None:
-    endpoint = publisher.endpoint
-    with Subscriber(endpoint) as subscriber:
-        assert publisher._socket.poll(WAIT_MS)
-        publisher._socket.send_multipart([b"seld1.frame.h3.", b"\xc1 not msgpack"])
-        publisher._socket.send_multipart([b"seld1.frame.h3.", b"three", b"parts"])
-        publisher._socket.send_multipart([b"seld1.weather.h3.", msgpack.packb({"rain": True})])
-        publisher.send(frame(5))
-        assert [subscriber.receive(10.0) for _ in range(3)] == [None, None, None]
-        assert subscriber.malformed == 2
-        first = subscriber.receive(10.0)
-        assert isinstance(first, Frame)
-        assert first.sample == 5
-        publisher.close()
-        again = Publisher(endpoint)
-        deadline_s = time.monotonic() + 10.0
-        while not again._socket.poll(0) and time.monotonic() < deadline_s:
-            assert subscriber.receive(0.01) is None  # ZeroMQ subscribes anew while the program receives
-        again.send(frame(6))
-        second = subscriber.receive(10.0)
-        assert isinstance(second, Frame)
-        assert (second.sample, second.seq) == (6, 0)
-        assert subscriber.lost == 0
-        again.close()
-
-
-def test_iterating_gives_messages(publisher: Publisher) -> None:
-    with Subscriber(publisher.endpoint) as subscriber:
-        assert publisher._socket.poll(WAIT_MS)
-        sent = gap()
-        publisher.send(sent)
-        assert next(iter(subscriber)) == sent
+    assert not publisher.attend("h3")
 
 
 @pytest.mark.parametrize("url", ["", "5577", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "udp://127.0.0.1:1"])
@@ -204,6 +151,44 @@ def test_a_missing_folder_is_told(tmp_path: Path) -> None:
         Publisher(f"ipc://{tmp_path}/no/seldrt.sock")
 
 
-def test_a_subscriber_refuses_what_is_no_address() -> None:
-    with pytest.raises(WireError, match=r"cannot connect to 'nonsense'"):
-        Subscriber("nonsense")
+def test_a_link_that_leads_nowhere_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "link"
+    path.symlink_to(tmp_path / "gone")
+    with pytest.raises(WireError, match="a file of that name exists"):
+        Publisher(f"ipc://{path}")
+    assert path.is_symlink()
+
+
+def test_the_control_socket_obeys_the_rules_for_addresses(publisher: Publisher) -> None:
+    with pytest.raises(WireError, match=r"refused to bind tcp://0\.0\.0\.0:5578"):
+        Publisher("tcp://127.0.0.1:*", control="tcp://0.0.0.0:5578")
+    with pytest.raises(WireError, match="in use; stop the other daemon or choose another --control"):
+        Publisher("tcp://127.0.0.1:*", control=publisher.endpoint)
+    assert publisher.control_endpoint == ""
+
+
+def test_who_subscribes_to_too_much_is_cut_off_and_the_others_come_back(
+    publisher: Publisher, context: zmq.Context
+) -> None:
+    honest, greedy = (subscribe(context, publisher, "seld1.frame.") for _ in range(2))
+    publisher.attend("h3")
+    for number in range(MOST_SUBSCRIBED_BYTES // 1000 + 2):
+        greedy.subscribe(f"{number:01000}")
+    end_s = time.monotonic() + WAIT_MS / 1000
+    while not publisher.restarts:
+        assert time.monotonic() < end_s
+        publisher.attend("h3")
+    greedy.close(0)
+    while not honest.poll(20):
+        assert time.monotonic() < end_s
+        publisher.attend("h3")
+        publisher.send(frame())
+    assert receive(honest)[1]["seq"] > 0
+    assert publisher.restarts == 1
+    publisher.attend("h3")
+    for _ in range(3):  # who comes and goes is not counted for ever
+        subscribe(context, publisher, "x" * 200).close(0)
+        while publisher._subscribed_bytes > 100 or publisher._socket.poll(50):
+            assert time.monotonic() < end_s
+            publisher.attend("h3")
+    assert publisher._subscribed_bytes == len(b"\x01seld1.frame.")

@@ -1,0 +1,30 @@
+"""Listen to a daemon with pyzmq and msgpack alone: python subscribe.py [tcp://127.0.0.1:5577]"""
+
+import sys
+
+import msgpack
+import zmq
+
+socket = zmq.Context().socket(zmq.SUB)
+socket.connect(sys.argv[1] if len(sys.argv) > 1 else "tcp://127.0.0.1:5577")
+socket.subscribe(b"seld1.event.")
+socket.subscribe(b"seld1.frame.")
+socket.subscribe(b"seld1.status.")
+
+expected = {}  # the next seq, by source and epoch of the frames
+while True:
+    topic, body = socket.recv_multipart()
+    message = msgpack.unpackb(body)
+    if message["type"] == "event":
+        seconds = message["t_capture_ns"] / 1e9
+        place = f"{message['azimuth_deg']:+.0f} deg, {message['elevation_deg']:+.0f} deg up"
+        print(f"{seconds:.1f}  {message['phase']}  {message['class']}  {place}", flush=True)
+    elif message["type"] == "frame":
+        stream = message["source"], message["epoch"]  # another epoch: the daemon was started anew
+        lost = message["seq"] - expected.get(stream, message["seq"])
+        expected[stream] = message["seq"] + 1
+        if lost:
+            print(f"lost {lost} frames: this program is too slow", flush=True)
+    elif message["state"] != "running":
+        print(f"{message['source']} {message['state']} {message['why']}", flush=True)
+        break

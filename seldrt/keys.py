@@ -1,0 +1,131 @@
+"""CURVE keys: who may listen to a daemon, and how a client knows that it is the right daemon.
+
+A folder of keys, in the certificate format of `zmq.auth`:
+
+    server.key            public key of the daemon; every client needs it
+    server.key_secret     its secret key; stays here
+    clients/NAME.key      public key of a client: it may listen, as long as this file is here
+    NAME.key_secret       secret key of a client that was made here; move it to the client
+
+A client can also make its own pair, and only its public key is copied to ``clients/``. Secret keys are of mode 0600.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import zmq
+import zmq.auth
+from zmq.utils import z85
+
+from seldrt.config import SeldrtError
+from seldrt.detection import check_name
+
+SERVER = "server"
+CLIENTS = "clients"
+
+
+class KeysError(SeldrtError):
+    """A key, or a folder of keys, that cannot be used."""
+
+
+class KeyPair(NamedTuple):
+    """The two halves of a CURVE key, as Z85 text."""
+
+    public: bytes
+    secret: bytes
+
+
+class ClientKeys(NamedTuple):
+    """What a client needs: its own pair, and the public key of the daemon."""
+
+    own: KeyPair
+    server: bytes
+
+
+def make_keys(folder: Path, name: str, overwrite: bool = False) -> list[Path]:
+    """Makes the pair of a client, or of the daemon when the name is ``server``, and the daemon's when it has none.
+
+    The files that are new; `KeysError` when one exists and ``overwrite`` is not set, or the folder is not writable.
+    """
+    check_name(name, "name of a key")
+    try:
+        (folder / CLIENTS).mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        made = [] if name == SERVER or (folder / f"{SERVER}.key_secret").exists() else _make(folder, SERVER, overwrite)
+        return made + _make(folder, name, overwrite)
+    except OSError as error:
+        raise KeysError(f"{error.filename or folder}: {error.strerror or error}") from None
+
+
+def load_server(folder: Path) -> KeyPair:
+    """The daemon's own pair; `KeysError` when the folder is not complete, or a client's file is no key."""
+    if not (folder / f"{SERVER}.key_secret").exists() or not (folder / CLIENTS).is_dir():
+        raise KeysError(f"{folder}: no folder of keys; make one with `seldrt keys new CLIENT --dir {folder}`")
+    load_allowed(folder)
+    return load_pair(folder / f"{SERVER}.key_secret")
+
+
+def load_allowed(folder: Path) -> dict[str, bytes]:
+    """The public keys of the clients that may listen now, by name."""
+    return {path.stem: load_public(path) for path in sorted((folder / CLIENTS).glob("*.key"))}
+
+
+def load_client(own: str | Path, server: str | Path) -> ClientKeys:
+    """A client's secret file and the daemon's public one."""
+    return ClientKeys(load_pair(own), load_public(server))
+
+
+def load_public(path: str | Path) -> bytes:
+    """The public key in a file."""
+    return _load(path)[0]
+
+
+def load_pair(path: str | Path) -> KeyPair:
+    """The pair in a secret file, which no one else may be able to read."""
+    public, secret = _load(path)
+    if secret is None:
+        raise KeysError(f"{path}: holds no secret key; give the file that ends with .key_secret")
+    if os.name == "posix" and stat.S_IMODE(os.stat(path).st_mode) & 0o077:
+        raise KeysError(f"{path}: others can read this secret key; do `chmod 600 {path}`")
+    if zmq.curve_public(secret) != public:
+        raise KeysError(f"{path}: its two halves do not belong together; make the pair anew")
+    return KeyPair(public, secret)
+
+
+def _make(folder: Path, name: str, overwrite: bool) -> list[Path]:
+    public = folder / f"{SERVER}.key" if name == SERVER else folder / CLIENTS / f"{name}.key"
+    secret = folder / f"{name}.key_secret"
+    for path in (public, secret):
+        if path.exists() and not overwrite:
+            raise KeysError(f"{path}: exists; choose another name, or replace it with --overwrite")
+    with tempfile.TemporaryDirectory(dir=folder) as fresh:  # only its owner can look into it
+        made = zmq.auth.create_certificates(fresh, name)
+        for file, path, mode in ((made[0], public, 0o644), (made[1], secret, 0o600)):
+            os.chmod(file, mode)
+            os.replace(file, path)
+    return [public, secret]
+
+
+def _load(path: str | Path) -> tuple[bytes, bytes | None]:
+    try:
+        public, secret = zmq.auth.load_certificate(path)
+    except (OSError, ValueError) as error:
+        told = error.strerror if isinstance(error, OSError) else None
+        raise KeysError(f"{path}: {told or 'missing, or no key file'}") from None
+    for key in (public, secret):
+        if key is not None and not _is_key(key):
+            raise KeysError(f"{path}: not a CURVE key: it must be 40 characters of Z85")
+    return public, secret
+
+
+def _is_key(key: bytes) -> bool:
+    try:
+        return len(key) == 40 and len(z85.decode(key)) == 32
+    except (KeyError, ValueError, struct.error):
+        return False

@@ -1,0 +1,361 @@
+"""The subscriber, against real publishers over real sockets."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgpack
+import pytest
+import zmq
+
+from seldrt.client import Subscriber, ask, subscriptions
+from seldrt.config import ConfigError
+from seldrt.detection import AnyMessage, Event, Frame, Gap, WireError
+from seldrt.keys import make_keys
+from seldrt.replies import Info, Pong, Refusal
+from seldrt.runtime.publisher import Publisher
+
+WAIT_S = 20.0
+QUIET_S = 0.3
+
+
+def frame(sample: int = 0, source: str = "h3") -> Frame:
+    return Frame(source=source, t_capture_ns=1, sample=sample, frame_ms=100, detections=[])
+
+
+def gap(source: str = "h3") -> Gap:
+    return Gap(source=source, t_capture_ns=1, sample=0, lost_samples=5)
+
+
+def event(class_: str, source: str = "h3") -> Event:
+    place = {"track": 0, "azimuth_deg": 0.0, "elevation_deg": 0.0, "confidence": 0.5, "onset_ns": 1}
+    when = {"t_capture_ns": 1, "sample": 0, "event_id": 0, "phase": "onset", "duration_ms": 100}
+    return Event(source=source, class_=class_, class_id=0, **place, **when)  # type: ignore[arg-type]
+
+
+def expect_subscribers(publisher: Publisher, count: int = 1) -> None:
+    """Waits until so many subscriptions have arrived."""
+    end_s = time.monotonic() + WAIT_S
+    while count:
+        assert time.monotonic() < end_s
+        if publisher._gate is not None:
+            publisher._gate.attend()
+        if publisher._socket.poll(10):
+            count -= publisher._socket.recv()[:1] == b"\x01"
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    publisher = Publisher("tcp://127.0.0.1:*")
+    yield publisher
+    publisher.close()
+
+
+def told(subscriber: Subscriber, count: int) -> list[AnyMessage]:
+    got = [subscriber.receive(WAIT_S) for _ in range(count)]
+    assert all(got), subscriber.problem
+    return [message for message in got if message is not None]
+
+
+def test_messages_come_in_order_with_nothing_lost(publisher: Publisher) -> None:
+    with Subscriber(publisher.endpoint) as subscriber:
+        expect_subscribers(publisher)
+        sent: list[AnyMessage] = [frame(1), gap(), event("piano"), frame(2)]
+        for message in sent:
+            publisher.send(message)
+        assert told(subscriber, 4) == sent
+        assert (subscriber.lost, subscriber.malformed, subscriber.restarts) == (0, 0, 0)
+        assert subscriber.receive(0.0) is None
+
+
+def test_an_iteration_ends_when_nothing_comes_in_time(publisher: Publisher) -> None:
+    with Subscriber(publisher.endpoint, timeout_s=QUIET_S) as subscriber:
+        expect_subscribers(publisher)
+        publisher.send(frame(1))
+        publisher.send(frame(2))
+        assert [message.sample for message in subscriber] == [1, 2]
+
+
+def test_the_daemon_sends_only_what_is_chosen(publisher: Publisher) -> None:
+    choices = {
+        "all": ({}, 6),
+        "frames": ({"kinds": ["frame"]}, 2),
+        "one source": ({"source": "h3"}, 4),
+        "a class": ({"kinds": ["event"], "source": "h3", "classes": ["piano"]}, 1),
+        "a class and all frames": ({"kinds": ["event", "frame"], "source": "h3", "classes": ["piano"]}, 2),
+    }
+    sent = [frame(), frame(source="h3vr"), event("piano"), event("piano_forte"), event("piano", "h3vr"), gap()]
+    for choice, expected in choices.values():
+        with Subscriber(publisher.endpoint, **choice) as subscriber:  # type: ignore[arg-type]
+            expect_subscribers(publisher, len(subscriptions(**choice)))  # type: ignore[arg-type]
+            for message in sent:
+                publisher.send(message)
+            got = told(subscriber, expected)
+            assert subscriber.receive_bytes(QUIET_S) is None
+            assert all(any(message == other for other in sent) for message in got)
+            assert subscriber.lost == 0
+
+
+def test_a_choice_that_makes_no_sense_is_refused() -> None:
+    for choice, match in (
+        ({"kinds": ["events"]}, "'events' is unknown: use frame, event"),
+        ({"classes": ["piano"]}, "needs the source"),
+        ({"kinds": ["frame"], "source": "h3", "classes": ["piano"]}, "add 'event'"),
+        ({"source": "a.b"}, "source name"),
+        ({"source": "h3", "classes": ["a b"]}, "class name"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            Subscriber(**choice)  # type: ignore[arg-type]
+    with pytest.raises(WireError, match=r"cannot connect to 'nonsense'"):
+        Subscriber("nonsense")
+
+
+def test_a_loss_is_counted_once_for_each_kind_and_source(publisher: Publisher) -> None:
+    with Subscriber(publisher.endpoint) as subscriber:
+        expect_subscribers(publisher)
+        publisher.send(frame(0))
+        publisher.send(gap())
+        publisher._seq[Frame] += 3  # as if they had been dropped
+        publisher.send(frame(4))
+        publisher.send(gap())
+        publisher.send(frame(5))
+        missed = []
+        for _ in range(5):
+            assert subscriber.receive(WAIT_S) is not None
+            missed.append(subscriber.missed)
+        assert missed == [0, 0, 3, 0, 0]
+        assert subscriber.lost == 3
+
+
+def test_a_slow_reader_loses_messages_and_counts_them(publisher: Publisher) -> None:
+    count = 50_000
+    with Subscriber(publisher.endpoint, kinds=["frame"]) as slow:
+        expect_subscribers(publisher)
+        for sample in range(count):
+            publisher.send(frame(sample))
+        got: list[AnyMessage] = []
+        while (message := slow.receive(0.5)) is not None:
+            got.append(message)
+        while not got or got[-1].seq < count:  # room again: what comes now shows the loss
+            publisher.send(frame())
+            if (message := slow.receive(0.2)) is not None:
+                got.append(message)
+        assert 100 <= len(got) < count
+        assert [m.seq for m in got] == sorted({m.seq for m in got})
+        assert slow.lost == got[-1].seq + 1 - len(got)
+
+
+def test_the_newest_of_each_topic_when_only_that_is_wanted(publisher: Publisher) -> None:
+    with Subscriber(publisher.endpoint, latest_only=True) as subscriber:
+        expect_subscribers(publisher)
+        for sample in range(50):
+            publisher.send(frame(sample))
+        publisher.send(event("piano"))
+        publisher.send(event("alarm"))
+        publisher._seq[Frame] += 2
+        publisher.send(frame(99))
+        assert subscriber._socket.poll(WAIT_S * 1000)
+        time.sleep(QUIET_S)  # all of it is there
+        got = told(subscriber, 3)
+        assert [type(message) for message in got] == [Event, Event, Frame]
+        assert got[-1].sample == 99
+        assert (subscriber.missed, subscriber.lost) == (2, 2)
+        assert subscriber.receive(0.0) is None
+
+
+def test_a_restart_of_the_daemon_is_not_a_loss(publisher: Publisher) -> None:
+    endpoint = publisher.endpoint
+    with Subscriber(endpoint) as subscriber:
+        expect_subscribers(publisher)
+        publisher._seq[Frame] = 7
+        publisher.send(frame(1))
+        told(subscriber, 1)
+        publisher.close()
+        again = Publisher(endpoint)
+        try:
+            end_s = time.monotonic() + WAIT_S
+            while not again._socket.poll(0) and time.monotonic() < end_s:
+                assert subscriber.receive(0.01) is None  # ZeroMQ subscribes anew while the program receives
+            again._seq[Frame] = 20
+            again.send(frame(2))
+            assert told(subscriber, 1)[0].sample == 2
+            assert (subscriber.lost, subscriber.restarts) == (0, 1)
+        finally:
+            again.close()
+
+
+def test_what_cannot_be_read_is_passed_over_and_told(publisher: Publisher) -> None:
+    topic = b"seld1.frame.h3."
+    nonsense = [
+        [topic, b"\xc1 not msgpack"],
+        [topic, b"three", b"parts"],
+        [topic],
+        [topic, msgpack.packb({"type": "frame"})],
+        [topic, b"\x82\xa4type\xa5frame\xa1x" + b"\x91" * 100_000],
+        [topic, b"\x82\xa4type\xa2\xff\xfe"],
+    ]
+    with Subscriber(publisher.endpoint) as subscriber:
+        expect_subscribers(publisher)
+        for parts in nonsense:
+            publisher._socket.send_multipart(parts)
+        publisher._socket.send_multipart([b"seld1.weather.h3.", msgpack.packb({"rain": True})])  # of the future
+        publisher.send(frame(5))
+        assert told(subscriber, 1)[0].sample == 5
+        assert subscriber.malformed == len(nonsense)
+        assert "malformed message on b'seld1.frame.h3.'" in subscriber.problem
+
+
+def test_questions_are_answered_in_types_and_silence_is_told(tmp_path: Path) -> None:
+    url = f"ipc://{tmp_path}/control"
+    program = (
+        "import sys; from seldrt.runtime.publisher import Publisher\n"
+        f"publisher = Publisher('ipc://{tmp_path}/bind', control={url!r})\n"
+        "print('ready', flush=True)\n"
+        "while True: publisher.attend('h3'); publisher._control._socket.poll(100)"
+    )
+    daemon = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    try:
+        assert daemon.stdout is not None
+        assert daemon.stdout.readline() == b"ready\n"
+        pong = ask("ping", url)
+        assert isinstance(pong, Pong)
+        assert abs(time.time_ns() - pong.t_pub_ns) < 60e9
+        assert isinstance(ask("info", url), Refusal)  # no model is loaded yet
+    finally:
+        daemon.kill()
+        daemon.communicate()
+    with pytest.raises(WireError, match="no answer from"):
+        ask("ping", url, timeout_s=QUIET_S)
+    with pytest.raises(ConfigError, match="'sing' is unknown: use ping, info, status"):
+        ask("sing", url)
+
+
+def test_the_client_is_light() -> None:
+    check = "import sys, seldrt.client; print([m for m in ('torch', 'numpy', 'scipy', 'rich') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    folder = tmp_path / "keys"
+    make_keys(folder, "laptop")
+    make_keys(tmp_path / "stranger", "laptop")
+    return folder
+
+
+def test_with_keys_only_known_clients_of_the_right_daemon_get_anything(keys: Path, tmp_path: Path) -> None:
+    publisher = Publisher("tcp://127.0.0.1:*", curve_keys=keys)
+    own, server = keys / "laptop.key_secret", keys / "server.key"
+    stranger = tmp_path / "stranger"
+    subscribers = {
+        "known": Subscriber(publisher.endpoint, keys=(own, server)),
+        "no key": Subscriber(publisher.endpoint),
+        "unknown key": Subscriber(publisher.endpoint, keys=(stranger / "laptop.key_secret", server)),
+        "of another daemon": Subscriber(publisher.endpoint, keys=(own, stranger / "server.key")),
+    }
+    try:
+        got = set()
+        end_s = time.monotonic() + WAIT_S
+        while not got and time.monotonic() < end_s:
+            publisher.attend("h3")
+            publisher.send(frame())
+            got = {name for name, s in subscribers.items() if s.receive_bytes(0.02) is not None}
+        for _ in range(50):  # as long again, and more
+            publisher.attend("h3")
+            publisher.send(frame())
+            got |= {name for name, s in subscribers.items() if s.receive_bytes(0.01) is not None}
+        assert got == {"known"}
+    finally:
+        for subscriber in subscribers.values():
+            subscriber.close()
+        publisher.close()
+
+
+def test_a_key_that_is_added_counts_at_once_and_one_that_is_deleted_no_more(keys: Path, tmp_path: Path) -> None:
+    publisher = Publisher("tcp://127.0.0.1:*", curve_keys=keys)
+
+    def hears() -> bool:
+        with Subscriber(publisher.endpoint, keys=(keys / "phone.key_secret", keys / "server.key")) as subscriber:
+            for _ in range(40):
+                publisher.attend("h3")
+                publisher.send(frame())
+                if subscriber.receive_bytes(0.02) is not None:
+                    return True
+        return False
+
+    try:
+        make_keys(keys, "phone")
+        assert hears()
+        (keys / "clients" / "phone.key").rename(tmp_path / "phone.key")
+        (keys / "clients" / "half.key").write_text("curve\n")  # being written: the others are as before
+        publisher.attend("h3")
+        (keys / "clients" / "half.key").unlink()
+        assert not hears()
+    finally:
+        publisher.close()
+
+
+def test_the_control_socket_asks_for_keys_too(keys: Path) -> None:
+    publisher = Publisher("tcp://127.0.0.1:*", control="tcp://127.0.0.1:*", curve_keys=keys)
+    publisher.introduce(
+        Info(
+            source="h3",
+            version="1",
+            classes=["piano"],
+            model_id="m",
+            mic="ambix",
+            sample_rate=24000,
+            frame_ms=100,
+            latency_ms=0.0,
+            waits_for=[],
+        )
+    )
+    from threading import Event as Flag
+    from threading import Thread
+
+    over = Flag()
+
+    def serve() -> None:
+        while not over.is_set():
+            publisher.attend("h3")
+            over.wait(0.01)
+
+    thread = Thread(target=serve)
+    thread.start()
+    try:
+        own = (keys / "laptop.key_secret", keys / "server.key")
+        info = ask("info", publisher.control_endpoint, keys=own)
+        assert isinstance(info, Info)
+        assert info.classes == ["piano"]
+        with pytest.raises(WireError, match="no answer"):
+            ask("info", publisher.control_endpoint, timeout_s=1.0)
+    finally:
+        over.set()
+        thread.join()
+        publisher.close()
+
+
+def test_with_keys_an_address_that_others_reach_may_be_bound(keys: Path) -> None:
+    publisher = Publisher("tcp://0.0.0.0:*", control="tcp://0.0.0.0:*", curve_keys=keys)
+    port = publisher.endpoint.rpartition(":")[2]
+    with Subscriber(f"tcp://127.0.0.1:{port}", keys=(keys / "laptop.key_secret", keys / "server.key")) as subscriber:
+        expect_subscribers(publisher)
+        publisher.send(frame(3))
+        assert told(subscriber, 1)[0].sample == 3
+    publisher.close()
+
+
+def test_no_socket_of_zmq_is_left_when_a_subscriber_cannot_be_made() -> None:
+    for _ in range(3):
+        with pytest.raises(WireError):
+            Subscriber("tcp://")
+    with zmq.Context() as context:
+        assert context.get(zmq.SOCKET_LIMIT) > 0

@@ -1,0 +1,37 @@
+"""What people see of messages, also of those that mean no good."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from seldrt.detection import Level, Status
+from seldrt.runtime.display import LiveTable, message_line
+
+
+def status(why: str) -> Status:
+    figures = dict.fromkeys(("real_time_factor", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms"))
+    counts = dict.fromkeys(("uptime_s", "overruns", "lost_samples"), 0)
+    what = {"source": "h3", "t_capture_ns": 1, "sample": 0, "state": "running", "model_id": "m[/x]\x1b[2J"}
+    return Status(**what, **figures, **counts, degraded=True, why=why)  # type: ignore[arg-type]
+
+
+def test_text_from_the_network_commands_neither_the_terminal_nor_the_table() -> None:
+    hostile = status("[/red] [bold]\x1b]0;title\x07\nnext line")
+    line = message_line(hostile)
+    assert line is not None
+    table, screen = LiveTable("tcp://127.0.0.1:5577"), io.StringIO()
+    table.add(hostile)
+    Console(file=screen, width=400).print(table.render())
+    for text in (line, " ".join(screen.getvalue().split())):
+        assert "[/red] [bold]?]0;title??next line" in text
+        assert not set(text) & {"\x1b", "\x07", "\n"}
+
+
+def test_levels_stand_below_the_table() -> None:
+    table, screen = LiveTable("tcp://127.0.0.1:5577"), io.StringIO()
+    peaks = [-1.0, -20.4, -30.0, -120.0]
+    table.add(Level(source="h3", t_capture_ns=1, sample=0, level_ms=100, rms_dbfs=peaks, peak_dbfs=peaks))
+    Console(file=screen, width=400).print(table.render())
+    assert "h3: peaks W -1  Y -20  Z -30  X -120 dBFS" in screen.getvalue()

@@ -1,0 +1,113 @@
+"""Keys on disk: made once, private, and checked before they are used."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import zmq.auth
+
+from seldrt.config import ConfigError
+from seldrt.keys import KeysError, load_allowed, load_client, load_public, load_server, make_keys
+
+ROOT = Path(__file__).parents[2]
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_keys_are_private_and_in_the_format_of_pyzmq(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    made = make_keys(folder, "laptop")
+    assert {str(path.relative_to(folder)) for path in made} == {
+        "server.key",
+        "server.key_secret",
+        "clients/laptop.key",
+        "laptop.key_secret",
+    }
+    assert {path for path in folder.rglob("*") if path.is_file()} == set(made)
+    assert mode(folder) == mode(folder / "clients") == 0o700
+    assert {mode(path) for path in made if path.suffix == ".key_secret"} == {0o600}
+    public, secret = zmq.auth.load_certificate(folder / "laptop.key_secret")
+    assert secret is not None
+    assert zmq.curve_public(secret) == public == load_public(folder / "clients" / "laptop.key")
+    assert load_allowed(folder) == {"laptop": public}
+    assert load_client(folder / "laptop.key_secret", folder / "server.key").server == load_server(folder).public
+
+
+def test_nothing_is_replaced_unless_it_is_asked_for(tmp_path: Path) -> None:
+    make_keys(tmp_path, "laptop")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.key*")}
+    with pytest.raises(KeysError, match="exists; choose another name, or replace it with --overwrite"):
+        make_keys(tmp_path, "laptop")
+    make_keys(tmp_path, "phone")
+    assert {path: path.read_bytes() for path in before} == before
+    make_keys(tmp_path, "laptop", overwrite=True)
+    changed = {path.name for path in before if path.read_bytes() != before[path]}
+    assert changed == {"laptop.key", "laptop.key_secret"}
+    with pytest.raises(KeysError, match="server"):
+        make_keys(tmp_path, "server")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", "a.b", "a b"])
+def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="name of a key"):
+        make_keys(tmp_path, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> None:
+    make_keys(tmp_path, "laptop")
+    secret, server = tmp_path / "laptop.key_secret", tmp_path / "server.key"
+    with pytest.raises(KeysError, match="no folder of keys; make one with `seldrt keys new"):
+        load_server(tmp_path / "nothing")
+    with pytest.raises(KeysError, match="missing, or no key file"):
+        load_client(tmp_path / "nothing.key_secret", server)
+    with pytest.raises(KeysError, match="holds no secret key"):
+        load_client(server, server)
+    secret.chmod(0o640)
+    with pytest.raises(KeysError, match="others can read this secret key; do `chmod 600"):
+        load_client(secret, server)
+    secret.chmod(0o600)
+    text = secret.read_text()
+    for broken in ("", "curve\n", text.replace('secret-key = "', 'secret-key = "x')):
+        secret.write_text(broken)
+        with pytest.raises(KeysError):
+            load_client(secret, server)
+    other = zmq.curve_keypair()[1].decode()
+    lines = [f'secret-key = "{other}"' if "secret-key" in line else line for line in text.splitlines()]
+    secret.write_text("\n".join(lines))
+    with pytest.raises(KeysError, match="do not belong together"):
+        load_client(secret, server)
+    (tmp_path / "clients" / "odd.key").write_text("hello")
+    with pytest.raises(KeysError, match=r"odd\.key"):
+        load_server(tmp_path)
+
+
+def seldrt(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "seldrt", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    done = seldrt("keys", "new", "laptop", "--dir", folder)
+    assert done.returncode == 0
+    assert sorted(done.stdout.split()) == sorted(str(path) for path in folder.rglob("*.key*"))
+    assert "--key laptop.key_secret --server-key server.key" in done.stderr
+    done = seldrt("keys", "list", "--dir", folder)
+    assert done.stdout == f"laptop  {load_public(folder / 'clients' / 'laptop.key').decode()}\n"
+    for arguments, told in (
+        (("keys", "new", "laptop", "--dir", folder), "--overwrite"),
+        (("keys", "list", "--dir", tmp_path), "no folder of keys"),
+        (("listen", "--key", folder / "laptop.key_secret"), "belong together"),
+        (("listen", "--key", folder / "server.key", "--server-key", folder / "server.key"), "holds no secret key"),
+        (("replay", "--demo", "--bind", "tcp://127.0.0.1:*", "--curve-keys", tmp_path), "no folder of keys"),
+    ):
+        done = seldrt(*arguments)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert told in done.stderr
