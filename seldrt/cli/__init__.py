@@ -1,4 +1,4 @@
-"""The commands: seldrt run | replay | listen | devices | info, one module each; what they share is in `shell`, `chain`.
+"""The commands: seldrt run | replay | listen | keys | ..., one module each; what they share is in `shell`, `chain`.
 
 A flag beats an environment variable (SELDRT_...), which beats the TOML file of --config, which beats the default.
 Lines for people go to stderr; what a program may want to read goes to stdout. A mistake of the user is one line and
@@ -14,10 +14,14 @@ import click
 
 from seldrt import __version__
 from seldrt.cli.devices import devices
+from seldrt.cli.doctor import doctor
 from seldrt.cli.info import info
+from seldrt.cli.keys import keys
 from seldrt.cli.listen import listen
 from seldrt.cli.replay import replay
 from seldrt.cli.run import run
+from seldrt.cli.schema import schema
+from seldrt.cli.service import service
 from seldrt.cli.shell import say
 from seldrt.config import SeldrtError
 
@@ -33,7 +37,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (run, replay, listen, devices, info):
+for command in (run, replay, listen, keys, schema, devices, doctor, service, info):
     cli.add_command(command)
 
 

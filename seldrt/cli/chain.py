@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -12,27 +13,39 @@ from msgspec.structs import replace
 
 from seldrt.cli.info import latency_lines, model_option
 from seldrt.cli.shell import options, say, setting
-from seldrt.config import DaemonConfig, PublisherConfig, load_toml, override
+from seldrt.config import ConfigError, DaemonConfig, PublisherConfig, load_toml, override
 
 if TYPE_CHECKING:
     from seldrt.detection import StreamInfo
-    from seldrt.runtime.capture import Source
+    from seldrt.pipeline import Pipeline
+    from seldrt.replies import Info
+    from seldrt.runtime.microphone import Microphone
     from seldrt.runtime.publisher import Publisher
+    from seldrt.runtime.recording import Recording
     from seldrt.runtime.sinks import Sink
 
 Flags = dict[str, Any]
 
 COMPUTE = click.Choice(["cpu", "cuda", "mps"])
-chain_options = options(
+setting_options = options(  # what `settings` takes
     setting("--config", env="CONFIG", metavar="FILE", meaning="Settings in TOML, see configs/seldrt.toml."),
     model_option,
     setting("--compute", env="COMPUTE", type=COMPUTE, meaning="Where the networks compute."),
-    setting("--mic", env="MIC", metavar="PROFILE", meaning="What the channels are: ambix, fuma, n3d, ..."),
+    setting("--mic", env="MIC", metavar="PROFILE", meaning="What the channels are, see docs/microphones.md."),
+    setting("--channels", env="CHANNELS", metavar="N,N,N,N", meaning="The four to hear, from 1: 5,6,7,8 or 5-8."),
+    setting("--mount", env="MOUNT", metavar="HOW", meaning="upright, upside-down, endfire, yaw=0,pitch=0,roll=0"),
+    setting("--yaw", "yaw_deg", env="YAW", type=float, metavar="DEG", meaning="Where its front points in the room."),
     setting("--block-ms", env="BLOCK_MS", type=click.IntRange(1, 10_000), meaning="Sound per turn, in ms."),
     setting("--threads", env="THREADS", type=click.IntRange(1, 1024), meaning="Threads of the networks."),
     setting("--bind", env="BIND", metavar="URL", meaning="Publish at tcp://HOST:PORT or ipc://PATH."),
     setting("--source", env="SOURCE", metavar="NAME", meaning="Name of this microphone in the topics."),
+    setting("--control", env="CONTROL", metavar="URL", meaning="Answer requests there, see docs/protocol.md."),
+    setting("--curve-keys", env="CURVE_KEYS", metavar="DIR", meaning="Only for clients with keys, see `seldrt keys`."),
     click.option("--insecure-bind", is_flag=True, help="Allow an address that the network can reach."),
+    click.option("--levels", is_flag=True, help="Also publish how loud the channels are."),
+)
+chain_options = options(
+    setting_options,
     click.option("--no-publish", is_flag=True, help="No messages over ZeroMQ."),
     click.option("--dcase", metavar="OUT.csv", help="Write a DCASE table when the stream ends."),
     click.option("--jsonl", metavar="OUT.jsonl", help="Write JSON lines as they come; - is stdout."),
@@ -46,12 +59,33 @@ def settings(flags: Flags) -> DaemonConfig:
     publisher = override(
         config.publisher,
         bind=flags["bind"],
+        control=flags["control"],
+        curve_keys=flags["curve_keys"],
         insecure_bind=flags["insecure_bind"] or None,
+        levels=flags["levels"] or None,
         source=flags["source"],
     )
     pipeline = override(config.pipeline, model=flags["model"], device=flags["compute"], threads=flags["threads"])
-    capture = override(config.capture, mic=flags["mic"], block_ms=flags["block_ms"])
+    capture = override(
+        config.capture,
+        mic=flags["mic"],
+        channels=flags["channels"] and channel_numbers(flags["channels"]),
+        mount=flags["mount"],
+        yaw_deg=flags["yaw_deg"],
+        block_ms=flags["block_ms"],
+    )
     return replace(config, capture=capture, pipeline=pipeline, publisher=publisher)
+
+
+def channel_numbers(text: str) -> tuple[int, ...]:
+    """Numbers of channels as people write them: 5,6,7,8 or 5-8."""
+    if not re.fullmatch(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", text):
+        raise ConfigError(f"--channels {text}: give four numbers from 1, like 5,6,7,8 or 5-8")
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, *last = (int(number) for number in part.split("-"))
+        numbers += range(first, max([first, *last]) + 1)
+    return tuple(numbers)
 
 
 def prepare(config: PublisherConfig, flags: Flags, stack: ExitStack, recording: Path | None = None) -> Publisher | None:
@@ -65,13 +99,14 @@ def prepare(config: PublisherConfig, flags: Flags, stack: ExitStack, recording: 
     check_outputs(flags["dcase"], flags["jsonl"], recording)
     if flags["no_publish"]:
         return None
-    return stack.enter_context(closing(Publisher(config.bind, config.insecure_bind)))
+    publisher = Publisher(config.bind, config.insecure_bind, config.control, config.curve_keys)
+    return stack.enter_context(closing(publisher))
 
 
 def serve(
     config: DaemonConfig,
     flags: Flags,
-    source: Source,
+    source: Microphone | Recording,
     default_name: str,
     publisher: Publisher | None,
     stack: ExitStack,
@@ -80,7 +115,7 @@ def serve(
     """Loads the model and listens until the source ends or a signal comes; the stack closes what is opened."""
     from seldrt.runtime.daemon import Daemon, stop_on_signals, stream_info
     from seldrt.runtime.display import EventLines
-    from seldrt.runtime.sinks import DcaseCsv, JsonLines
+    from seldrt.runtime.sinks import DcaseCsv, JsonLines, LevelSink
 
     stack.enter_context(stop_on_signals(source.stop))
     from seldrt.pipeline import load_pipeline
@@ -95,14 +130,55 @@ def serve(
         sinks.append(stack.enter_context(closing(DcaseCsv(flags["dcase"], stream.samples_per_label))))
     if not flags["quiet"]:
         sinks.append(EventLines(stream, say))
+    for line in microphone_lines(source, pipeline.sample_rate):
+        say(line)
+    filters_ms = source.profile.latency_ms(pipeline.sample_rate)
+    latencies = [*([("capsule filters", filters_ms)] if filters_ms else []), *pipeline.latency_table]
     say(f"model {pipeline.model_id}; waits for:")
-    for line in latency_lines(pipeline.latency_table):
+    for line in latency_lines(latencies):
         say(line)
     if publisher is not None:
         say(f"publishing {stream.source} at {publisher.endpoint}")
-    summary = Daemon(pipeline, source, stream, sinks, publisher).run()
+        if publisher.control_endpoint:
+            say(f"answering requests at {publisher.control_endpoint}")
+        publisher.introduce(introduction(pipeline, stream, source.profile.name, latencies))
+        if config.publisher.levels:
+            sinks.append(LevelSink(stream, source.clock, publisher.send))
+    summary = Daemon(pipeline, source, stream, sinks, publisher, say).run()
     say(
         f"{summary.heard_s:.1f} s heard, {summary.computed_s:.1f} s computed, {summary.frames} label frames, "
         f"{summary.events} events, {summary.lost_samples} samples lost"
     )
     return stream
+
+
+def microphone_lines(source: Microphone | Recording, sample_rate: int) -> list[str]:
+    """What the channels are taken for, and why; and what is done to the rate."""
+    profile, rate = source.profile, source.device_rate
+    lines = [f"microphone profile {profile.name}, {profile.why}: {profile.layout.about}"]
+    if profile.layout.caution:
+        lines.append(f"  note: {profile.layout.caution}")
+    if rate and rate != sample_rate:
+        lines.append(f"resampling from {rate} to {sample_rate} Hz")
+    if 0 < rate < sample_rate:
+        lines.append(f"warning: there is nothing above {rate // 2} Hz in this sound, and the networks expect it")
+    return lines
+
+
+def introduction(pipeline: Pipeline, stream: StreamInfo, mic: str, latencies: Sequence[tuple[str, float]]) -> Info:
+    """What the control socket answers to `info`."""
+    from seldrt import __version__
+    from seldrt.replies import Info, Waiting
+
+    waits_for = [Waiting(stage=stage, latency_ms=ms) for stage, ms in latencies]
+    return Info(
+        source=stream.source,
+        version=__version__,
+        classes=list(stream.classes),
+        model_id=pipeline.model_id,
+        mic=mic,
+        sample_rate=stream.sample_rate,
+        frame_ms=stream.samples_per_label * 1000 // stream.sample_rate,
+        latency_ms=sum(stage.latency_ms for stage in waits_for),
+        waits_for=waits_for,
+    )

@@ -14,8 +14,8 @@ from seldrt.cli.shell import say
 from seldrt.config import ConfigError, DaemonConfig
 
 if TYPE_CHECKING:
-    from seldrt.runtime.capture import Source
     from seldrt.runtime.publisher import Publisher
+    from seldrt.runtime.recording import Recording
 
 
 @click.command()
@@ -27,15 +27,16 @@ if TYPE_CHECKING:
 def replay(file: str | None, demo: bool, fast: bool, speed: float | None, **flags: Any) -> None:
     """Listen to a 4-channel recording, as if it came from a microphone now."""
     from seldrt.detection import safe_name
-    from seldrt.microphones import profile
-    from seldrt.runtime.capture import Recording
+    from seldrt.microphones import orientation, profile_of_recording
+    from seldrt.runtime.recording import Recording
 
     if demo == bool(file):
         raise ConfigError("what to replay? give a recording, or --demo")
     if fast and speed:
         raise ConfigError("--fast and --speed exclude each other")
     config = settings(flags)
-    mic = profile(config.capture.mic)
+    capture = config.capture
+    mic = profile_of_recording(capture.mic).turned(orientation(capture.mount, capture.yaw_deg))
     with ExitStack() as stack:
         recording, truth = Path(str(file)), None
         if demo:
@@ -43,7 +44,8 @@ def replay(file: str | None, demo: bool, fast: bool, speed: float | None, **flag
 
             recording, truth = demo_files()
             flags["no_publish"] |= flags["bind"] is None
-        source = Recording(recording, mic, None if fast else speed or 1.0, config.capture.block_ms)
+        pace = None if fast else speed or 1.0
+        source = Recording(recording, mic, pace, capture.block_ms, () if demo else capture.channels)
         stack.enter_context(closing(source))
         publisher = prepare(config.publisher, flags, stack, recording)
         if truth is None:
@@ -56,7 +58,7 @@ def demonstrate(
     truth: Path,
     config: DaemonConfig,
     flags: Flags,
-    source: Source,
+    source: Recording,
     publisher: Publisher | None,
     stack: ExitStack,
 ) -> bool:

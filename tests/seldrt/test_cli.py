@@ -105,7 +105,12 @@ def refused(*arguments: Any, **env: str) -> str:
         ("replay {ok} --speed 0", "--speed"),
         ("replay {ok} --block-ms x", "--block-ms"),
         ("replay {ok} --compute tpu", "'tpu' is not one of 'cpu', 'cuda', 'mps'"),
-        ("replay {ok} --mic ambeo", "unknown microphone 'ambeo'; known: ambix"),
+        ("replay {ok} --mic ambio", "unknown microphone 'ambio'; did you mean 'ambix'\\? known: ambeo, ambix"),
+        ("replay {ok} --mic {folder}/mine.toml", r"mine\.toml: No such file"),
+        ("replay {ok} --mount sideways", "mount 'sideways': give upright, upside-down, endfire"),
+        ("replay {ok} --channels 1-3", r"channels is \[1, 2, 3\]: give four different numbers"),
+        ("replay {ok} --channels a", "--channels a: give four numbers"),
+        ("replay {ok} --channels 5-8", "4 channels; channel 8 is asked for"),
         ("replay {ok} --source a.b", r"source name 'a\.b' cannot stand in a topic"),
         ("replay {ok} --bind tcp://0.0.0.0:5577", "--insecure-bind"),
         ("replay {ok} --bind 5577", "use tcp://HOST:PORT or ipc://PATH"),
@@ -246,18 +251,14 @@ def test_the_shipped_settings_show_every_key_with_its_default() -> None:
     path = ROOT / "configs" / "seldrt.toml"
     assert load_toml(path, DaemonConfig) == DaemonConfig()
     full = re.sub(r"^# (?=\[|\w+ = )", "", path.read_text(), flags=re.MULTILINE)
-    assert tomllib.loads(full) == msgspec.to_builtins(DaemonConfig(postprocess=PostprocessConfig())) | {
-        "postprocess": {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in msgspec.to_builtins(PostprocessConfig()).items()
-        }
-    }
+    expected = DaemonConfig(postprocess=PostprocessConfig())
+    assert tomllib.loads(full) == msgspec.json.decode(msgspec.json.encode(expected))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[captur]\n", r"unknown key 'captur'; known: capture, pipeline, publisher, postprocess"),
+        ("[captur]\n", r"unknown key 'captur'; known: capture, pipeline, publisher, record, postprocess"),
         ("[postprocess]\nsad = 1\n", r"\[postprocess\]: unknown key 'sad'; known: sad_threshold"),
         ("[capture]\nblock_ms = '3'\n", r"Expected `int`, got `str`.*capture\.block_ms"),
         ("[capture]\nblock_ms = 0\n", r"block_ms is 0: use 1 to 10000"),
@@ -347,7 +348,10 @@ def test_devices_and_info_print_to_stdout() -> None:
     )
     code, out, errors = seldrt("devices", program=("-c", program))
     assert (code, errors) == (0, "")
-    assert "  0  Zoom H3-VR: USB Audio (hw:1,0), ALSA: 4 channels, 48000 Hz" in out
+    known = "  0  Zoom H3-VR: USB Audio (hw:1,0), ALSA: 4 channels, 48000 Hz (also 44100); profile zoom-h3vr"
+    assert known in out
+    assert "  3  UMC404HD: USB Audio (hw:2,0), ALSA: 4 channels, 96000 Hz" in out
+    assert "--mic must say what its channels are" in out
     assert "Built-in Microphone, ALSA: 2 channels, 44100 Hz   (needs 4 channels)" in out
     code, out, errors = seldrt("info", program=SMALL)
     assert (code, errors) == (0, "")

@@ -1,0 +1,141 @@
+"""seldrt service: a systemd unit that keeps the daemon running."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from seldrt.cli.run import run
+from seldrt.cli.shell import say
+from seldrt.config import ConfigError
+
+WATCHDOG_S = 30  # the daemon is heard of once a second
+START_S = 120  # to load the model on a small computer
+RESTART_S = 5
+STATE = "/var/lib/seldrt"
+
+COMMON = """\
+[Unit]
+Description=seldrt: what sounds, where from, and when
+After={after}
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart={command}
+TimeoutStartSec={start_s}
+WatchdogSec={watchdog_s}
+Restart=on-failure
+RestartSec={restart_s}
+"""
+# A user of its own that may open sound devices, read nearly everything, and write to its own folders only.
+SYSTEM = """\
+DynamicUser=yes
+SupplementaryGroups=audio
+StateDirectory=seldrt
+CacheDirectory=seldrt
+RuntimeDirectory=seldrt
+WorkingDirectory=%S/seldrt
+Environment=NUMBA_CACHE_DIR=%C/seldrt
+ProtectSystem=strict
+ProtectHome=read-only
+PrivateTmp=yes
+NoNewPrivileges=yes
+RestrictSUIDSGID=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectControlGroups=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+LockPersonality=yes
+UMask=0077
+
+[Install]
+WantedBy=multi-user.target
+"""
+USER = """\
+
+[Install]
+WantedBy=default.target
+"""
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.option("--user", "for_user", is_flag=True, help="For one user (the audio server of a desktop), not the system.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS OF RUN...]")
+def service(for_user: bool, arguments: tuple[str, ...]) -> None:
+    """Print a systemd unit that runs the daemon with these options, and starts it again when it fails.
+
+    \b
+    seldrt service -- --device "Zoom H3-VR" | sudo tee /etc/systemd/system/seldrt.service
+    sudo systemctl enable --now seldrt
+
+    \b
+    seldrt service --user -- --device "Zoom H3-VR" > ~/.config/systemd/user/seldrt.service
+    systemctl --user enable --now seldrt
+    """
+    options = run.make_context("run", list(arguments)).params  # refuses what `run` would refuse
+    if not options["device"] and not options["config"]:
+        raise ConfigError('which microphone? give its options after --, like: seldrt service -- --device "Zoom H3-VR"')
+    program = own_program()
+    for warning in [] if for_user else warnings(program[0], options):
+        say(f"note: {warning}")
+    click.echo(unit([*program, "run", *arguments], for_user), nl=False)
+
+
+def unit(command: list[str], for_user: bool) -> str:
+    """The text of the unit for a command line."""
+    after = "pipewire.service pulseaudio.service" if for_user else "sound.target network.target time-sync.target"
+    text = COMMON.format(
+        after=after,
+        command=" ".join(map(quoted, command)),
+        start_s=START_S,
+        watchdog_s=WATCHDOG_S,
+        restart_s=RESTART_S,
+    )
+    return text + (USER if for_user else SYSTEM)
+
+
+def quoted(word: str) -> str:
+    """A word as ExecStart takes it (systemd.service(5), "Command lines"): % and $ mean something else there."""
+    if any(ord(letter) < 32 for letter in word):
+        raise ConfigError(f"{word!r}: a unit cannot hold control characters")
+    plain = word.replace("%", "%%").replace("$", "$$")
+    if plain and all(letter.isalnum() or letter in "/._-:=,@+%$*[]" for letter in plain):
+        return plain
+    escaped = plain.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def own_program() -> list[str]:
+    """How systemd starts this very program: an absolute path."""
+    script = Path(sys.argv[0])
+    if script.name == "seldrt" and (found := shutil.which(str(script))):
+        return [os.path.abspath(found)]
+    return [os.path.abspath(sys.executable), "-m", "seldrt"]
+
+
+def warnings(program: str, options: dict[str, object]) -> list[str]:
+    """What a service of the system could not do."""
+    found = []
+    home = os.path.expanduser("~")
+    if program.startswith(("/root/", "/home/", home.rstrip("/") + "/")):
+        found.append(f"{program} lies in a home folder, which the service may not enter: install it in /opt, or --user")
+    for option in ("record", "dcase", "jsonl"):
+        name = options.get(option)
+        place = os.path.normpath(os.path.join(STATE, str(name)))
+        if name and name != "-" and not place.startswith(f"{STATE}/"):
+            found.append(f"--{option} {name}: the service can write to {STATE} only")
+    for option in ("bind", "control"):
+        name = options.get(option)
+        if isinstance(name, str) and name.startswith("ipc://") and not name.startswith("ipc:///run/seldrt/"):
+            found.append(f"--{option} {name}: the service can make sockets in /run/seldrt only")
+    for option in ("config", "model", "mic", "curve_keys"):
+        name = str(options.get(option) or "")
+        if os.path.exists(name) and not os.path.isabs(name):
+            found.append(f"--{option.replace('_', '-')} {name}: give the whole path, the service starts in {STATE}")
+    return found

@@ -1,0 +1,240 @@
+"""What a device gave, kept on disk as it came, so that an odd detection can be replayed to the bit.
+
+Files of bounded length in one folder of bounded size; beside each, a TOML file with the settings it was heard with:
+``seldrt replay X.flac --config X.toml``. A file begins where the stream begins, after a loss, or a whole number of
+label frames later, so that the label frames of a replay are those of the day.
+
+A name is ``SOURCE_YYYYMMDDThhmmss.mmmZ.flac``, the capture time of the first sample. What 24 bits hold exactly is
+FLAC; what they do not (a sound server that scales, 32-bit converters) is a float WAV. ``.part`` is still being written.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import shutil
+import threading
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seldrt.config import RecordConfig, SeldrtError
+from seldrt.microphones import CHANNELS
+from seldrt.runtime.capture import LABELS_PER_S
+
+RECENT_S = 10.0  # how long trouble counts as present
+BACKLOG_S = 20.0  # of sound that waits for the disk; beyond that it is not recorded
+FULL_SCALE = 2.0**23
+WAV_LIMIT_BYTES = 2 << 30
+NO_ROOM_BYTES = 1_000_000
+PIECES = 8  # at least so many files fill the folder, so that making room costs little of what is kept
+KEPT = re.compile(r"_(\d{8}T\d{6}\.\d{3}Z)\.(flac|wav)(\.part)?$")
+
+Samples = NDArray[np.float32]
+
+
+class RecordError(SeldrtError):
+    """A folder that nothing can be recorded to."""
+
+
+class Recorder:
+    """Keeps what `keep` is given; a thread of its own writes, so that no disk holds the listener up.
+
+    ``settings`` is the text of the TOML files, ``device`` a name for the tags of the sound files. `RecordError` when
+    the folder cannot be written to; what fails later ends the recording and nothing else, and is a complaint.
+    """
+
+    def __init__(self, config: RecordConfig, source: str, settings: str, device: str) -> None:
+        self._config, self._source, self._settings, self._device = config, source, settings, device
+        self._folder = record_folder(config.dir)
+        self._piece_bytes = config.max_mb * 1_000_000 // PIECES
+        self._waiting: queue.SimpleQueue[tuple[int, Samples, int, int] | None] = queue.SimpleQueue()
+        self._given_frames = self._taken_frames = 0  # each has one writing thread
+        self._behind_s = -RECENT_S  # when something was left out last
+        self._file: KeptFile | None = None
+        self._expected, self._rate = -1, 0  # the frame that comes next, and how many a second
+        self._extension = "flac"
+        self._failure = ""  # why it records no more
+        self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
+        self._thread.start()
+
+    def keep(self, first: int, frames: Samples, rate: int, captured_ns: int) -> None:
+        """Takes frames (n, 4) at ``rate`` Hz, not to be changed afterwards; ``first`` is the index of the first.
+
+        ``captured_ns`` is its UNIX time. Never waits.
+        """
+        if self._failure or not len(frames):
+            return
+        if self._given_frames - self._taken_frames > BACKLOG_S * rate:
+            self._behind_s = time.monotonic()
+            return
+        self._given_frames += len(frames)
+        self._waiting.put((first, frames, rate, captured_ns))
+
+    def complaints(self) -> dict[str, str]:
+        """Why not everything is recorded, lately."""
+        if self._failure:
+            return {"recording": f"{self._folder}: stopped, detection goes on: {self._failure}"}
+        if time.monotonic() - self._behind_s < RECENT_S:
+            return {"recording": f"{self._folder}: the disk is too slow, some sound is not recorded"}
+        return {}
+
+    def close(self) -> None:
+        """Writes what waits, and ends the file."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        from soundfile import LibsndfileError
+
+        try:
+            while (entry := self._waiting.get()) is not None:
+                self._write(*entry)
+                self._taken_frames += len(entry[1])
+            self._end_file()
+        except (OSError, LibsndfileError) as error:
+            self._failure = self._reason(error)
+            if self._file is not None:
+                self._file.give_up()
+
+    def _write(self, first: int, frames: Samples, rate: int, captured_ns: int) -> None:
+        if (first, rate) != (self._expected, self._rate):
+            self._end_file()
+        self._expected, self._rate = first + len(frames), rate
+        label_frames = max(rate // LABELS_PER_S, 1)
+        start = 0
+        while start < len(frames):
+            into_label = self._file.frames % label_frames if self._file else 0
+            piece = frames[start : start + label_frames - into_label]
+            if self._file and not into_label and self._is_full(self._file, label_frames):
+                self._end_file()
+            if self._extension == "flac" and not is_24_bit(piece):
+                self._end_file()
+                self._extension = "wav"
+            if self._file is None:
+                captured = captured_ns + start * 1_000_000_000 // rate
+                self._file = KeptFile(self._named(captured), rate, self._tags(first + start, captured), self._settings)
+                self._make_room(self._file)
+            self._file.write(piece)
+            start += len(piece)
+
+    def _is_full(self, file: KeptFile, label_frames: int) -> bool:
+        """Whether a file is long enough, or too big for old ones to make room for new ones piece by piece."""
+        long = file.frames >= round(self._config.file_s * LABELS_PER_S) * label_frames
+        return long or file.size_bytes >= min(self._piece_bytes, WAV_LIMIT_BYTES)
+
+    def _named(self, captured_ns: int) -> Path:
+        seconds, rest_ns = divmod(captured_ns, 1_000_000_000)
+        day = datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%dT%H%M%S")
+        return self._folder / f"{self._source}_{day}.{rest_ns // 1_000_000:03d}Z.{self._extension}"
+
+    def _tags(self, first: int, captured_ns: int) -> dict[str, str]:
+        seconds, rest_ns = divmod(captured_ns, 1_000_000_000)
+        date = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_ns:09d}Z"
+        return {"title": self._source, "date": date, "comment": f"device {self._device}; frame {first} of the stream"}
+
+    def _make_room(self, current: KeptFile) -> None:
+        """Deletes the oldest files until the next one, grown to its limit, has its place."""
+        kept = sorted((path for path in self._folder.iterdir() if KEPT.search(path.name)), key=_captured)
+        sizes = {path: path.stat().st_size for path in kept if path != current.part}
+        room = (PIECES - 1) * self._piece_bytes - self._piece_bytes // 8  # a label frame may stick out
+        for path in sizes:
+            if sum(sizes.values()) <= room:
+                return
+            sizes[path] = 0
+            path.unlink(missing_ok=True)
+            _settings_beside(path).unlink(missing_ok=True)
+
+    def _reason(self, error: Exception) -> str:
+        """Why writing failed: the sound library only knows that it did."""
+        with suppress(OSError):
+            if shutil.disk_usage(self._folder).free < NO_ROOM_BYTES:
+                return "no room left"
+        return getattr(error, "strerror", None) or "it can no longer be written to"
+
+    def _end_file(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+
+class KeptFile:
+    """A sound file of device samples that has its name, without ``.part``, once it is whole."""
+
+    def __init__(self, path: Path, rate: int, tags: dict[str, str], settings: str) -> None:
+        import soundfile
+
+        self.part = path.with_name(path.name + ".part")
+        self.frames = 0
+        self._path = path
+        exact = path.suffix == ".flac"
+        kind, subtype = ("FLAC", "PCM_24") if exact else ("WAV", "FLOAT")
+        self._to_file = as_int32 if exact else np.asarray
+        _settings_beside(path).write_text(f"# seldrt replay {path.name} --config {path.stem}.toml\n{settings}")
+        self._file = soundfile.SoundFile(self.part, "w", rate, CHANNELS, subtype, format=kind)
+        for tag, text in tags.items():
+            setattr(self._file, tag, text)
+
+    @property
+    def size_bytes(self) -> int:
+        return self.part.stat().st_size
+
+    def write(self, frames: Samples) -> None:
+        self._file.write(self._to_file(frames))
+        self.frames += len(frames)
+
+    def close(self) -> None:
+        self._file.close()
+        os.replace(self.part, self._path)
+
+    def give_up(self) -> None:
+        """What could be written stays ``.part``."""
+        from soundfile import LibsndfileError
+
+        with suppress(OSError, LibsndfileError):
+            self._file.close()
+
+
+def record_folder(name: str) -> Path:
+    """The folder, made where it is missing; `RecordError` when nothing can be written to it."""
+    import tempfile
+
+    folder = Path(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise RecordError(f"cannot record to {folder}: {error.strerror or error}") from None
+    return folder
+
+
+def kept_bytes(folder: Path) -> int:
+    """What the recordings in a folder take."""
+    return sum(path.stat().st_size for path in folder.iterdir() if KEPT.search(path.name))
+
+
+def is_24_bit(samples: NDArray[Any]) -> bool:
+    """Whether float samples are whole multiples of 2**-23 in [-1, 1): what devices of 16 and 24 bits give."""
+    scaled = samples * np.float32(FULL_SCALE)
+    return bool((scaled == np.rint(scaled)).all() and scaled.min() >= -FULL_SCALE and scaled.max() < FULL_SCALE)
+
+
+def as_int32(samples: NDArray[Any]) -> NDArray[np.int32]:
+    """24-bit samples at the top of 32 bits: floats would be scaled by 2**23 - 1 on their way to a file."""
+    return (samples * np.float32(FULL_SCALE)).astype(np.int32) << 8
+
+
+def _captured(path: Path) -> str:
+    found = KEPT.search(path.name)
+    return found[1] if found else ""
+
+
+def _settings_beside(path: Path) -> Path:
+    """The TOML file of a sound file, finished or not."""
+    return path.with_name(re.sub(r"\.(flac|wav)(\.part)?$", ".toml", path.name))

@@ -1,0 +1,302 @@
+"""What a device gave is on disk to the bit, in files that replay, within the room it was given."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from seldrt.config import RecordConfig
+from seldrt.detection import LabelFrame
+from seldrt.microphones import profile
+from seldrt.pipeline import Pipeline
+from seldrt.runtime import recorder as recorder_module
+from seldrt.runtime.daemon import Daemon, stream_info
+from seldrt.runtime.microphone import Microphone
+from seldrt.runtime.recorder import Recorder, RecordError, as_int32, is_24_bit
+from seldrt.runtime.recording import Recording
+from seldrt.runtime.sinks import Sink
+from tests.models import small_model
+from tests.seldrt import energy_pipeline, fake_sounddevice
+
+ROOT = Path(__file__).parents[2]
+RATE = 8000
+LABEL = RATE // 10
+T0_NS = 1_795_370_723_123_456_789  # 2026-11-22T18:05:23.123456789Z, says date -u -d @1795370723
+MIC = '[capture]\nmic = "fuma"\n'
+LOUDEST = 2**23 - 1
+
+
+def integers(frames: int, bits: int = 24) -> np.ndarray:
+    """Samples (frames, 4) of a converter of so many bits, as PortAudio gives them; loudest and quietest included."""
+    k = np.random.default_rng(0).integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (frames, 4))
+    k[:3] = [[-(2 ** (bits - 1))] * 4, [2 ** (bits - 1) - 1] * 4, [-1, 0, 1, 0]]
+    return (k / 2 ** (bits - 1)).astype(np.float32)
+
+
+def keep(folder: Path, x: np.ndarray, cuts: list[int] | None = None, first: int = 0, **limits: float) -> dict[str, str]:
+    """Records x in pieces; the complaints."""
+    recorder = Recorder(RecordConfig(dir=str(folder), **limits), "roof", MIC, "H3-VR")  # type: ignore[arg-type]
+    start = 0
+    for size in [*(cuts or []), len(x)]:
+        piece = x[start : start + size]
+        recorder.keep(first + start, piece, RATE, T0_NS + start * 1_000_000_000 // RATE)
+        start += len(piece)
+    recorder.close()
+    return recorder.complaints()
+
+
+def kept(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in (".flac", ".wav"))
+
+
+def read(path: Path) -> np.ndarray:
+    x: np.ndarray = soundfile.read(path, dtype="float32", always_2d=True)[0]
+    return x
+
+
+@pytest.mark.parametrize("bits", [16, 24])
+def test_what_a_converter_gives_is_kept_to_the_bit(tmp_path: Path, bits: int) -> None:
+    x = integers(3 * RATE, bits)
+    assert keep(tmp_path, x, [160] * 100) == {}
+    (path,) = kept(tmp_path)
+    np.testing.assert_array_equal(read(path), x)
+    info = soundfile.info(path)
+    assert (info.format, info.subtype, info.samplerate) == ("FLAC", "PCM_24", RATE)
+    assert path.name == "roof_20261122T180523.123Z.flac"
+    file = soundfile.SoundFile(path)
+    assert (file.title, file.date) == ("roof", "2026-11-22T18:05:23.123456789Z")
+    assert file.comment == "device H3-VR; frame 0 of the stream"
+    settings_text = path.with_suffix(".toml").read_text()
+    assert settings_text == f"# seldrt replay {path.name} --config {path.stem}.toml\n{MIC}"
+
+
+@pytest.mark.parametrize("odd", [1 / 3, 1.5, 1.0, -1.0001, 2.0**-24])
+def test_what_24_bits_cannot_hold_is_kept_as_float(tmp_path: Path, odd: float) -> None:
+    x = integers(RATE)
+    x[5000, 2] = odd
+    keep(tmp_path, x, [500] * 10)
+    paths = kept(tmp_path)
+    assert [path.suffix for path in paths] == [".flac", ".wav"]
+    np.testing.assert_array_equal(np.concatenate([read(path) for path in paths]), x)
+    assert soundfile.info(paths[1]).subtype == "FLOAT"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.floats(-2, 2, width=32), min_size=1, max_size=20))
+def test_24_bits_are_told_from_floats(values: list[float]) -> None:
+    x = np.array(values, np.float32)
+    whole = [v * 2**23 == int(v * 2**23) and -(2**23) <= v * 2**23 <= LOUDEST for v in map(float, x)]
+    assert is_24_bit(x) == all(whole)
+    if all(whole):
+        np.testing.assert_array_equal(as_int32(x) / 2.0**31, x)
+
+
+def test_files_are_cut_at_whole_label_frames_and_nothing_is_missing_between(tmp_path: Path) -> None:
+    x = integers(round(3.55 * RATE))
+    keep(tmp_path, x, [777, 1, 3000, 12_345], file_s=1.0)
+    paths = kept(tmp_path)
+    parts = [read(path) for path in paths]
+    assert [len(part) for part in parts] == [RATE, RATE, RATE, round(0.55 * RATE)]
+    np.testing.assert_array_equal(np.concatenate(parts), x)
+    assert [path.name[5:24] for path in paths] == [f"20261122T1805{s}.123" for s in (23, 24, 25, 26)]
+    assert [soundfile.SoundFile(p).comment.split("; ")[1].split()[1] for p in paths] == ["0", "8000", "16000", "24000"]
+
+
+def test_a_loss_begins_a_new_file(tmp_path: Path) -> None:
+    x = integers(RATE)
+    recorder = Recorder(RecordConfig(dir=str(tmp_path)), "roof", "", "H3-VR")
+    recorder.keep(0, x[:1000], RATE, T0_NS)
+    recorder.keep(1000, x[1000:1500], RATE, T0_NS)
+    recorder.keep(2000, x[2000:2500], RATE, T0_NS + 250_000_000)
+    recorder.close()
+    before, after = kept(tmp_path)
+    np.testing.assert_array_equal(read(before), x[:1500])
+    np.testing.assert_array_equal(read(after), x[2000:2500])
+    assert soundfile.SoundFile(after).comment.endswith("frame 2000 of the stream")
+
+
+def test_the_folder_stays_within_its_size_and_the_oldest_go(tmp_path: Path) -> None:
+    x = np.tile(integers(20 * RATE), (10, 1))  # 19 MB of noise, which does not compress
+    other = tmp_path / "roof_20250101T000000.000Z.mp3"
+    other.write_bytes(bytes(3_000_000))  # not ours: neither counted nor touched
+    stale = [tmp_path / f"cellar_20250101T000000.000Z.{name}" for name in ("flac.part", "toml")]
+    for path in stale:
+        path.write_bytes(bytes(1000))
+    recorder = Recorder(RecordConfig(dir=str(tmp_path), max_mb=10), "roof", MIC, "H3-VR")
+    most = 0
+    for start in range(0, len(x), RATE):
+        recorder.keep(start, x[start : start + RATE], RATE, T0_NS + start * 1_000_000_000 // RATE)
+        while recorder._taken_frames < start + RATE:
+            time.sleep(0.001)
+        files = [path for path in tmp_path.iterdir() if path != other]
+        most = max(most, sum(path.stat().st_size for path in files))
+    recorder.close()
+    assert 8_000_000 < most <= 10_000_000
+    left = kept(tmp_path)
+    sound = np.concatenate([read(path) for path in left])
+    np.testing.assert_array_equal(sound, x[-len(sound) :])
+    assert sorted(path.stem for path in tmp_path.glob("*.toml")) == [path.stem for path in left]
+    assert other.exists()
+    assert not any(path.exists() for path in stale)
+
+
+@contextmanager
+def no_file_above(size_bytes: int) -> Iterator[None]:
+    """What a full disk looks like to a program: writing fails. (Python ignores the signal that comes with it.)"""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_told_and_ends_the_recording_only(tmp_path: Path) -> None:
+    with no_file_above(200_000):
+        told = keep(tmp_path, integers(10 * RATE), [RATE] * 9)
+    assert re.search(r"stopped, detection goes on: \w+", told["recording"])
+    assert not kept(tmp_path)
+    assert len(list(tmp_path.glob("*.flac.part"))) == 1
+
+
+def test_a_disk_that_does_not_keep_up_leaves_a_gap_and_the_memory_flat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, go_on = integers(40 * RATE), threading.Event()
+    write = recorder_module.KeptFile.write
+    monkeypatch.setattr(recorder_module.KeptFile, "write", lambda *a: go_on.wait(20) and write(*a))
+    recorder = Recorder(RecordConfig(dir=str(tmp_path)), "roof", MIC, "H3-VR")
+    for start in range(0, 30 * RATE, RATE):
+        recorder.keep(start, x[start : start + RATE], RATE, T0_NS + start * 1_000_000_000 // RATE)
+    go_on.set()
+    while recorder._taken_frames < recorder._given_frames:
+        time.sleep(0.001)
+    recorder.keep(30 * RATE, x[30 * RATE :], RATE, T0_NS + 30_000_000_000)
+    recorder.close()
+    before, after = kept(tmp_path)
+    np.testing.assert_array_equal(read(before), x[: 21 * RATE])
+    np.testing.assert_array_equal(read(after), x[30 * RATE :])
+    assert "too slow" in recorder.complaints()["recording"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", Path("/proc/recordings")):
+        with pytest.raises(RecordError, match="cannot record to "):
+            Recorder(RecordConfig(dir=str(folder)), "roof", MIC, "H3-VR")
+
+
+class Frames(Sink):
+    def __init__(self) -> None:
+        self.said: list[LabelFrame] = []
+
+    def frame(self, frame: LabelFrame) -> None:
+        self.said.append(frame)
+
+
+def heard(source: Microphone | Recording) -> list[LabelFrame]:
+    """The label frames of a source that listens with a small model of real networks."""
+    frames, pipeline = Frames(), Pipeline(small_model(), "small")
+    Daemon(pipeline, source, stream_info(pipeline, "roof"), [frames]).run()
+    return frames.said
+
+
+def later(frame: LabelFrame, frames: int) -> LabelFrame:
+    """The frame as it would be in a stream that began so many label frames before."""
+    sources = [replace(source, onset_sample=source.onset_sample + frames * 2400) for source in frame.sources]
+    return replace(frame, index=frame.index + frames, sample=frame.sample + frames * 2400, sources=sources)
+
+
+def test_what_was_kept_replays_to_the_bit_also_after_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stretch without loss is a file, and its label frames are those that the daemon gave."""
+    monkeypatch.setitem(sys.modules, "sounddevice", fake_sounddevice)
+    monkeypatch.setattr(fake_sounddevice, "MANUAL", True)
+    fake_sounddevice.reset()
+    x = energy_pipeline.noise(6.0, 60, 10, 48000) * np.linspace(0.1, 2, 6 * 48000, dtype=np.float32)[:, None]
+    x = (np.rint(x * 2**23) / 2**23).astype(np.float32)
+    microphone = Microphone("h3", profile("fuma"), ring_s=1.0)
+    microphone.keeper = recorder = Recorder(RecordConfig(dir=str(tmp_path)), "roof", "", "H3-VR")
+    live: list[LabelFrame] = []
+    daemon = threading.Thread(target=lambda: live.extend(heard(microphone)))
+    daemon.start()
+    (stream,), ring = fake_sounddevice.streams, microphone._input.ring
+    assert ring is not None
+    while not stream.active and daemon.is_alive():
+        time.sleep(0.01)
+    second = 48000
+    sizes = [1009] * 95 + [3 * second] + [1009] * 70  # 2 s in pieces, 3 s at once into a ring of 1 s, 1.5 s in pieces
+    for start, size in zip(np.cumsum([0, *sizes]), sizes, strict=False):
+        stream.deliver(x[start : start + size])
+        while ring.available and daemon.is_alive():
+            time.sleep(0.001)
+    microphone.stop()
+    daemon.join()
+    microphone.close()
+    recorder.close()
+    before, after = kept(tmp_path)
+    first = int(soundfile.SoundFile(after).comment.split()[-4])
+    assert first % 4800 == 0
+    assert 2 * second < first < 5 * second
+    assert sum(bool(frame.sources) for frame in live) > 10
+    replayed = heard(Recording(before, profile("fuma"), None))
+    assert live[: len(replayed)] == replayed
+    replayed = [later(frame, first // 4800) for frame in heard(Recording(after, profile("fuma"), None))]
+    assert len(live) < live[-1].index + 1
+    assert [without_tracks(frame) for frame in live[-len(replayed) :]] == [without_tracks(frame) for frame in replayed]
+
+
+def without_tracks(frame: LabelFrame) -> LabelFrame:
+    """Numbers of tracks go on after a loss."""
+    return replace(frame, sources=[replace(source, track=0) for source in frame.sources])
+
+
+def test_run_records_and_replay_gives_the_same_bytes(tmp_path: Path) -> None:
+    """The command line, in processes of their own: the JSON lines of the day, and those of the file that was kept."""
+    program = (
+        "import sys, numpy; from tests.seldrt import energy_pipeline, fake_sounddevice as fake\n"
+        "fake.SOUND = numpy.rint(energy_pipeline.two_pianos(48000) * 2**15)[:, [0, 3, 1, 2]] / 2**15\n"
+        "fake._NOISE = numpy.rint(fake._NOISE * 2**15) / 2**15\n"
+        "sys.modules['sounddevice'] = fake; energy_pipeline.main()"
+    )
+    env = {key: value for key, value in os.environ.items() if not key.startswith("SELDRT_")}
+    common = ["--no-publish", "--source", "roof", "--jsonl"]
+    arguments = ["run", "--device", "h3", "--mic", "fuma", "--record", str(tmp_path / "kept"), *common, "live.jsonl"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=env | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert process.stderr is not None
+    offsets = 0
+    while offsets < 2:
+        line = process.stderr.readline()
+        assert line, "it ended"
+        offsets += "offset" in line
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    (path,) = kept(tmp_path / "kept")
+    command = path.with_suffix(".toml").read_text().splitlines()[0].removeprefix("# seldrt ").split()
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.seldrt.energy_pipeline", *command, "--fast", *common, tmp_path / "replay.jsonl"],
+        cwd=path.parent, capture_output=True, text=True, env=env | {"PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    live, replayed = ((tmp_path / name).read_bytes() for name in ("live.jsonl", "replay.jsonl"))
+    assert live.count(b'"offset"') == 2
+    assert live == replayed

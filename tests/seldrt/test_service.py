@@ -1,0 +1,108 @@
+"""The systemd unit: what systemd itself says of it, and that the options arrive as they were given."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seldrt.cli.service import SYSTEM, quoted, unit
+from seldrt.config import ConfigError
+
+ROOT = Path(__file__).parents[2]
+OPTIONS = ["--device", 'Zoom "H3-VR" 100 % $HOME', "--bind", "ipc:///run/seldrt/s"]
+
+
+def seldrt(*arguments: str) -> subprocess.CompletedProcess[str]:
+    env = {key: value for key, value in os.environ.items() if not key.startswith("SELDRT_")}
+    command = [sys.executable, "-m", "seldrt", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env, timeout=60, check=False)
+
+
+def parsed(text: str) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None, strict=True)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(text)
+    return parser
+
+
+def words(line: str) -> list[str]:
+    """Words of an ExecStart line, as systemd.service(5) has it: quotes as in C, then %% and $$."""
+    return [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(line)]
+
+
+@pytest.mark.parametrize("kind", [[], ["--user"]])
+def test_the_unit_starts_this_program_with_these_options(kind: list[str]) -> None:
+    done = seldrt("service", *kind, "--", *OPTIONS)
+    assert done.returncode == 0, done.stderr
+    service = parsed(done.stdout)["Service"]
+    assert words(service["ExecStart"]) == [sys.executable, "-m", "seldrt", "run", *OPTIONS]
+    assert service["Type"] == "notify"
+    assert int(service["WatchdogSec"]) > 3
+    assert service["Restart"] == "on-failure"
+    assert ("DynamicUser" in service) == (not kind)
+    assert service.get("SupplementaryGroups", "") == ("" if kind else "audio")
+    target = parsed(done.stdout)["Install"]["WantedBy"]
+    assert target == ("default.target" if kind else "multi-user.target")
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd-analyze here")
+@pytest.mark.parametrize("for_user", [False, True])
+def test_systemd_understands_every_line_of_the_unit(tmp_path: Path, for_user: bool) -> None:
+    """It is verified as a unit of the system: a manager of users cannot be had everywhere."""
+    path = tmp_path / "seldrt.service"
+
+    def complaints(text: str) -> str:
+        path.write_text(text)
+        done = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True, check=False)
+        return "".join(line for line in done.stderr.splitlines(True) if "seldrt.service" in line)
+
+    text = unit([sys.executable, "-m", "seldrt", "run", *OPTIONS], for_user)
+    assert complaints(text) == ""
+    assert "Unknown key" in complaints(text.replace("WatchdogSec", "WatchdogSeconds"))
+
+
+@given(st.text(st.characters(exclude_categories=("C", "Z"), include_characters=" '\"\\"), max_size=20))
+def test_any_option_survives_the_quoting(word: str) -> None:
+    assert words(quoted(word)) == [word]
+
+
+def test_a_line_break_is_refused() -> None:
+    with pytest.raises(ConfigError, match="control characters"):
+        quoted("a\nExecStartPre=b")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give its options after --"),
+        (["--", "--device", "h3", "--dance"], "No such option"),
+        (["--", "--device", "h3", "--threads", "0"], "--threads"),
+    ],
+)
+def test_what_run_would_refuse_is_refused(arguments: list[str], message: str) -> None:
+    done = seldrt("service", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert message in line
+
+
+def test_what_the_service_may_not_do_is_told() -> None:
+    done = seldrt(
+        *("service", "--", "--device", "h3", "--record", "/srv/sound", "--bind", "ipc:///tmp/s"),
+        *("--config", "configs/seldrt.toml"),
+    )
+    assert done.returncode == 0
+    notes = [line for line in done.stderr.splitlines() if "home folder" not in line]
+    assert [note.split()[1] for note in notes] == ["--record", "--bind", "--config"]
+    quiet = seldrt("service", "--", "--device", "h3", "--record", "kept", "--bind", "ipc:///run/seldrt/s")
+    assert [line for line in quiet.stderr.splitlines() if "home folder" not in line] == []
+    assert "StateDirectory=seldrt" in SYSTEM
