@@ -6,7 +6,7 @@ FREQUENCIES_HZ: the bins of a pulse of TAPS samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -27,6 +27,9 @@ FREQUENCIES_HZ = np.fft.rfftfreq(TAPS, 1 / SAMPLE_RATE)
 SPHERE_RADIUS_M = 0.042
 CAPSULE_DOAS = unit_vector([45, -45, 135, -135], [35, -35, -35, 35])
 SPHERE_ORDER = 30
+
+# Soundfield tetrahedron, FLU FRD BLD BRU: the A-format of the profile `tetrahedron` of seldrt.microphones.
+TETRAHEDRON_DOAS = unit_vector([45, -45, 135, -135], np.degrees(np.arcsin(3**-0.5)) * np.array([1, -1, -1, 1]))
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,35 @@ def array_named(name: str) -> Array:
         angle = np.arccos(np.clip(doas @ CAPSULE_DOAS.T, -1, 1))
         return table[np.rint(angle * steps / np.pi).astype(int)].swapaxes(1, 2)
 
+    return Array("mic", response, _diffuse_mixing(response))
+
+
+def cardioid_tetrahedron(radius_m: float, patterns: Sequence[float] = (0.5,) * 4) -> Array:
+    """Four open capsules a + (1 - a) cos on TETRAHEDRON_DOAS, radius_m from the centre, a by capsule in patterns."""
+
+    def response(doas: Floats) -> NDArray[np.complex128]:
+        return tetrahedron_response(doas, FREQUENCIES_HZ, radius_m, patterns)
+
+    return Array("tetrahedron", response, _diffuse_mixing(response))
+
+
+def tetrahedron_response(
+    doas: Floats, frequencies_hz: Floats, radius_m: float, patterns: Sequence[float] = (0.5,) * 4
+) -> NDArray[np.complex128]:
+    """Gains (m, f, 4) of the open tetrahedron for plane waves from unit vectors (m, 3)."""
+    cosines = doas @ TETRAHEDRON_DOAS.T
+    a = np.asarray(patterns)
+    lead_s = cosines * radius_m / SPEED_OF_SOUND_M_PER_S
+    turn = 2j * np.pi * np.asarray(frequencies_hz)[None, :, None]
+    return (a + (1 - a) * cosines)[:, None, :] * np.exp(turn * lead_s[:, None, :])
+
+
+def _diffuse_mixing(response: Callable[[Floats], NDArray[np.complex128]]) -> Floats:
     gains = response(sphere_grid(1000))
     covariance = np.einsum("mfa,mfb->fab", gains, gains.conj()).real / len(gains)
     values, vectors = np.linalg.eigh(covariance)
-    root = vectors * np.sqrt(np.maximum(values, 0))[:, None, :] @ vectors.swapaxes(1, 2)
-    return Array("mic", response, root)
+    root: Floats = vectors * np.sqrt(np.maximum(values, 0))[:, None, :] @ vectors.swapaxes(1, 2)
+    return root
 
 
 def sphere_grid(n: int) -> Floats:

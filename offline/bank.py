@@ -1,15 +1,18 @@
-"""A bank of isolated sounds: a folder of class folders of mono clips.
+"""A bank of isolated sounds: a folder of class folders of clips, of any rate and number of channels.
 
-Class folders named `distractor` or `background` hold sounds that are never a class. An `index.csv` in the
-folder or up to two levels above, with columns `id` (file stem) and `group`, tells which clips come from one
-source recording; without it every clip stands for itself.
+Class folders named `distractor` or `background` hold sounds that are never a class. Clips of one source recording
+make a group: those in one folder within a class folder, or those that an `index.csv` in the folder or up to two
+levels above names with columns `id` (file stem) and `group`; any other clip stands for itself.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -21,8 +24,17 @@ from offline.arrays import SAMPLE_RATE
 from seldrt.config import DCASE2020_CLASSES, ConfigError
 from seldrt.detection import check_name
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".opus", ".ogg", ".mp3", ".aif", ".aiff")
+# What libsndfile names its formats, and the other endings that these have.
+AUDIO_SUFFIXES = frozenset(
+    {f".{name.lower()}" for name in soundfile.available_formats() if name not in ("RAW", "MAT4", "MAT5", "HTK", "XI")}
+    | {".aif", ".aifc", ".oga", ".opus", ".snd"}
+)
+UNREADABLE_SUFFIXES = frozenset((".m4a", ".aac", ".mp4", ".mov", ".wma", ".webm", ".amr", ".3gp", ".alac", ".ape"))
 NOT_CLASSES = ("distractor", "background")
+PARTS = frozenset(("train", "val", "valid", "validation", "dev", "eval", "test"))
+VALIDATION_SHARE = 0.2  # of the source recordings of each class
+
+Part = Literal["all", "train", "validation"]
 DCASE2020_ALIASES = {
     "baby": "crying_baby",
     "crying_baby": "crying_baby",
@@ -47,34 +59,104 @@ class Clip(msgspec.Struct, frozen=True):
 
 
 class Bank(msgspec.Struct, frozen=True):
-    """What a folder of sounds holds; steady are the unlabelled clips that can serve as background."""
+    """What a folder of sounds holds; steady are the unlabelled clips that can serve as background, one by one.
+
+    unlabelled: the clips of the folder background, or of distractor where there is none: for many at once.
+    """
 
     folder: str
     clips: dict[str, tuple[Clip, ...]]  # by class name
     distractors: tuple[Clip, ...]
     steady: tuple[Clip, ...]
+    unlabelled: tuple[Clip, ...] = ()
 
 
-def read_bank(folder: Path) -> Bank:
-    """Index a folder of class folders.
+def read_bank(folder: Path, part: Part = "all") -> Bank:
+    """Index a folder of class folders; of its source recordings all, or one `part` of `split_groups`.
 
-    `ConfigError` when there is no class in it, a sound that cannot be used, or a class that cannot stand in a topic.
+    `ConfigError` when there is nothing to learn from: no class, one class and nothing else, a class without enough
+    recordings for its part, a sound that cannot be used, or a class that cannot stand in a topic.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; give one that holds a folder of sounds for each class")
     groups = _read_groups(folder)
     found: dict[str, tuple[Clip, ...]] = {}
-    for class_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
-        clips = tuple(_clip(path, folder, groups) for path in sorted(class_folder.iterdir()) if _is_audio(path))
+    for class_folder in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."):
+        clips = tuple(_clip(path, folder, groups) for path in _audio_files(class_folder))
         if clips:
-            found[check_name(class_folder.name, f"{folder}: class folder")] = clips
+            name = check_name(class_folder.name, f"{folder}: class folder")
+            found[name] = _part_of(clips, part, class_folder)
+        elif class_folder.name not in NOT_CLASSES:
+            raise ConfigError(f"{class_folder}: is empty; put sounds ({_examples()}) there, or remove it")
     distractors = found.get("distractor", ())
     candidates = found.get("background", ()) + distractors
     clips_by_class = {name: clips for name, clips in found.items() if name not in NOT_CLASSES}
-    if not clips_by_class:
-        raise ConfigError(f"{folder}: no class folder with sounds ({', '.join(AUDIO_SUFFIXES)}) in it")
+    _check_classes(folder, clips_by_class, bool(found.keys() & set(NOT_CLASSES)))
     steady = tuple(clip for clip in candidates if clip.seconds >= STEADY_SECONDS and _is_steady(folder / clip.path))
-    return Bank(str(folder), clips_by_class, distractors, steady)
+    return Bank(str(folder), clips_by_class, distractors, steady, found.get("background", distractors))
+
+
+def split_groups(groups: set[str]) -> tuple[set[str], set[str]]:
+    """Groups to train with, and one in five, at least one, to validate with; `ConfigError` when there is only one.
+
+    Which they are depends on their names alone, so that any computer and any day agrees.
+    """
+    if len(groups) < 2:
+        raise ConfigError("has one source recording; a second is needed to validate with")
+    ordered = sorted(groups, key=lambda name: hashlib.sha256(name.encode()).digest())
+    held_back = max(1, round(VALIDATION_SHARE * len(groups)))
+    return set(ordered[held_back:]), set(ordered[:held_back])
+
+
+def bank_digest(bank: Bank) -> str:
+    """SHA-256 over the names, groups and bytes of all clips of a bank."""
+    digest = hashlib.sha256()
+    for name, clips in sorted({**bank.clips, "distractor": bank.distractors, "background": bank.unlabelled}.items()):
+        for clip in clips:
+            digest.update(f"{name}\0{clip.path}\0{clip.group}\0".encode())
+            digest.update(hashlib.sha256((Path(bank.folder) / clip.path).read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _part_of(clips: tuple[Clip, ...], part: Part, folder: Path) -> tuple[Clip, ...]:
+    groups = {clip.group for clip in clips}
+    if part == "all":
+        return clips
+    if folder.name in NOT_CLASSES and len(groups) == 1:
+        return clips if part == "train" else ()
+    try:
+        train, validation = split_groups(groups)
+    except ConfigError as error:
+        raise ConfigError(f"{folder}: {error}") from None
+    return tuple(clip for clip in clips if clip.group in (train if part == "train" else validation))
+
+
+def _check_classes(folder: Path, clips: dict[str, tuple[Clip, ...]], others: bool) -> None:
+    if not clips:
+        raise ConfigError(f"{folder}: no class folder with sounds ({_examples()}) in it")
+    if set(clips) <= PARTS:
+        raise ConfigError(f"{folder}: holds {', '.join(clips)}, no classes: give {folder / min(clips)} as --events")
+    if len(clips) == 1 and not others:
+        raise ConfigError(
+            f"{folder}: has only the class {min(clips)}; a network learns what it is by what it is not: "
+            "add a second class, or a folder `distractor` of other sounds"
+        )
+
+
+def _examples() -> str:
+    return ".wav, .flac, .ogg, .mp3 ..."
+
+
+def _audio_files(class_folder: Path) -> Iterator[Path]:
+    """The sounds of a class and of the folders in it, by name; `ConfigError` for a sound of an unknown format."""
+    for path in sorted(class_folder.rglob("*")):
+        hidden = any(name.startswith(".") for name in path.relative_to(class_folder).parts)
+        if hidden or not path.is_file():
+            continue
+        if path.suffix.lower() in UNREADABLE_SUFFIXES:
+            raise ConfigError(f"{path}: {path.suffix} cannot be read; convert it, as with ffmpeg, to .wav or .flac")
+        if path.suffix.lower() in AUDIO_SUFFIXES:
+            yield path
 
 
 def class_order(names: list[str]) -> tuple[dict[str, int], list[str]]:
@@ -122,10 +204,6 @@ def _is_steady(path: Path) -> bool:
     return bool(high - low < 2 * STEADY_SPREAD_DB)
 
 
-def _is_audio(path: Path) -> bool:
-    return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
-
-
 def _clip(path: Path, folder: Path, groups: dict[str, str]) -> Clip:
     try:
         info = soundfile.info(path)
@@ -133,7 +211,9 @@ def _clip(path: Path, folder: Path, groups: dict[str, str]) -> Clip:
         raise ConfigError(f"{path}: not a readable sound file ({error})") from None
     if not info.frames:
         raise ConfigError(f"{path}: holds no sound; remove it")
-    return Clip(path.relative_to(folder).as_posix(), groups.get(path.stem, path.stem), round(info.duration, 3))
+    name = path.relative_to(folder)
+    group = path.stem if len(name.parts) == 2 else "/".join(name.parts[1:-1])
+    return Clip(name.as_posix(), groups.get(path.stem, group), round(info.duration, 3))
 
 
 def _read_groups(folder: Path) -> dict[str, str]:

@@ -1,17 +1,22 @@
-"""The folder of the DCASE 2020 SELD task: recordings, their metadata and folds.
+"""The folders of the DCASE SELD task: recordings, their metadata and folds.
 
     base/{foa_dev,mic_dev}/foldF_roomR_mixNNN_ovO.{wav,flac}    four channels
     base/metadata_dev/foldF_roomR_mixNNN_ovO.csv                rows: frame, class, track, azimuth, elevation
     base/classes.json                                           class names; absent in the original data
+    base/{foa_eval,mic_eval,metadata_eval}/                     the same, also named mixNNN; labels may be absent
 
-Label frames last 100 ms and begin at 0; angles are in degrees. Subfolders (as from 2021 on) are searched too.
+Label frames last 100 ms and begin at 0; angles are in degrees. Subfolders, names without `_ov`, and a sixth column
+with the distance (2021 to 2024) are read too. Recordings may have any length.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
+import math
 import re
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,20 +28,39 @@ from numpy.typing import ArrayLike, NDArray
 from seldrt.config import DCASE2020_CLASSES, ConfigError
 
 NAME = re.compile(r"fold(?P<fold>\d+)_room(?P<room>\d+)_mix\d+(_ov(?P<overlap>\d+))?")
+EVAL_NAME = re.compile(NAME.pattern + r"|mix\d+")
 AUDIO_SUFFIXES = (".wav", ".flac")
 COLUMNS = ("frame", "class", "track", "azimuth", "elevation")
+HEADER = re.compile(r"frame,class,(track|source),azimuth,elevation(,distance)?")
+NAMED = 5  # missing files that an error names
+
+# TAU-NIGENS Spatial Sound Events 2021, and STARSS22 and 23 (DCASE 2022 to 2024), in the order of their class numbers.
+DCASE2021_CLASSES = (
+    *("alarm", "crying_baby", "crash", "barking_dog", "female_scream", "female_speech"),
+    *("footsteps", "knocking_on_door", "male_scream", "male_speech", "ringing_phone", "piano"),
+)
+STARSS_CLASSES = (
+    *("female_speech", "male_speech", "clapping", "telephone", "laughter", "domestic_sounds", "footsteps", "door"),
+    *("music", "musical_instrument", "water_tap", "bell", "knock"),
+)
+STARSS_FOLDERS = frozenset(("dev-train-sony", "dev-test-sony", "dev-train-tau", "dev-test-tau"))
+DCASE2021_FOLDERS = frozenset(("dev-train", "dev-val", "dev-test"))
 CHANNELS = 4
 BLOCK_S = 10
 
 
 class Recording(msgspec.Struct, frozen=True):
-    """One recording; metadata is None where labels are not public, overlap is None when not in the name."""
+    """One recording; metadata is None where labels are not public.
+
+    fold: 0 when not in the name. overlap: None when not in the name. array: what its channels are, `foa` or `mic`.
+    """
 
     name: str
     audio: Path
     metadata: Path | None
     fold: int
     overlap: int | None
+    array: str = "foa"
 
 
 def audio_folder(base: Path, array: str, split: str = "dev") -> Path:
@@ -54,28 +78,65 @@ def list_recordings(
 ) -> list[Recording]:
     """The recordings of a dataset, by name; files with other names, such as `._fold1...`, are passed over.
 
-    `ConfigError` names the folder, the recordings or the labels that are missing.
+    `ConfigError` names the folder, the recordings or the labels that are missing, or the names that occur twice.
     """
-    folder = audio_folder(base, array, split)
+    folder, label_folder = audio_folder(base, array, split), metadata_folder(base, split)
     if not folder.is_dir():
-        raise ConfigError(f"{base}: has no folder {folder.name}; give the one that holds {folder.name}")
-    labels = {path.stem: path for path in metadata_folder(base, split).rglob("*.csv") if NAME.fullmatch(path.stem)}
-    recordings = []
-    for path in sorted(folder.rglob("*")):
-        match = NAME.fullmatch(path.stem)
-        if path.suffix not in AUDIO_SUFFIXES or not match:
-            continue
-        fold = int(match["fold"])
-        if folds is None or fold in folds:
-            overlap = int(match["overlap"]) if match["overlap"] else None
-            recordings.append(Recording(path.stem, path, labels.get(path.stem), fold, overlap))
-    if not recordings:
+        raise ConfigError(f"{base}: has no folder {folder.name}; {_what_is_there(base, folder.name)}")
+    audio = _files_by_name(folder, AUDIO_SUFFIXES, folds, split)
+    labels = _files_by_name(label_folder, (".csv",), folds, split)
+    if not audio:
         wanted = "" if folds is None else f" of fold {', '.join(map(str, folds))}"
         raise ConfigError(f"{folder}: has no recording{wanted} named like fold1_room1_mix001_ov1.wav")
-    unlabelled = [recording.name for recording in recordings if recording.metadata is None]
-    if unlabelled and split == "dev":
-        raise ConfigError(f"{metadata_folder(base, split)}: has no {unlabelled[0]}.csv ({len(unlabelled)} are missing)")
-    return recordings
+    if split == "dev" or labels:
+        _check_complete(label_folder, "labels", audio, labels)
+        _check_complete(folder, "recordings", labels, audio)
+    return [_recording(name, path, labels.get(name), array) for name, path in sorted(audio.items())]
+
+
+def _recording(name: str, audio: Path, metadata: Path | None, array: str) -> Recording:
+    found = NAME.fullmatch(name)
+    overlap = found["overlap"] if found else None
+    return Recording(
+        name, audio, metadata, int(found["fold"]) if found else 0, int(overlap) if overlap else None, array
+    )
+
+
+def _files_by_name(
+    folder: Path, suffixes: tuple[str, ...], folds: tuple[int, ...] | None, split: str
+) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        match = (NAME if split == "dev" else EVAL_NAME).fullmatch(path.stem)
+        if not match or path.suffix not in suffixes or (folds is not None and int(match["fold"] or 0) not in folds):
+            continue
+        if path.stem in found:
+            raise ConfigError(f"{folder}: has {path.stem} twice, {found[path.stem]} and {path}; keep one")
+        found[path.stem] = path
+    return found
+
+
+def _check_complete(folder: Path, what: str, wanted: Iterable[str], there: Iterable[str]) -> None:
+    missing = sorted(set(wanted) - set(there))
+    if missing:
+        named = ", ".join(missing[:NAMED]) + (f" and {len(missing) - NAMED} more" if len(missing) > NAMED else "")
+        raise ConfigError(f"{folder}: {what} are missing: {named}")
+
+
+def _what_is_there(base: Path, wanted: str) -> str:
+    """What to do about a dataset without the folder `wanted`."""
+    if not base.is_dir():
+        return "there is no such folder at all"
+    archives = sorted(path.name for path in base.glob(f"{wanted}*.z*"))
+    if archives:
+        return f"unpack {', '.join(archives)} there"
+    if any(NAME.fullmatch(path.stem) for path in base.glob("*")):
+        return f"it holds files, give the folder above it: {base.resolve().parent}"
+    inside = sorted(path.parent for path in base.glob(f"*/{wanted}"))
+    if inside:
+        return f"{inside[0]} has"
+    known = [path.name for path in sorted(base.iterdir()) if re.fullmatch(r"(foa|mic|metadata)_(dev|eval)", path.name)]
+    return f"it has {', '.join(known)}" if known else f"give the one that holds {wanted} and metadata_dev"
 
 
 @contextmanager
@@ -108,24 +169,46 @@ def read_audio(path: Path, sample_rate: int) -> NDArray[np.float32]:
     return np.concatenate([np.zeros((0, CHANNELS), np.float32), *audio_blocks(path, sample_rate)])
 
 
-def read_metadata(path: Path) -> NDArray[np.int64]:
-    """Label rows (m, 5) in COLUMNS of one CSV; a sixth column (distance, from 2023 on) is dropped.
+def content_digest(recordings: Sequence[Recording]) -> str:
+    """SHA-256 over names, samples and labels of recordings, in the order of their names.
 
-    `ConfigError` names the line that is not of whole numbers.
+    It does not depend on the container (WAV or FLAC) nor on the folder: equal digests mean equal data, so that
+    figures may be compared. `ConfigError` as `audio_blocks`.
     """
-    rows = []
-    with path.open(newline="") as file:
+    digest = hashlib.sha256()
+    for recording in sorted(recordings, key=lambda recording: recording.name):
+        digest.update(f"{recording.array}/{recording.name}\0".encode())
+        with open_audio(recording.audio) as file:
+            digest.update(f"{file.samplerate}\0".encode())
+            for block in file.blocks(BLOCK_S * file.samplerate, dtype="int32", always_2d=True):
+                digest.update(block.tobytes())
+        if recording.metadata:
+            digest.update(read_metadata(recording.metadata).astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def read_metadata(path: Path) -> NDArray[np.int64]:
+    """Label rows (m, 5) in COLUMNS of one CSV, angles rounded; a distance (from 2023 on) is dropped.
+
+    The track is the source number from 2021 on. `ConfigError` names the line that cannot be read, or a file with
+    Cartesian directions, as some systems write them.
+    """
+    rows: list[list[float]] = []
+    with path.open(newline="", encoding="utf-8-sig") as file:
         for number, row in enumerate(csv.reader(file), start=1):
-            if not row:
+            if not row or (number == 1 and HEADER.fullmatch(",".join(row).replace(" ", "").lower())):
                 continue
             try:
-                values = [round(float(value)) for value in row[:5]]
+                values = [float(value) for value in row]
+                usable = len(values) in (5, 6) and values[0] >= 0 and all(map(math.isfinite, values))
             except ValueError:
-                values = []
-            if len(values) != 5 or len(row) > 6 or values[0] < 0:
+                usable = False
+            if not usable:
                 raise ConfigError(f"{path}, line {number}: expected {','.join(COLUMNS)}, found {','.join(row)}")
             rows.append(values)
-    return np.array(rows, dtype=np.int64).reshape(-1, 5)
+    if rows and all(len(row) == 6 and abs(math.hypot(*row[3:]) - 1) < 0.02 for row in rows):
+        raise ConfigError(f"{path}: holds directions as x, y, z; expected azimuth and elevation in degrees")
+    return np.array([[round(value) for value in row[:5]] for row in rows], dtype=np.int64).reshape(-1, 5)
 
 
 def write_metadata(path: Path, rows: ArrayLike) -> None:
@@ -135,14 +218,33 @@ def write_metadata(path: Path, rows: ArrayLike) -> None:
 
 
 def read_classes(base: Path) -> list[str]:
-    """Class names of a dataset by index; those of DCASE 2020 when it has no classes.json."""
+    """Class names of a dataset by index: of its classes.json, else of the year whose folders it has.
+
+    `ConfigError` when the names of its recordings fit no year.
+    """
     path = base / "classes.json"
     if not path.is_file():
-        return list(DCASE2020_CLASSES)
+        return list(_classes_by_layout(base))
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[str])
     except msgspec.DecodeError as error:
         raise ConfigError(f"{path}: not a list of class names ({error})") from None
+
+
+def _classes_by_layout(base: Path) -> tuple[str, ...]:
+    folders = [folder for name in ("foa_dev", "mic_dev") if (folder := base / name).is_dir()]
+    names = {path.stem for folder in folders for path in folder.rglob("*") if NAME.fullmatch(path.stem)}
+    parts = {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
+    if not names or any("_ov" in name for name in names):
+        return DCASE2020_CLASSES
+    if parts & STARSS_FOLDERS:
+        return STARSS_CLASSES
+    if parts & DCASE2021_FOLDERS:
+        return DCASE2021_CLASSES
+    raise ConfigError(
+        f"{base}: which classes? Its names are not those of 2020, its folders not those of 2021 to 2024: "
+        'write a classes.json with the class names in order, such as ["alarm", "crash"]'
+    )
 
 
 def write_classes(base: Path, names: list[str]) -> None:
@@ -160,7 +262,7 @@ def write_file(path: Path, data: bytes) -> None:
 def whole(path: Path) -> Iterator[Path]:
     """Another name to write a file under: it gets its own when the block ends, and is removed when that fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")  # two may write it at once
     try:
         yield partial
         partial.replace(path)

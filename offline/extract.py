@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline import dataset, targets
+from offline.encoding import read_foa
 from offline.workers import worker_pool
 from seldrt import features, stream
 from seldrt.config import ConfigError, FeatureConfig
@@ -71,8 +72,8 @@ class Store:
                 raise ValueError(f"{name} do not fit manifest.json")
 
 
-def _extract_one(path: Path, first_frame: int, frames: int, config: FeatureConfig, out: Path) -> None:
-    samples = dataset.read_audio(path, config.sample_rate)[: frames * config.hop_length]
+def _extract_one(recording: dataset.Recording, first_frame: int, frames: int, config: FeatureConfig, out: Path) -> None:
+    samples = read_foa(recording, config.sample_rate)[: frames * config.hop_length]
     store = np.load(out, mmap_mode="r+")
     store[first_frame : first_frame + frames] = stream.run(features.features_stage(config), samples, config.sample_rate)
     store.flush()
@@ -92,18 +93,24 @@ def extract(
     config: FeatureConfig,
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    array: str = "foa",
+    folds: tuple[int, ...] | None = None,
+    split: str = "dev",
 ) -> None:
-    """Extract every recording of a dataset folder into the store ``out``, with as many processes as ``workers``.
+    """Extract the recordings of a dataset folder into the store ``out``, with as many processes as ``workers``.
 
+    array: `foa`, or `mic`, which is encoded to FOA first. folds: only these; None for all. split: `dev` or `eval`.
     All files get their names at the end, the manifest last: what has one is a whole store.
     """
-    recordings = dataset.list_recordings(folder, "foa")
+    recordings = dataset.list_recordings(folder, array, folds, split)
     classes = dataset.read_classes(folder)
     stored, rows, label = [], [], 0
     for recording in recordings:
         labels = _whole_labels(recording.audio, config)
         stored.append(StoredRecording(recording.name, recording.fold, recording.overlap, label, labels))
-        assert recording.metadata is not None, "development recordings have labels"
+        if recording.metadata is None:
+            raise ConfigError(f"{recording.audio}: has no labels to learn from")
         rows.append(dataset.read_metadata(recording.metadata))
         label += labels
     found = [targets.frame_targets(r, place.labels, len(classes)) for r, place in zip(rows, stored, strict=True)]
@@ -114,7 +121,7 @@ def extract(
             jobs: list[Any] = []
             for recording, place in zip(recordings, stored, strict=True):
                 first, frames = (n * config.frames_per_label for n in (place.first_label, place.labels))
-                jobs.append(pool.submit(_extract_one, recording.audio, first, frames, config, partial))
+                jobs.append(pool.submit(_extract_one, recording, first, frames, config, partial))
             for done, job in enumerate(jobs, 1):
                 job.result()
                 progress(done, len(jobs))

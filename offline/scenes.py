@@ -1,112 +1,29 @@
-"""What sounds, when, where and how fast: the plan of a synthetic scene.
+"""What sounds, when, where and how fast: drawing the plan of a synthetic scene.
 
-A plan is drawn from (configuration, bank, seed, index) alone and never looks at samples. `synthesis` turns it
+A plan is drawn from (configuration, bank, seed, index) alone and never looks at samples. `rendering` turns it
 into sound.
 """
 
 from __future__ import annotations
 
-import msgspec
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from offline.arrays import sphere_grid
+from offline.arrays import SPHERE_RADIUS_M, sphere_grid
 from offline.bank import Bank, Clip
 from offline.config import Range, SceneConfig
+from offline.encoding import Capsules
+from offline.plans import NO_CLASS, Background, Colour, Event, MixedIn, Scene, Stream, Trajectory
 from offline.rooms import Room, draw_open_space, draw_room, free_field
 from seldrt.config import ConfigError
 from seldrt.spatial import azimuth_elevation, normalized, rotation, unit_vector
 
 BACKGROUND_DIRECTIONS = 10
+BABBLE_CLIPS = 4  # that follow each other in each direction
 MAX_REPEATS = 6
 SHORT_CLIP_S = 1.0
 LONG_GAP_PROBABILITY = 0.15
 AXIS_TILT_DEG = 15.0
-NO_CLASS = -1
-
-
-class Trajectory(msgspec.Struct, frozen=True):
-    """A circle on the sphere at a constant angular speed: the start turns about an axis.
-
-    start_deg, axis_deg: (azimuth, elevation). turn_deg_per_s: about the axis, positive counter-clockwise.
-    speed_deg_per_s: how fast the direction itself moves along its circle; 0 when it stands still.
-    """
-
-    start_deg: tuple[float, float]
-    axis_deg: tuple[float, float] = (0.0, 90.0)
-    turn_deg_per_s: float = 0.0
-    speed_deg_per_s: float = 0.0
-
-    def doa(self, time_s: ArrayLike) -> NDArray[np.float64]:
-        """Unit vectors (..., 3) at times (...,) since the start, seconds."""
-        angle = np.radians(self.turn_deg_per_s * np.asarray(time_s, dtype=float))[..., None]
-        start, axis = unit_vector(*self.start_deg), unit_vector(*self.axis_deg)
-        along = axis * (axis @ start)
-        return along + (start - along) * np.cos(angle) + np.cross(axis, start) * np.sin(angle)
-
-
-class Colour(msgspec.Struct, frozen=True):
-    """How a dry clip is varied: its speed, a low-pass, a tilt of its spectrum and a bump in it."""
-
-    speed: float = 1.0
-    lowpass_hz: float | None = None
-    tilt_db_per_octave: float = 0.0
-    bump_hz: float = 1000.0
-    bump_db: float = 0.0
-
-
-class Event(msgspec.Struct, frozen=True):
-    """One sound: a clip (or its repeats) from a moving or still direction.
-
-    label: class index, or NO_CLASS for a distractor. layer: the track of its labels. clip_start_s: where the
-    clip is cut. onset_s: in the scene. seconds: at most so long. repeats_s: when, after the onset, the clip
-    sounds again. level_db: while active, at the array.
-    """
-
-    label: int
-    layer: int
-    clip: str
-    clip_start_s: float
-    onset_s: float
-    seconds: float
-    repeats_s: tuple[float, ...]
-    colour: Colour
-    level_db: float
-    distance_m: float
-    path: Trajectory
-
-
-class Stream(msgspec.Struct, frozen=True):
-    """A part of the background from one (azimuth, elevation): a looped clip, or none, and coloured noise."""
-
-    direction_deg: tuple[float, float]
-    clip: str | None
-    offset_s: float
-    level_db: float
-
-
-class Background(msgspec.Struct, frozen=True):
-    """A diffuse bed of streams; levels in dB: noise re the clips, sensor noise re the background."""
-
-    streams: tuple[Stream, ...]
-    snr_db: float
-    noise_db: float
-    noise_slope_db_per_octave: float
-    sensor_db: float
-
-
-class Scene(msgspec.Struct, frozen=True):
-    """The plan of one recording; channel_gains_db holds the four microphones' errors."""
-
-    name: str
-    seed: tuple[int, int]
-    seconds: float
-    overlap: int
-    room: Room
-    events: tuple[Event, ...]
-    background: Background
-    peak_dbfs: float
-    channel_gains_db: tuple[float, ...]
 
 
 def plan_scene(
@@ -114,24 +31,25 @@ def plan_scene(
 ) -> Scene:
     """Draw scene `index` of a seed; even scenes have one layer of events, odd ones two.
 
-    class_indices: the class of each class folder of the bank. `ConfigError` when the bank has no distractors
-    and the configuration wants nothing else.
+    class_indices: the class of each class folder of the bank. What the defaults of `SceneConfig` leave out draws no
+    random number, so that they mean the same scenes for ever. `ConfigError` when the configuration needs unlabelled
+    sounds that the bank has not.
     """
-    if config.distractors_only and not bank.distractors:
-        raise ConfigError(f"{bank.folder}: has no folder named distractor, which distractors_only needs")
+    _check_unlabelled(config, bank)
     rng = np.random.default_rng([seed, index])
     overlap = 1 + index % 2
     room, max_elevation = _draw_place(config, rng)
-    draw = _EventDrawer(config, room, max_elevation, rng)
+    draw = _EventDrawer(config, room, max_elevation, rng, bank.distractors)
     events: list[Event] = []
     if not config.distractors_only:
         for layer in range(overlap):
-            events += _draw_layer(draw, bank, class_indices, layer)
+            events += _draw_layer(draw, bank, class_indices, layer, tuple(events))
     if bank.distractors and (config.distractors_only or rng.uniform() < config.distractor_probability):
         for _ in range(max(1, round(rng.uniform(*config.distractors_per_minute) * config.seconds / 60))):
             onset = rng.uniform(0, max(config.seconds - 2, 0))
             events.append(draw.event(_draw_clip(bank.distractors, rng), NO_CLASS, overlap, onset))
-    errors = rng.uniform(-0.5, 0.5, 4) if config.imperfections else np.zeros(4)
+    widest = config.gain_error_db
+    errors = rng.uniform(-widest, widest, 4) if config.imperfections else np.zeros(4)
     return Scene(
         name=f"fold{fold}_room{_room_kind(room)}_mix{index + 1:03d}_ov{overlap}",
         seed=(seed, index),
@@ -142,14 +60,34 @@ def plan_scene(
         background=_draw_background(config, bank, rng),
         peak_dbfs=_round(rng.uniform(*config.peak_dbfs)),
         channel_gains_db=tuple(_round(error) for error in errors),
+        capsules=_draw_capsules(config, rng),
     )
+
+
+def _check_unlabelled(config: SceneConfig, bank: Bank) -> None:
+    needs = {"distractors_only": config.distractors_only, "mixed_in_probability": config.mixed_in_probability > 0}
+    for name, needed in needs.items():
+        if needed and not bank.distractors:
+            raise ConfigError(f"{bank.folder}: has no folder named distractor, which {name} needs")
+    if config.babble_probability and not bank.unlabelled:
+        raise ConfigError(
+            f"{bank.folder}: has no folder named background or distractor, which babble_probability needs"
+        )
 
 
 class _EventDrawer:
     """Draws single events in one place."""
 
-    def __init__(self, config: SceneConfig, room: Room, max_elevation_deg: float, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        config: SceneConfig,
+        room: Room,
+        max_elevation_deg: float,
+        rng: np.random.Generator,
+        distractors: tuple[Clip, ...],
+    ) -> None:
         self.config, self.room, self.max_elevation_deg, self.rng = config, room, max_elevation_deg, rng
+        self.distractors = distractors
 
     def event(self, clip: Clip, label: int, layer: int, onset_s: float) -> Event:
         config, rng = self.config, self.rng
@@ -170,19 +108,32 @@ class _EventDrawer:
         reach = self.room.reach_m(path.doa(np.linspace(0, seconds, 100))).min()
         nearest = min(config.distance_m[0], reach)
         farthest = max(min(config.distance_m[1], reach), nearest)
+        start = rng.uniform(0, max(clip.seconds - once * colour.speed, 0))
+        level = rng.uniform(-config.level_spread_db, config.level_spread_db)
+        distance = nearest * (farthest / nearest) ** rng.uniform()
+        if config.level_by_distance:
+            level -= 20 * np.log10(distance / np.sqrt(config.distance_m[0] * config.distance_m[1]))
         return Event(
             label=label,
             layer=layer,
             clip=clip.path,
-            clip_start_s=_round(rng.uniform(0, max(clip.seconds - once * colour.speed, 0))),
+            clip_start_s=_round(start),
             onset_s=_round(onset_s),
             seconds=_round(seconds),
             repeats_s=tuple(repeats),
             colour=colour,
-            level_db=_round(rng.uniform(-config.level_spread_db, config.level_spread_db)),
-            distance_m=_round(nearest * (farthest / nearest) ** rng.uniform()),
+            level_db=_round(level),
+            distance_m=_round(distance),
             path=path,
+            mixed_in=self._mixed_in() if label != NO_CLASS else None,
         )
+
+    def _mixed_in(self) -> MixedIn | None:
+        config, rng = self.config, self.rng
+        if not config.mixed_in_probability or rng.uniform() >= config.mixed_in_probability:
+            return None
+        clip = _draw_clip(self.distractors, rng)
+        return MixedIn(clip.path, _round(rng.uniform(0, clip.seconds)), _round(rng.uniform(*config.mixed_in_db)))
 
     def _path(self, seconds: float) -> Trajectory:
         config, rng, highest = self.config, self.rng, self.max_elevation_deg
@@ -201,7 +152,7 @@ class _EventDrawer:
     def _colour(self) -> Colour:
         rng = self.rng
         return Colour(
-            speed=_round(rng.uniform(0.9, 1.1)),
+            speed=_round(rng.uniform(*self.config.speed)),
             lowpass_hz=_round(rng.uniform(4000, 11000)) if rng.uniform() < 0.3 else None,
             tilt_db_per_octave=_round(rng.uniform(-2, 2)),
             bump_hz=_round(100 * 80 ** rng.uniform()),
@@ -209,13 +160,18 @@ class _EventDrawer:
         )
 
 
-def _draw_layer(draw: _EventDrawer, bank: Bank, class_indices: dict[str, int], layer: int) -> list[Event]:
-    """Events one after the other, with random gaps."""
+def _draw_layer(
+    draw: _EventDrawer, bank: Bank, class_indices: dict[str, int], layer: int, others: tuple[Event, ...]
+) -> list[Event]:
+    """Events one after the other, with random gaps, over the others of the layers before."""
     config, rng = draw.config, draw.rng
     events = []
     onset = _draw_gap(config.gap_s, rng)
     while onset < config.seconds - 0.5:
         name = sorted(bank.clips)[rng.integers(len(bank.clips))]
+        overlapped = [other for other in others if other.onset_s <= onset < other.onset_s + other.seconds]
+        if overlapped and config.same_class_probability and rng.uniform() < config.same_class_probability:
+            name = next(one for one, label in class_indices.items() if label == overlapped[0].label)
         event = draw.event(_draw_clip(bank.clips[name], rng), class_indices[name], layer, onset)
         events.append(event)
         onset += event.seconds + _draw_gap(config.gap_s, rng)
@@ -247,8 +203,9 @@ def _draw_place(config: SceneConfig, rng: np.random.Generator) -> tuple[Room, fl
 
 def _draw_background(config: SceneConfig, bank: Bank, rng: np.random.Generator) -> Background:
     turned = rotation(*rng.uniform(-180, 180, 3))
+    babbles = config.babble_probability and rng.uniform() < config.babble_probability
     chosen: list[str] = []
-    if bank.steady and rng.uniform() < 0.8:
+    if not babbles and bank.steady and rng.uniform() < 0.8:
         chosen = [_draw_clip(bank.steady, rng).path for _ in range(rng.integers(1, 3))]
     streams = tuple(
         Stream(
@@ -256,6 +213,7 @@ def _draw_background(config: SceneConfig, bank: Bank, rng: np.random.Generator) 
             clip=chosen[rng.integers(len(chosen))] if chosen else None,
             offset_s=_round(rng.uniform(0, 60)),
             level_db=_round(rng.uniform(-3, 3)),
+            babble=tuple(_draw_clip(bank.unlabelled, rng).path for _ in range(BABBLE_CLIPS)) if babbles else (),
         )
         for direction in sphere_grid(BACKGROUND_DIRECTIONS)
     )
@@ -264,8 +222,28 @@ def _draw_background(config: SceneConfig, bank: Bank, rng: np.random.Generator) 
         snr_db=_round(rng.uniform(*config.snr_db)),
         noise_db=_round(rng.uniform(-25, -5)),
         noise_slope_db_per_octave=_round(rng.uniform(-6, -1)),
-        sensor_db=_round(rng.uniform(-30, -8)),
+        sensor_db=_round(rng.uniform(*config.sensor_db)),
     )
+
+
+def _draw_capsules(config: SceneConfig, rng: np.random.Generator) -> Capsules | None:
+    kind = config.microphone
+    if kind == "mixed":
+        kind = (("ideal", "sphere", "tetrahedron"))[rng.integers(3)]
+    if kind == "ideal":
+        return None
+    tetrahedral, pattern, delay = kind == "tetrahedron", config.pattern_error, config.delay_error_us
+    return Capsules(
+        kind=kind,
+        radius_m=_round(rng.uniform(*config.capsule_radius_m)) if tetrahedral else SPHERE_RADIUS_M,
+        patterns=_four(rng, 0.5 - pattern, 0.5 + pattern) if tetrahedral else (0.5,) * 4,
+        delays_us=_four(rng, -delay, delay),
+        low_cuts_hz=_four(rng, *config.low_cut_hz),
+    )
+
+
+def _four(rng: np.random.Generator, low: float, high: float) -> tuple[float, ...]:
+    return tuple(_round(value) for value in rng.uniform(low, high, 4))
 
 
 def _room_kind(room: Room) -> int:

@@ -1,26 +1,25 @@
-"""From the plan of a scene to its recording and labels, and a folder of them.
-
-Every scene has its own random generator, so a folder does not depend on the number of workers.
-"""
+"""A folder of synthetic scenes: each from its own seed, the same wherever and however often it is made."""
 
 from __future__ import annotations
 
+import hashlib
+import socket
 from collections.abc import Generator
-from concurrent.futures import as_completed
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
-import scipy.fft
 import soundfile
-import soxr
-from numpy.typing import NDArray
 
-from offline.arrays import SAMPLE_RATE, SPEED_OF_SOUND_M_PER_S, Array, array_named
-from offline.bank import Bank, class_order, read_clip
+import seldrt
+from offline.arrays import SAMPLE_RATE, array_named
+from offline.bank import Bank, bank_digest, class_order
 from offline.config import SceneConfig
 from offline.dataset import (
     audio_folder,
+    content_digest,
+    list_recordings,
     metadata_folder,
     read_classes,
     whole,
@@ -28,27 +27,13 @@ from offline.dataset import (
     write_file,
     write_metadata,
 )
-from offline.rooms import (
-    convolve,
-    convolve_moving,
-    convolve_sum,
-    diffuse_tail,
-    early_response,
-    plane_waves,
-)
-from offline.scenes import NO_CLASS, Colour, Event, Scene, plan_scene
-from offline.workers import worker_pool
+from offline.rendering import Samples, render
+from offline.scenes import plan_scene
+from offline.workers import results
 from seldrt.config import ConfigError
-from seldrt.spatial import azimuth_elevation, unit_vector
 
-Samples = NDArray[np.float32]
-
-SAMPLES_PER_LABEL = SAMPLE_RATE // 10
-PATH_STEP = SAMPLE_RATE // 20  # samples between two positions of a moving source
-LOOP_FADE = SAMPLE_RATE // 4
-NOISE_LOOP = 10 * SAMPLE_RATE
 ARRAYS = ("foa", "mic")
-FADE_IN, FADE_OUT = SAMPLE_RATE // 500, SAMPLE_RATE // 100
+Engine = Literal["local", "ray"]
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -90,27 +75,26 @@ def check_seed(out: Path, fold: int, seed: int) -> None:
         return
 
 
-def synthesize(job: Job, scenes: int, workers: int) -> Generator[tuple[str, bool], None, None]:
-    """Make scenes 0..scenes - 1 in worker processes; yields each name, and False if it was there."""
-    with worker_pool(workers, _start_worker, job) as pool:
-        for future in as_completed([pool.submit(_make, index) for index in range(scenes)]):
-            yield future.result()
+def synthesize(
+    job: Job, scenes: int, workers: int, engine: Engine = "local"
+) -> Generator[tuple[str, bool], None, None]:
+    """Make scenes 0..scenes - 1 in processes of an engine; yields each name, and False if it was there."""
+    if engine == "local":
+        yield from results(make_scene, job, range(scenes), workers)
+    else:
+        from offline.cluster import ray_results
 
-
-_job: Job  # of this worker process
-
-
-def _start_worker(job: Job) -> None:
-    global _job
-    _job = job
-
-
-def _make(index: int) -> tuple[str, bool]:
-    return make_scene(_job, index)
+        yield from ray_results(make_scene, job, range(scenes), workers)
 
 
 def make_scene(job: Job, index: int) -> tuple[str, bool]:
-    """Plan, render and write one scene, unless its files are there and come from the same plan."""
+    """Plan, render and write one scene, unless its files are there and come from the same plan.
+
+    What it writes follows from the job and the index alone, each file is there whole or not at all, and the plan
+    comes last: it may be killed and run again, on any machine that sees the bank and the folder.
+    """
+    if not (job.out / "classes.json").is_file():
+        raise ConfigError(f"{job.out}: is not seen from {socket.gethostname()}; all machines must share --out")
     scene = plan_scene(job.config, job.bank, job.class_indices, job.seed, index, job.fold)
     plan = msgspec.json.format(msgspec.json.encode(scene))
     manifest = _manifest_folder(job.out) / f"{scene.name}.json"
@@ -133,151 +117,37 @@ def make_scene(job: Job, index: int) -> tuple[str, bool]:
     return scene.name, True
 
 
-def render(scene: Scene, bank: Bank, array: Array) -> tuple[Samples, NDArray[np.int64]]:
-    """A scene as an array hears it: samples (n, 4) within +-1 and label rows (m, 5) as in the metadata."""
-    rng = np.random.default_rng([*scene.seed, 1])
-    n = round(scene.seconds * SAMPLE_RATE)
-    recording = np.zeros((n, 4), dtype=np.float32)
-    rows: list[tuple[int, ...]] = []
-    targets = [event for event in scene.events if event.label != NO_CLASS]
-    for event in scene.events:
-        wet, active = _render_event(event, scene, bank, array, rng)
-        begin = round(event.onset_s * SAMPLE_RATE)
-        end = min(n, begin + len(wet))
-        recording[begin:end] += wet[: end - begin]
-        if event.label != NO_CLASS:
-            rows += label_rows(event, begin + active.start, min(begin + active.stop, n))
-    powers = [10 ** (event.level_db / 10) for event in targets or scene.events]
-    recording += _render_background(scene, bank, array, float(np.mean(powers or [1.0])), n, rng)
-    recording *= 10 ** (np.array(scene.channel_gains_db, dtype=np.float32) / 20)
-    recording *= 10 ** (scene.peak_dbfs / 20) / max(float(np.abs(recording).max()), 1e-9)
-    return recording, np.array(sorted(rows), dtype=np.int64).reshape(-1, 5)
+class FoldManifest(msgspec.Struct, frozen=True):
+    """What the scenes of one fold were made from, and what came out.
 
-
-def label_rows(event: Event, begin: int, end: int) -> list[tuple[int, ...]]:
-    """Rows (frame, class, track, azimuth, elevation) of the frames that samples begin..end fill by half.
-
-    An event that fills no frame by half has the frame of its middle.
+    recipe: SHA-256 of settings, bank and seed. content: `content_digest` of each array's recordings.
     """
-    first = -(-(begin - SAMPLES_PER_LABEL // 2) // SAMPLES_PER_LABEL)
-    last = (end + SAMPLES_PER_LABEL // 2) // SAMPLES_PER_LABEL
-    frames = np.arange(max(first, 0), last) if last > first else np.array([(begin + end) // 2 // SAMPLES_PER_LABEL])
-    middle = (frames + 0.5) * SAMPLES_PER_LABEL
-    azimuth, elevation = azimuth_elevation(event.path.doa((np.clip(middle, begin, end) - begin) / SAMPLE_RATE))
-    azimuth = (np.rint(azimuth).astype(int) + 180) % 360 - 180
-    return [
-        (int(frame), event.label, event.layer, int(a), int(e))
-        for frame, a, e in zip(frames, azimuth, np.rint(elevation).astype(int), strict=True)
-    ]
+
+    seldrt: str
+    scenes: int
+    seed: int
+    settings: SceneConfig
+    bank: str
+    recipe: str
+    content: dict[str, str]
 
 
-def dry_signal(event: Event, bank: Bank) -> Samples:
-    """The event as it leaves its source (n,): the clip cut, coloured, repeated and faded at its ends."""
-    clip = read_clip(Path(bank.folder) / event.clip)
-    seconds = event.seconds - (event.repeats_s[-1] if event.repeats_s else 0)
-    length = max(round(seconds * event.colour.speed * SAMPLE_RATE), 1)
-    begin = min(round(event.clip_start_s * SAMPLE_RATE), max(len(clip) - length, 0))
-    sound = _coloured(clip[begin : begin + length], event.colour)
-    fade_in, fade_out = min(FADE_IN, len(sound)), min(FADE_OUT, len(sound))
-    sound[:fade_in] *= np.linspace(0, 1, fade_in, dtype=np.float32)
-    sound[len(sound) - fade_out :] *= np.linspace(1, 0, fade_out, dtype=np.float32)
-    starts = [round(time * SAMPLE_RATE) for time in (0.0, *event.repeats_s)]
-    dry = np.zeros(starts[-1] + len(sound), dtype=np.float32)
-    for start in starts:
-        dry[start : start + len(sound)] += sound
-    return dry
-
-
-def _coloured(sound: Samples, colour: Colour) -> Samples:
-    if colour == Colour():
-        return sound.copy()
-    if colour.speed != 1:
-        sound = soxr.resample(sound, colour.speed * SAMPLE_RATE, SAMPLE_RATE)
-    n_fft = scipy.fft.next_fast_len(len(sound) + FADE_OUT, real=True)
-    frequency = np.maximum(np.fft.rfftfreq(n_fft, 1 / SAMPLE_RATE), 20)
-    gain_db = np.clip(colour.tilt_db_per_octave * np.log2(frequency / 1000), -6, 6)
-    gain_db += colour.bump_db * np.exp(-0.5 * (np.log2(frequency / colour.bump_hz) / 0.7) ** 2)
-    gain = 10 ** (gain_db / 20)
-    if colour.lowpass_hz:
-        gain /= np.sqrt(1 + (frequency / colour.lowpass_hz) ** 12)
-    spectrum = scipy.fft.rfft(sound, n_fft) * gain.astype(np.float32)
-    return scipy.fft.irfft(spectrum, n_fft)[: len(sound)]
-
-
-def _render_event(
-    event: Event, scene: Scene, bank: Bank, array: Array, rng: np.random.Generator
-) -> tuple[Samples, slice]:
-    """The event at the array (samples, 4) at its level, and the samples in which its direct sound arrives."""
-    dry = dry_signal(event, bank)
-    moving = event.path.turn_deg_per_s != 0
-    times = np.arange(len(dry) // PATH_STEP + 2 if moving else 1) * (PATH_STEP / SAMPLE_RATE)
-    positions = np.array(scene.room.array_m) + event.distance_m * event.path.doa(times)
-    early = early_response(scene.room, positions, array)
-    tail = diffuse_tail(scene.room, array, rng)
-    length = max(early.shape[1], len(tail))
-    if moving:
-        wet = np.pad(convolve_moving(dry, early, PATH_STEP), ((0, length - early.shape[1]), (0, 0)))
-        if len(tail):
-            wet[: len(dry) + len(tail) - 1] += convolve(dry, tail)
-    else:
-        response = np.pad(early[0], ((0, length - early.shape[1]), (0, 0)))
-        response[: len(tail)] += tail
-        wet = convolve(dry, response)
-    delay = round(event.distance_m / SPEED_OF_SOUND_M_PER_S * SAMPLE_RATE)
-    active = slice(delay, delay + len(dry))
-    level = np.sqrt(np.mean(np.square(wet[active]), dtype=float))
-    return wet * np.float32(10 ** (event.level_db / 20) / max(level, 1e-9)), active
-
-
-def _render_background(
-    scene: Scene, bank: Bank, array: Array, event_power: float, n: int, rng: np.random.Generator
-) -> Samples:
-    """The bed of the scene (n, 4), its level below event_power by the scene's SNR."""
-    plan = scene.background
-    streams = np.zeros((len(plan.streams), n), dtype=np.float32)
-    for samples, stream in zip(streams, plan.streams, strict=True):
-        noise = _coloured_noise(plan.noise_slope_db_per_octave, rng)
-        gain = 10 ** (stream.level_db / 20)
-        samples += _tiled(noise, int(rng.integers(NOISE_LOOP)), n) * np.float32(
-            gain * (10 ** (plan.noise_db / 20) if stream.clip else 1)
-        )
-        if stream.clip:
-            loop = _seamless(read_clip(Path(bank.folder) / stream.clip))
-            loop = loop / np.sqrt(np.mean(np.square(loop), dtype=float) + 1e-12)
-            samples += _tiled(loop, round(stream.offset_s * SAMPLE_RATE), n) * np.float32(gain)
-    direct = plane_waves(unit_vector(*np.array([stream.direction_deg for stream in plan.streams]).T), array)
-    tails = [diffuse_tail(scene.room, array, rng) for _ in plan.streams]
-    responses = np.zeros((len(direct), max(direct.shape[1], len(tails[0])), 4), dtype=np.float32)
-    responses[:, : direct.shape[1]] += direct
-    for response, tail in zip(responses, tails, strict=True):
-        response[: len(tail)] += tail
-    bed = convolve_sum(streams, responses)
-    bed /= np.sqrt(np.mean(np.square(bed), dtype=float) + 1e-12)
-    bed += rng.standard_normal(bed.shape, dtype=np.float32) * np.float32(10 ** (plan.sensor_db / 20))
-    level = np.sqrt(np.mean(np.square(bed), dtype=float))
-    return bed * np.float32(np.sqrt(event_power) * 10 ** (-plan.snr_db / 20) / level)
-
-
-def _seamless(clip: Samples) -> Samples:
-    """A clip whose end fades into its own beginning, so that it can be repeated."""
-    fade = min(LOOP_FADE, len(clip) // 3)
-    ramp = np.sqrt(np.linspace(0, 1, fade, dtype=np.float32))
-    loop = clip[: len(clip) - fade].copy()
-    loop[:fade] = loop[:fade] * ramp + clip[len(clip) - fade :] * ramp[::-1]
-    return loop
-
-
-def _tiled(loop: Samples, offset: int, n: int) -> Samples:
-    return np.resize(np.roll(loop, -(offset % len(loop))), n)
-
-
-def _coloured_noise(slope_db_per_octave: float, rng: np.random.Generator) -> Samples:
-    """A loop of noise with unit power whose spectrum falls by so much an octave above 50 Hz."""
-    frequency = np.maximum(np.fft.rfftfreq(NOISE_LOOP, 1 / SAMPLE_RATE), 50)
-    gain = (frequency / 50) ** (slope_db_per_octave / (20 * np.log10(2)))
-    white = rng.standard_normal((2, len(frequency)), dtype=np.float32)
-    noise = scipy.fft.irfft((white[0] + 1j * white[1]) * gain.astype(np.float32), NOISE_LOOP)
-    return noise / noise.std()
+def write_fold_manifest(job: Job) -> FoldManifest:
+    """Write manifests/foldF.json of what lies in the folder now; scenes of other settings are not told apart."""
+    bank = bank_digest(job.bank)
+    recipe = hashlib.sha256(msgspec.json.encode((job.config, bank, job.seed), order="sorted")).hexdigest()
+    made = {name: list_recordings(job.out, name, (job.fold,)) for name in job.formats}
+    manifest = FoldManifest(
+        seldrt=seldrt.__version__,
+        scenes=min(len(recordings) for recordings in made.values()),
+        seed=job.seed,
+        settings=job.config,
+        bank=bank,
+        recipe=recipe,
+        content={name: content_digest(recordings) for name, recordings in made.items()},
+    )
+    write_file(_manifest_folder(job.out) / f"fold{job.fold}.json", msgspec.json.format(msgspec.json.encode(manifest)))
+    return manifest
 
 
 def _manifest_folder(out: Path) -> Path:
@@ -285,6 +155,7 @@ def _manifest_folder(out: Path) -> Path:
 
 
 def _write_audio(path: Path, samples: Samples) -> None:
-    """16-bit audio, there whole or not at all."""
+    """16-bit audio, there whole or not at all; WAV and FLAC hold the same numbers."""
     with whole(path) as partial:
-        soundfile.write(partial, samples, SAMPLE_RATE, subtype="PCM_16", format=path.suffix[1:].upper())
+        pcm = np.rint(samples * 2**15).astype(np.int16)
+        soundfile.write(partial, pcm, SAMPLE_RATE, subtype="PCM_16", format=path.suffix[1:].upper())

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, TypeVar
+
+from seldrt.config import SeldrtError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 SINGLE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -34,3 +40,38 @@ def worker_pool(
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+class WorkerError(SeldrtError):
+    """A worker process that died, or machines that cannot be reached."""
+
+
+def results(
+    function: Callable[[Job, int], Result], job: Job, items: Iterable[int], workers: int
+) -> Generator[Result, None, None]:
+    """``function(job, item)`` of each item in processes here, as they are done; the function must be importable.
+
+    `WorkerError` when a process dies.
+    """
+    with worker_pool(workers, _begin, function, job) as pool:
+        try:
+            for future in as_completed([pool.submit(_call, item) for item in items]):
+                yield future.result()
+        except BrokenProcessPool:
+            raise WorkerError(
+                "a worker process was killed, perhaps for want of memory; "
+                "run the command again, with fewer --workers: what is made stays"
+            ) from None
+
+
+_task: tuple[Callable[[Any, int], Any], Any]  # of this worker process
+
+
+def _begin(function: Callable[[Any, int], Any], job: Any) -> None:
+    global _task
+    _task = (function, job)
+
+
+def _call(item: int) -> Any:
+    function, job = _task
+    return function(job, item)

@@ -6,22 +6,40 @@ import math
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from offline.cli.shell import PATH, explain_mistakes
 from offline.config import read_section, section
 
+if TYPE_CHECKING:
+    from offline.bank import Part
+    from offline.synthesis import Engine
+
 
 @click.command()
 @click.option("--events", type=PATH, required=True, help="Folder with one folder of sounds for each class.")
+@click.option(
+    "--part",
+    type=click.Choice(["all", "train", "validation"]),
+    default="all",
+    show_default=True,
+    help="Of the source recordings: one in five is for validation, always the same ones.",
+)
 @click.option("--out", type=PATH, required=True, help="Dataset folder to write to.")
 @click.option("--scenes", type=click.IntRange(1), required=True, help="How many; half have overlaps.")
 @click.option("--format", type=click.Choice(["foa", "mic", "both"]), default="foa", show_default=True)
 @click.option("--fold", type=click.IntRange(0, 9), default=1, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Processes here, or the Ray cluster of RAY_ADDRESS (without it: Ray with --workers here).",
+)
 @click.option("--audio-format", type=click.Choice(["wav", "flac"]), default="flac", show_default=True)
 @click.option("--config", "config_file", type=PATH, help="TOML file with a [scenes] section.")
 @click.option("--seconds", type=click.FloatRange(1), help="Length of a scene.  [default: 60]")
@@ -35,12 +53,14 @@ from offline.config import read_section, section
 @explain_mistakes
 def synthesize(
     events: Path,
+    part: Part,
     out: Path,
     scenes: int,
     format: str,
     fold: int,
     seed: int,
     workers: int,
+    engine: Engine,
     audio_format: str,
     config_file: Path | None,
     time_budget: float | None,
@@ -61,10 +81,10 @@ def synthesize(
     settings |= {key: value for key, value in overrides.items() if value is not None}
     config = decode(settings, SceneConfig, str(config_file or "scenes"))
     synthesis.check_seed(out, fold, seed)
-    bank = read_bank(events)
+    bank = read_bank(events.resolve(), part)
     job = synthesis.Job(
         bank=bank,
-        out=out,
+        out=out.resolve(),  # the same for all machines
         config=config,
         class_indices=synthesis.choose_classes(bank, out),
         formats=synthesis.ARRAYS if format == "both" else (format,),
@@ -74,13 +94,15 @@ def synthesize(
     )
     end = time.monotonic() + 60 * (math.inf if time_budget is None else time_budget)
     made = []
-    with closing(synthesis.synthesize(job, scenes, workers)) as making:
+    with closing(synthesis.synthesize(job, scenes, workers, engine)) as making:
         for scene in track(making, description="scenes", total=scenes):
             made.append(scene)
             if time.monotonic() >= end:
                 break
     new = sum(is_new for _, is_new in made)
+    manifest = synthesis.write_fold_manifest(job)
     click.echo(f"{out}: fold {fold}, {new} scenes of {config.seconds:g} s made, {len(made) - new} were there")
+    click.echo(", ".join(f"{name} {digest[:12]}" for name, digest in manifest.content.items()), err=True)
 
 
 @click.command()
@@ -90,12 +112,24 @@ def synthesize(
     required=True,
     help="Dataset folder with foa_dev and metadata_dev.",
 )
+@click.option("--format", "array", type=click.Choice(["foa", "mic"]), default="foa", show_default=True)
+@click.option("--split", type=click.Choice(["dev", "eval"]), default="dev", show_default=True)
+@click.option("--fold", "folds", type=click.IntRange(0), multiple=True, help="Only this fold; may be repeated.")
 @click.option("--out", type=PATH, required=True, help="Feature store to write to.")
 @click.option("--preset", default="compact", show_default=True, help="Features: compact or paper.")
 @click.option("--config", "config_file", type=PATH, help="TOML file with a [features] section.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @explain_mistakes
-def extract(data: Path, out: Path, preset: str, config_file: Path | None, workers: int) -> None:
+def extract(
+    data: Path,
+    array: str,
+    split: str,
+    folds: tuple[int, ...],
+    out: Path,
+    preset: str,
+    config_file: Path | None,
+    workers: int,
+) -> None:
     """Compute the features and frame targets of a dataset, for training."""
     from rich.progress import Progress
 
@@ -106,7 +140,16 @@ def extract(data: Path, out: Path, preset: str, config_file: Path | None, worker
     config = section(FeatureConfig, features.PRESETS, preset, config_file, "features")
     with Progress() as progress:
         bar = progress.add_task("features")
-        extraction.extract(data, out, config, workers, lambda done, n: progress.update(bar, completed=done, total=n))
+        extraction.extract(
+            data,
+            out,
+            config,
+            workers,
+            lambda done, n: progress.update(bar, completed=done, total=n),
+            array=array,
+            folds=folds or None,
+            split=split,
+        )
 
 
 @click.command()

@@ -12,7 +12,7 @@ import click
 from seldrt.config import SeldrtError
 
 PATH = click.Path(path_type=Path)
-EXTRA = ("pyroomacoustics", "tensorboard")
+EXTRA = ("pyroomacoustics", "tensorboard", "matplotlib")
 
 
 class Mistake(click.ClickException):

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from offline.bank import Bank, read_bank
 from offline.extract import extract
 from tests.models import FEATURES
+from tests.offline.sounds import write_bank
 from tests.offline.stores import write_tones
 
 
@@ -19,3 +21,15 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_tones(base / name, recordings, seconds, seed)
         extract(base / name, base / f"{name}.store", FEATURES)
     return base
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny bank: hum, knock, noise and distractor, two clips each."""
+    return write_bank(tmp_path_factory.mktemp("bank"))
+
+
+@pytest.fixture(scope="session")
+def bank(sounds: Path) -> Bank:
+    """That bank, read."""
+    return read_bank(sounds)

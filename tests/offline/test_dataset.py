@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import soundfile
@@ -9,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offline.dataset import (
+    DCASE2021_CLASSES,
+    STARSS_CLASSES,
     audio_blocks,
+    content_digest,
     list_recordings,
     read_audio,
     read_classes,
@@ -45,13 +50,35 @@ def test_metadata_round_trip(csv_path, written):
     assert [tuple(row) for row in read_metadata(csv_path)] == written
 
 
-def test_the_distance_column_of_later_years_is_dropped(tmp_path):
+# Two frames, the second with two sources of one class, as the data of each year has them.
+YEARS = {
+    "2020": "0,1,0,-50,30\n1,1,0,-49,30\n1,1,1,10,-20\n",
+    "2021": "0,1,0,-50,30\n1,1,0,-49,30\n1,1,1,10,-20\n",
+    "2022": "0,     1,  0,  -50,  30\n1,     1,  0,  -49,  30\n1,     1,  1,   10, -20\n",
+    "2023 with distance": "0,1,0,-50,30,180\n1,1,0,-49,30,181\n1,1,1,10,-20,243\n",
+    "2024 of floats": "0,1,0,-50.3,29.8,180.0\r\n1,1,0,-49.0,30.0,181.2\r\n1,1,1,10.0,-20.0,243.0\r\n",
+    "with a header": "\ufeffFrame,class,source,azimuth,elevation\n0,1,0,-50,30\n1,1,0,-49,30\n1,1,1,10,-20\n\n",
+}
+
+
+@pytest.mark.parametrize("year", YEARS)
+def test_the_labels_of_every_year_are_read(tmp_path, year):
     path = tmp_path / "a.csv"
-    path.write_text("0,1,0,-50,30,120\n1,1,0,-50,30,121\n\n")
-    assert read_metadata(path).tolist() == [[0, 1, 0, -50, 30], [1, 1, 0, -50, 30]]
+    path.write_bytes(YEARS[year].encode())
+    assert read_metadata(path).tolist() == [[0, 1, 0, -50, 30], [1, 1, 0, -49, 30], [1, 1, 1, 10, -20]]
 
 
-@pytest.mark.parametrize("line", ["0,1,0,4", "frame,class,track,azimuth,elevation", "1,1,0,0,0,1,1", "-1,0,0,0,0"])
+def test_cartesian_directions_are_not_taken_for_degrees(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("0,1,0,0.642,-0.766,0.0\n1,1,0,0.0,0.6,0.8\n")
+    with pytest.raises(ConfigError, match=r"a\.csv: holds directions as x, y, z; expected azimuth and elevation"):
+        read_metadata(path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["0,1,0,4", "frame,class,track,azimuth,elevation", "1,1,0,0,0,1,1", "-1,0,0,0,0", "1,1,0,nan,0", "1,1,0,inf,0"],
+)
 def test_a_bad_line_is_named(tmp_path, line):
     path = tmp_path / "a.csv"
     path.write_text(f"0,1,0,4,5\n{line}\n")
@@ -59,12 +86,13 @@ def test_a_bad_line_is_named(tmp_path, line):
         read_metadata(path)
 
 
-def make_dataset(base, names, suffix=".wav"):
-    for folder in ("foa_dev", "metadata_dev"):
-        (base / folder).mkdir(parents=True, exist_ok=True)
+def make_dataset(base, names, suffix=".wav", split="dev", arrays=("foa",)):
     for name in names:
-        (base / "foa_dev" / f"{name}{suffix}").touch()
-        (base / "metadata_dev" / f"{name}.csv").touch()
+        for array in arrays:
+            (base / f"{array}_{split}" / f"{name}{suffix}").parent.mkdir(parents=True, exist_ok=True)
+            (base / f"{array}_{split}" / f"{name}{suffix}").touch()
+        (base / f"metadata_{split}" / f"{name}.csv").parent.mkdir(parents=True, exist_ok=True)
+        (base / f"metadata_{split}" / f"{name}.csv").touch()
 
 
 def test_recordings_are_listed_by_fold_and_strays_passed_over(tmp_path):
@@ -80,25 +108,118 @@ def test_recordings_are_listed_by_fold_and_strays_passed_over(tmp_path):
     assert only[0].metadata == tmp_path / "metadata_dev" / "fold2_room1_mix002_ov2.csv"
 
 
-def test_subfolders_of_later_years_are_searched(tmp_path):
-    for folder, suffix in (("foa_dev", ".wav"), ("metadata_dev", ".csv")):
-        (tmp_path / folder / "dev-train").mkdir(parents=True)
-        (tmp_path / folder / "dev-train" / f"fold3_room21_mix001{suffix}").touch()
-    (found,) = list_recordings(tmp_path)
-    assert (found.fold, found.overlap) == (3, None)
+def names_of_2020():
+    """Eight of the names: folds 1 to 6 to develop with, 7 and 8 to evaluate."""
+    return {
+        "dev": [f"fold{fold}_room1_mix00{fold}_ov{1 + fold % 2}" for fold in range(1, 7)],
+        "eval": ["fold7_room1_mix001_ov1", "fold8_room2_mix002_ov2"],
+    }
+
+
+def test_the_folds_of_2020_are_training_validation_and_test(tmp_path):
+    for split, names in names_of_2020().items():
+        make_dataset(tmp_path, names, split=split, arrays=("foa", "mic"))
+    for folder in ("foa_dev", "mic_dev", "metadata_dev", "foa_eval"):
+        (tmp_path / folder / "._fold1_room1_mix001_ov1.csv").write_bytes(b"AppleDouble")
+        (tmp_path / folder / ".DS_Store").touch()
+        (tmp_path / folder / "README.md").touch()
+    for folds, count in (((3, 4, 5, 6), 4), ((2,), 1), ((1,), 1)):
+        found = list_recordings(tmp_path, "mic", folds)
+        assert [recording.fold for recording in found] == list(folds)
+        assert len(found) == count
+        assert {recording.array for recording in found} == {"mic"}
+        assert {recording.audio.parent.name for recording in found} == {"mic_dev"}
+    assert [recording.fold for recording in list_recordings(tmp_path, split="eval")] == [7, 8]
+    assert read_classes(tmp_path) == list(DCASE2020_CLASSES)
+
+
+def test_evaluation_recordings_may_have_no_labels_and_no_fold(tmp_path):
+    make_dataset(tmp_path, ["mix001", "mix002"], split="eval")
+    assert [(r.name, r.fold, r.overlap) for r in list_recordings(tmp_path, split="eval")] == [
+        ("mix001", 0, None),
+        ("mix002", 0, None),
+    ]
+    (tmp_path / "metadata_eval" / "mix002.csv").unlink()
+    with pytest.raises(ConfigError, match=r"metadata_eval: labels are missing: mix002"):
+        list_recordings(tmp_path, split="eval")
+    (tmp_path / "metadata_eval" / "mix001.csv").unlink()
+    assert [recording.metadata for recording in list_recordings(tmp_path, split="eval")] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        (
+            ["dev-train/fold1_room1_mix001", "dev-val/fold5_room1_mix001", "dev-test/fold6_room1_mix001"],
+            DCASE2021_CLASSES,
+        ),
+        (["dev-train-sony/fold3_room21_mix001", "dev-test-tau/fold4_room2_mix001"], STARSS_CLASSES),
+    ],
+)
+def test_the_folders_of_later_years_are_searched_and_tell_the_classes(tmp_path, names, classes):
+    make_dataset(tmp_path, names, arrays=("foa", "mic"))
+    found = list_recordings(tmp_path)
+    assert [recording.audio.parent.name + "/" + recording.name for recording in found] == sorted(
+        names, key=lambda n: n.split("/")[1]
+    )
+    assert {recording.overlap for recording in found} == {None}
+    assert read_classes(tmp_path) == list(classes)
+
+
+def test_the_class_lists_are_those_of_the_tasks():
+    assert (len(DCASE2021_CLASSES), len(STARSS_CLASSES)) == (12, 13)
+    assert [name for name in DCASE2020_CLASSES if name not in DCASE2021_CLASSES] == ["running_engine", "burning_fire"]
+    assert (DCASE2021_CLASSES[3], DCASE2021_CLASSES[11]) == ("barking_dog", "piano")
+    assert (STARSS_CLASSES[1], STARSS_CLASSES[12]) == ("male_speech", "knock")
+    assert all(re.fullmatch("[a-z_]+", name) for name in DCASE2021_CLASSES + STARSS_CLASSES)
+
+
+def test_classes_that_cannot_be_known_are_asked_for(tmp_path):
+    make_dataset(tmp_path, ["fold1_room1_mix001"])
+    with pytest.raises(ConfigError, match=r"which classes\?.*write a classes\.json"):
+        read_classes(tmp_path)
 
 
 def test_what_is_missing_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="has no folder foa_dev"):
+    with pytest.raises(ConfigError, match="nowhere: has no folder foa_dev; there is no such folder at all"):
+        list_recordings(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="has no folder foa_dev; give the one that holds foa_dev and metadata_dev"):
         list_recordings(tmp_path)
-    make_dataset(tmp_path, [])
+    for part in ("foa_dev.z01", "foa_dev.zip"):
+        (tmp_path / part).touch()
+    with pytest.raises(ConfigError, match=r"has no folder foa_dev; unpack foa_dev\.z01, foa_dev\.zip there"):
+        list_recordings(tmp_path)
+    (tmp_path / "foa_dev").mkdir()
     with pytest.raises(ConfigError, match="no recording named like"):
         list_recordings(tmp_path)
-    make_dataset(tmp_path, ["fold1_room1_mix001_ov1"])
+    make_dataset(tmp_path, [f"fold1_room1_mix{i:03d}_ov1" for i in range(9)])
     with pytest.raises(ConfigError, match="no recording of fold 5"):
         list_recordings(tmp_path, folds=(5,))
-    (tmp_path / "metadata_dev" / "fold1_room1_mix001_ov1.csv").unlink()
-    with pytest.raises(ConfigError, match=r"no fold1_room1_mix001_ov1\.csv \(1 are missing\)"):
+    with pytest.raises(ConfigError, match="has no folder mic_dev; it has foa_dev, metadata_dev"):
+        list_recordings(tmp_path, "mic")
+    with pytest.raises(ConfigError, match=r"has no folder foa_dev; .* has$"):
+        list_recordings(tmp_path.parent)
+    with pytest.raises(ConfigError, match="it holds files, give the folder above it"):
+        list_recordings(tmp_path / "foa_dev")
+
+
+@pytest.mark.parametrize(
+    ("folder", "suffix", "said"), [("metadata_dev", "csv", "labels"), ("foa_dev", "wav", "recordings")]
+)
+def test_a_partial_folder_gets_a_list_of_what_is_missing(tmp_path, folder, suffix, said):
+    names = [f"fold{fold}_room1_mix{i:03d}_ov1" for fold in (1, 2) for i in range(8)]
+    make_dataset(tmp_path, names)
+    for name in names[:7]:
+        (tmp_path / folder / f"{name}.{suffix}").unlink()
+    with pytest.raises(ConfigError, match=rf"{folder}: {said} are missing: {', '.join(names[:5])} and 2 more$"):
+        list_recordings(tmp_path)
+    assert len(list_recordings(tmp_path, folds=(2,))) == 8
+
+
+def test_a_recording_that_is_there_twice_is_refused(tmp_path):
+    make_dataset(tmp_path, ["fold1_room1_mix001_ov1"])
+    (tmp_path / "foa_dev" / "fold1_room1_mix001_ov1.flac").touch()
+    with pytest.raises(ConfigError, match="has fold1_room1_mix001_ov1 twice"):
         list_recordings(tmp_path)
 
 
@@ -109,6 +230,23 @@ def test_classes(tmp_path):
     (tmp_path / "classes.json").write_text('{"hum": 1}')
     with pytest.raises(ConfigError, match="not a list of class names"):
         read_classes(tmp_path)
+
+
+def write_one(base, samples, subtype="PCM_16", suffix=".wav", rows=((0, 1, 0, 4, 5),)):
+    path = base / "foa_dev" / f"fold1_room1_mix001_ov1{suffix}"
+    path.parent.mkdir(parents=True)
+    soundfile.write(path, samples, 24000, subtype=subtype)
+    write_metadata(base / "metadata_dev" / "fold1_room1_mix001_ov1.csv", rows)
+    return content_digest(list_recordings(base))
+
+
+def test_the_digest_of_a_dataset_is_that_of_its_sound_and_labels(tmp_path):
+    samples = np.round(np.random.default_rng(0).uniform(-0.5, 0.5, (5000, 4)) * 2**15) / 2**15
+    first = write_one(tmp_path / "a", samples)
+    assert write_one(tmp_path / "b", samples, suffix=".flac") == first
+    assert write_one(tmp_path / "c", samples, rows=((0, 1, 0, 5, 5),)) != first
+    samples[-1, 3] += 2**-15
+    assert write_one(tmp_path / "d", samples) != first
 
 
 def test_metadata_is_whole_numbers(tmp_path):

@@ -17,13 +17,11 @@ from offline.arrays import (
     sphere_grid,
     sphere_response,
 )
+from offline.convolution import convolve, convolve_moving, convolve_sum
 from offline.rooms import (
     MIN_DISTANCE_M,
     Room,
     band_weights,
-    convolve,
-    convolve_moving,
-    convolve_sum,
     diffuse_tail,
     draw_open_space,
     draw_room,
@@ -80,7 +78,7 @@ def test_outdoors_the_only_reflection_is_the_ground():
     assert len(diffuse_tail(room, FOA, np.random.default_rng(0))) == 0
 
 
-@pytest.mark.parametrize("rt60_s", [0.25, 0.8])
+@pytest.mark.parametrize("rt60_s", [0.15, 0.25, 0.8, 1.2])
 def test_the_tail_decays_at_the_rooms_rate_by_schroeder_integration(rt60_s):
     rng = np.random.default_rng(3)
     room = draw_room(rng, (rt60_s, rt60_s))

@@ -1,0 +1,184 @@
+"""The bank of sounds: what is in a folder, and what cannot be used."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offline.arrays import SAMPLE_RATE
+from offline.bank import bank_digest, class_order, read_bank, read_clip, split_groups
+from seldrt.config import DCASE2020_CLASSES, ConfigError
+
+
+def test_the_bank_knows_groups_distractors_and_steady_sounds(bank):
+    assert sorted(bank.clips) == ["hum", "knock", "noise"]
+    assert {clip.group for clip in bank.clips["hum"]} == {"fridge"}
+    assert {clip.group for clip in bank.clips["knock"]} == {"knock_0", "knock_1"}
+    assert [clip.path for clip in bank.steady] == ["distractor/distractor_1.wav"]
+
+
+def test_a_folder_without_sounds_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no such folder"):
+        read_bank(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="no class folder with sounds"):
+        read_bank(tmp_path)
+    (tmp_path / "hum").mkdir()
+    (tmp_path / "hum" / "a.wav").write_bytes(b"not audio")
+    with pytest.raises(ConfigError, match=r"a\.wav: not a readable sound file"):
+        read_bank(tmp_path)
+    soundfile.write(tmp_path / "hum" / "a.wav", np.zeros(0), SAMPLE_RATE)
+    with pytest.raises(ConfigError, match=r"a\.wav: holds no sound"):
+        read_bank(tmp_path)
+
+
+def test_a_class_that_cannot_stand_in_a_topic_is_refused(sounds, tmp_path):
+    (tmp_path / "dog bark").mkdir()
+    shutil.copy(sounds / "hum" / "hum_0.wav", tmp_path / "dog bark")
+    with pytest.raises(ConfigError, match="class folder 'dog bark' cannot stand in a topic"):
+        read_bank(tmp_path)
+
+
+def test_silence_around_a_clip_is_cut_and_its_rate_converted(tmp_path):
+    tone = np.sin(2 * np.pi * 1000 * np.arange(48000) / 48000)
+    soundfile.write(tmp_path / "tone.wav", np.concatenate([np.zeros(24000), tone, np.zeros(9600)]), 48000)
+    clip = read_clip(tmp_path / "tone.wav")
+    assert len(clip) == pytest.approx(SAMPLE_RATE, abs=480)
+    spectrum = np.abs(np.fft.rfft(clip))
+    assert np.argmax(spectrum) * SAMPLE_RATE / len(clip) == pytest.approx(1000, abs=2)
+
+
+def test_class_order_is_that_of_dcase_for_its_classes_under_any_alias():
+    folders = sorted({*DCASE2020_CLASSES, "phone"} - {"ringing_phone"})
+    indices, names = class_order(folders)
+    assert names == list(DCASE2020_CLASSES)
+    assert indices["phone"] == names.index("ringing_phone")
+    assert class_order(["b", "a"]) == ({"b": 1, "a": 0}, ["a", "b"])
+
+
+FORMATS = {
+    "a.wav": (44100, 2, "PCM_24"),
+    "b.flac": (16000, 1, "PCM_16"),
+    "c.ogg": (48000, 2, "VORBIS"),
+    "d.opus": (48000, 1, "OPUS"),
+    "e.mp3": (22050, 1, "MPEG_LAYER_III"),
+    "f.aif": (96000, 4, "PCM_16"),
+    "g.au": (8000, 1, "ULAW"),
+    "h.CAF": (32000, 1, "FLOAT"),
+    "i.w64": (11025, 1, "PCM_U8"),
+}
+
+
+def write_tone(path, rate=SAMPLE_RATE, channels=1, subtype=None):
+    """One second of 1 kHz."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tone = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(rate) / rate)
+    form = {".opus": "OGG", ".aif": "AIFF"}.get(path.suffix.lower())
+    soundfile.write(path, np.tile(tone[:, None], channels), rate, subtype=subtype, format=form)
+
+
+def test_any_format_rate_and_number_of_channels_will_do(tmp_path):
+    for name, properties in FORMATS.items():
+        write_tone(tmp_path / "tone" / name, *properties)
+    write_tone(tmp_path / "distractor" / "other.wav")
+    (tmp_path / "tone" / "notes.txt").write_text("cut on Sunday")
+    (tmp_path / "tone" / "._a.wav").write_bytes(b"AppleDouble")
+    clips = read_bank(tmp_path).clips["tone"]
+    assert [clip.path for clip in clips] == [f"tone/{name}" for name in FORMATS]
+    for clip in clips:
+        sound = read_clip(tmp_path / clip.path)
+        assert len(sound) == pytest.approx(SAMPLE_RATE, rel=0.15), clip.path  # lossy codecs pad
+        spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound))))
+        assert np.argmax(spectrum) * SAMPLE_RATE / len(sound) == pytest.approx(1000, abs=2), clip.path
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["bell/a.wav"], "has only the class bell.* a folder `distractor` of other sounds"),
+        (["bell/a.wav", "knock/"], r"knock: is empty; put sounds"),
+        (["bell/a.wav", "knock/b.m4a"], r"b\.m4a: \.m4a cannot be read; convert it"),
+        (["train/bell/a.wav", "val/bell/b.wav"], r"holds train, val, no classes: give .*train as --events"),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_told_in_one_line(tmp_path, files, said):
+    for name in files:
+        if name.endswith("/"):
+            (tmp_path / name).mkdir()
+        elif name.endswith(".wav"):
+            write_tone(tmp_path / name)
+        else:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes(b"ftypM4A ")
+    with pytest.raises(ConfigError, match=said) as error:
+        read_bank(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_one_class_among_others_that_are_none_is_enough(tmp_path):
+    write_tone(tmp_path / "bell" / "a.wav")
+    write_tone(tmp_path / "distractor" / "b.wav")
+    assert list(read_bank(tmp_path).clips) == ["bell"]
+
+
+def test_a_folder_within_a_class_is_one_source_recording(tmp_path):
+    for name in ("kitchen/1.wav", "kitchen/2.wav", "hall/1.wav", "3.wav"):
+        write_tone(tmp_path / "bell" / name)
+    write_tone(tmp_path / "distractor" / "b.wav")
+    groups = {clip.path: clip.group for clip in read_bank(tmp_path).clips["bell"]}
+    assert groups == {
+        "bell/3.wav": "3",
+        "bell/hall/1.wav": "hall",
+        "bell/kitchen/1.wav": "kitchen",
+        "bell/kitchen/2.wav": "kitchen",
+    }
+
+
+@given(st.sets(st.text("abcdef0123456789_", min_size=1, max_size=8), min_size=2, max_size=60))
+def test_validation_holds_back_one_recording_in_five_and_at_least_one(groups):
+    train, validation = split_groups(groups)
+    assert train | validation == groups
+    assert not train & validation
+    assert train
+    assert len(validation) == max(1, round(len(groups) / 5))
+    assert split_groups(set(groups)) == (train, validation)
+
+
+def test_the_parts_of_a_bank_share_no_source_recording(tmp_path):
+    for take in range(6):
+        for cut in range(2):
+            write_tone(tmp_path / "bell" / f"take{take}" / f"{cut}.wav")
+        write_tone(tmp_path / "knock" / f"{take}.wav")
+        write_tone(tmp_path / "distractor" / f"{take}.wav")
+    train, validation = read_bank(tmp_path, "train"), read_bank(tmp_path, "validation")
+    for name, count in (("bell", 2), ("knock", 1)):
+        ours, theirs = ({clip.group for clip in bank.clips[name]} for bank in (train, validation))
+        assert not ours & theirs
+        assert len(ours | theirs) == 6
+        assert len(validation.clips[name]) == count
+    assert len(train.distractors) == 5
+
+
+def test_a_class_of_one_recording_cannot_be_split(tmp_path):
+    for name in ("bell/1.wav", "bell/2.wav", "knock/1.wav", "distractor/1.wav"):
+        write_tone(tmp_path / name)
+    with pytest.raises(ConfigError, match=r"knock: has one source recording; a second is needed to validate with"):
+        read_bank(tmp_path, "validation")
+    write_tone(tmp_path / "knock" / "2.wav")
+    assert [len(read_bank(tmp_path, part).distractors) for part in ("train", "validation")] == [1, 0]
+
+
+def test_the_digest_of_a_bank_is_that_of_its_bytes_and_names(tmp_path):
+    for base in ("a", "b"):
+        write_tone(tmp_path / base / "bell" / "1.wav")
+        write_tone(tmp_path / base / "knock" / "1.wav")
+    first = bank_digest(read_bank(tmp_path / "a"))
+    assert bank_digest(read_bank(tmp_path / "b")) == first
+    (tmp_path / "b" / "bell").rename(tmp_path / "b" / "ding")
+    assert bank_digest(read_bank(tmp_path / "b")) != first
+    write_tone(tmp_path / "a" / "bell" / "1.wav", 44100)
+    assert bank_digest(read_bank(tmp_path / "a")) != first

@@ -1,0 +1,195 @@
+"""Scenes as sound: labels, levels and backgrounds are as planned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from offline.arrays import SAMPLE_RATE, array_named
+from offline.bank import read_clip
+from offline.config import SceneConfig, read_section
+from offline.plans import Background, Colour, MixedIn, Trajectory
+from offline.rendering import dry_signal, label_rows, render
+from offline.scenes import plan_scene
+from seldrt.config import decode
+from seldrt.spatial import angle_deg, unit_vector
+from tests.offline.sounds import CLASSES, QUIET, make_event, one_event
+
+FOA = array_named("foa")
+
+
+def intensity(audio, frames):
+    """Active intensity vectors (len(frames), 3) of label frames of FOA audio."""
+    blocks = audio[: len(audio) // 2400 * 2400].reshape(-1, 2400, 4)[frames]
+    return np.stack([np.sum(blocks[..., 0] * blocks[..., i], axis=1) for i in (3, 1, 2)], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "frames"),
+    [
+        (0, 2400, [0]),
+        (1200, 3600, [0, 1]),  # half of each
+        (1201, 3599, [0]),  # half of none: the frame of the middle
+        (1199, 7201, [0, 1, 2]),
+        (100, 200, [0]),
+        (4000, 9601, [2, 3]),
+    ],
+)
+def test_a_label_frame_counts_when_the_event_covers_half_of_it(begin, end, frames):
+    rows = label_rows(make_event(Trajectory((10.4, -20.6))), begin, end)
+    assert [row[0] for row in rows] == (frames if (begin, end) != (1201, 3599) else [1])
+    assert {row[1:] for row in rows} == {(2, 0, 10, -21)}
+
+
+def test_azimuths_stay_in_range():
+    azimuths = {row[3] for row in label_rows(make_event(Trajectory((179.0, 0.0), turn_deg_per_s=1.0)), 0, 48000)}
+    assert azimuths == {179, -180, -179}
+
+
+@pytest.mark.parametrize("speed", [0.0, -10.0, 20.0, 40.0])
+def test_labels_point_where_the_intensity_points(bank, speed):
+    """In a free field, against the FOA intensity of each label frame that is wholly inside the event."""
+    config = SceneConfig(seconds=8, room="anechoic", snr_db=(80, 80), **QUIET)
+    path = Trajectory((150.0, 20.0), turn_deg_per_s=speed / np.cos(np.radians(20)), speed_deg_per_s=abs(speed))
+    scene = one_event(plan_scene(config, bank, CLASSES, 0, 0), make_event(path))
+    audio, rows = render(scene, bank, FOA)
+    inside = rows[1:-1]
+    assert rows[0, 0] == 10
+    assert len(rows) in (50, 51)
+    error = angle_deg(intensity(audio, inside[:, 0]), unit_vector(inside[:, 3], inside[:, 4]))
+    assert error.max() < 1.2  # rounding to whole degrees alone gives up to 0.7
+    if speed:
+        measured = angle_deg(*intensity(audio, inside[[0, 40], 0])) / 4
+        turned = angle_deg(*path.doa([1.0, 5.0])) / 4
+        assert measured == pytest.approx(turned, abs=0.3)
+
+
+def test_reverberant_labels_point_at_the_direct_sound(bank):
+    scene = plan_scene(SceneConfig(seconds=8, room="room", rt60_s=(0.2, 0.2), **QUIET), bank, CLASSES, 0, 0)
+    event = make_event(Trajectory((-70.0, 10.0)), distance_m=0.9)
+    audio, rows = render(one_event(scene, event), bank, FOA)
+    error = angle_deg(intensity(audio, rows[:, 0]), unit_vector(rows[:, 3], rows[:, 4]))
+    assert np.median(error) < 12
+
+
+def test_labels_wait_for_the_sound_to_travel(bank):
+    scene = plan_scene(SceneConfig(seconds=8, room="anechoic", **QUIET), bank, CLASSES, 0, 0)
+    event = make_event(Trajectory((0.0, 0.0)), distance_m=18.0)  # 52 ms: more than half a frame
+    _, rows = render(one_event(scene, event), bank, FOA)
+    assert rows[0, 0] == 11
+
+
+# --- levels ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["foa", "mic"])
+@pytest.mark.parametrize("snr_db", [6.0, 20.0])
+def test_the_measured_snr_is_the_planned_one(bank, name, snr_db):
+    config = SceneConfig(seconds=8, snr_db=(snr_db, snr_db), peak_dbfs=(-6, -6), **QUIET)
+    scene = one_event(plan_scene(config, bank, CLASSES, 4, 0), make_event(Trajectory((30.0, 0.0)), level_db=3.0))
+    audio, rows = render(scene, bank, array_named(name))
+    assert np.abs(audio).max() == pytest.approx(10 ** (-6 / 20))
+    power = np.mean(audio[: len(audio) // 2400 * 2400].reshape(-1, 2400 * 4) ** 2, axis=1)
+    noise, both = np.mean(power[:9]), np.mean(power[rows[1:-1, 0]])
+    assert 10 * np.log10((both - noise) / noise) == pytest.approx(snr_db, abs=1.0)
+
+
+def test_the_background_is_diffuse(bank):
+    """The mean of many backgrounds: no direction, and a third of W's power on each axis."""
+    covariance = np.zeros((4, 4))
+    for index in range(6):
+        scene = plan_scene(SceneConfig(seconds=6, **QUIET), bank, CLASSES, 8, index)
+        still = msgspec.structs.replace(scene.background, sensor_db=-60.0)
+        audio, _ = render(msgspec.structs.replace(scene, events=(), background=still), bank, FOA)
+        covariance += audio.T @ audio / np.sum(audio[:, 0] ** 2) / 6
+    np.testing.assert_allclose(covariance, np.diag([1, 1 / 3, 1 / 3, 1 / 3]), atol=0.12)
+
+
+def test_a_background_needs_no_bank(bank):
+    bare = msgspec.structs.replace(bank, steady=(), distractors=())
+    scene = plan_scene(SceneConfig(seconds=3), bare, CLASSES, 0, 1)
+    assert isinstance(scene.background, Background)
+    audio, _ = render(scene, bare, FOA)
+    assert np.isfinite(audio).all()
+    assert np.abs(audio).max() <= 1
+
+
+def test_repeats_and_speed(bank):
+    event = make_event(Trajectory((0.0, 0.0)), clip="knock/knock_0.wav", seconds=1.0, repeats_s=(0.7,))
+    dry = dry_signal(event, bank)
+    assert len(dry) == SAMPLE_RATE
+    np.testing.assert_array_equal(dry[: SAMPLE_RATE * 3 // 10], dry[SAMPLE_RATE * 7 // 10 :])
+    assert not dry[SAMPLE_RATE * 3 // 10 : SAMPLE_RATE * 7 // 10].any()
+    quick = dry_signal(make_event(Trajectory((0.0, 0.0)), seconds=2.0, colour=Colour(speed=1.1)), bank)
+    assert len(quick) == pytest.approx(2 * SAMPLE_RATE, abs=2)
+
+
+# --- switches ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["sphere", "tetrahedron"])
+def test_labels_point_where_encoded_capsules_point(bank, kind):
+    config = SceneConfig(seconds=8, room="anechoic", snr_db=(60, 60), microphone=kind, **QUIET)
+    event = make_event(Trajectory((70.0, -25.0), turn_deg_per_s=10.0), colour=Colour(lowpass_hz=1500.0))
+    scene = one_event(plan_scene(config, bank, CLASSES, 0, 0), event)
+    assert scene.capsules.kind == kind
+    audio, rows = render(scene, bank, FOA)
+    assert audio.shape == (8 * SAMPLE_RATE, 4)
+    assert np.abs(audio).max() == pytest.approx(10 ** (scene.peak_dbfs / 20), rel=1e-3)
+    inside = rows[1:-1]
+    error = angle_deg(intensity(audio, inside[:, 0]), unit_vector(inside[:, 3], inside[:, 4]))
+    assert np.median(error) < 4
+    np.testing.assert_array_equal(rows, render(msgspec.structs.replace(scene, capsules=None), bank, FOA)[1])
+
+
+def test_the_mic_format_knows_no_other_capsules(bank):
+    config = SceneConfig(seconds=3, microphone="tetrahedron", **QUIET)
+    scene = plan_scene(config, bank, CLASSES, 0, 0)
+    plain = msgspec.structs.replace(scene, capsules=None)
+    mic = array_named("mic")
+    np.testing.assert_array_equal(render(scene, bank, mic)[0], render(plain, bank, mic)[0])
+
+
+def test_a_distractor_lies_under_the_event_at_its_level(bank):
+    still = Trajectory((0.0, 0.0))
+    alone = make_event(still, clip="hum/hum_1.wav")
+    under = MixedIn("distractor/distractor_0.wav", 0.7, -12.0)
+    carried = dry_signal(msgspec.structs.replace(alone, mixed_in=under), bank) - dry_signal(alone, bank)
+    level_db = 20 * np.log10(np.std(carried) / np.std(dry_signal(alone, bank)))
+    assert level_db == pytest.approx(-12, abs=0.2)
+    loop = read_clip(Path(bank.folder) / under.clip)
+    # It is that clip: the correlation has one clear peak.
+    correlation = np.abs(np.fft.irfft(np.fft.rfft(carried) * np.conj(np.fft.rfft(loop, len(carried)))))
+    assert correlation.max() > 10 * np.median(correlation)
+
+
+def test_babble_changes_the_background_and_nothing_else(bank):
+    config = SceneConfig(seconds=8, room="open", snr_db=(10, 10), sensor_db=(-40, -40), **QUIET)
+    event = make_event(Trajectory((30.0, 0.0)))
+    quiet = one_event(plan_scene(config, bank, CLASSES, 4, 0), event)
+    babbling = msgspec.structs.replace(config, babble_probability=1.0)
+    babble = one_event(plan_scene(babbling, bank, CLASSES, 4, 0), event)
+    assert len({clip for stream in babble.background.streams for clip in stream.babble}) == 2
+    assert all(len(stream.babble) == 4 for stream in babble.background.streams)
+    (audio, rows), (_, quiet_rows) = render(babble, bank, FOA), render(quiet, bank, FOA)
+    np.testing.assert_array_equal(rows, quiet_rows)
+    power = np.mean(audio[: len(audio) // 2400 * 2400].reshape(-1, 2400 * 4) ** 2, axis=1)
+    noise, both = np.mean(power[:9]), np.mean(power[rows[1:-1, 0]])
+    assert 10 * np.log10((both - noise) / noise) == pytest.approx(10, abs=1.5)
+
+
+def test_everything_at_once_sounds(bank):
+    """The settings of configs/realistic.toml, as they ship."""
+    path = Path(__file__).parents[2] / "configs" / "realistic.toml"
+    config = decode(read_section(path, "scenes") | {"seconds": 8.0}, SceneConfig, str(path))
+    assert all(value != getattr(SceneConfig(), name) for name, value in read_section(path, "scenes").items())
+    labelled = 0
+    for index in range(3):
+        audio, rows = render(plan_scene(config, bank, CLASSES, 1, index), bank, FOA)
+        assert np.isfinite(audio).all()
+        assert 0 < np.abs(audio).max() <= 1
+        labelled += len(rows)
+    assert labelled
