@@ -45,13 +45,13 @@ def random_pipeline() -> Pipeline:
     from benchmarks.networks import built
     from seldrt import features
     from seldrt.checkpoint import Checkpoint, Description
-    from seldrt.config import DCASE2020_CLASSES
+    from seldrt.config import DCASE2020_CLASSES, NetworkConfig
     from seldrt.pipeline import Pipeline
 
     nets = built("compact")
-    configs = {task: net.config for task, net in nets.items()}
+    configs: dict[str, tuple[NetworkConfig, ...]] = {task: (net.config,) for task, net in nets.items()}
     description = Description(features=features.PRESETS["compact"], classes=DCASE2020_CLASSES, networks=configs)
-    return Pipeline(Checkpoint(description, nets), "random")
+    return Pipeline(Checkpoint(description, {task: (net,) for task, net in nets.items()}), "random")
 
 
 def stream() -> dict[str, Any]:

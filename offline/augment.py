@@ -10,41 +10,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from offline.batches import Batch
+from offline.config import TrainConfig
 from seldrt.features import TASK_CHANNELS
-
-# The 16 isometries that map the axes of first-order ambisonics onto themselves and keep up and down apart from the
-# sides: four quarter turns, with and without a mirrored y, with and without a mirrored z.
+from seldrt.networks.turns import turned_directions, turned_features
 
 
 def signed_permutations(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """For each of ``count`` chunks one of the 16 patterns: whether x and y change places, and the signs (count, 3)."""
+    """One of the 16 patterns of `seldrt.networks.turns` for each chunk: swap (count,), signs (count, 3)."""
     swap = torch.randint(0, 2, (count,), generator=generator).bool()
     signs = torch.randint(0, 2, (count, 3), generator=generator) * 2.0 - 1.0
     return swap, signs
-
-
-def turned_directions(doa: Tensor, swap: Tensor, signs: Tensor) -> Tensor:
-    """Directions (batch, ..., 3) under the patterns."""
-    shape = (-1, *[1] * (doa.ndim - 1))
-    turned = torch.where(swap.to(doa.device).view(shape), doa[..., [1, 0, 2]], doa)
-    return turned * signs.to(doa).view(-1, *[1] * (doa.ndim - 2), 3)
-
-
-def turned_features(x: Tensor, task: str, swap: Tensor, signs: Tensor) -> Tensor:
-    """Features under the patterns; those of SAD and SED do not change."""
-    names = TASK_CHANNELS[task]
-    if "active_x" not in names:
-        return x
-    order = list(range(len(names)))
-    factors = torch.ones(len(x), len(names))
-    for kind in ("log_mel", "active", "reactive"):
-        first, second = names.index(f"{kind}_x"), names.index(f"{kind}_y")
-        order[first], order[second] = second, first
-        if kind != "log_mel":
-            for axis, name in enumerate("xyz"):
-                factors[:, names.index(f"{kind}_{name}")] = signs[:, axis]
-    turned = torch.where(swap.to(x.device).view(-1, 1, 1, 1), x[:, :, order], x)
-    return turned * factors.to(x)[:, None, :, None]
 
 
 def coloured(x: Tensor, task: str, generator: torch.Generator, gain_db: float = 6.0, tilt_db: float = 6.0) -> Tensor:
@@ -84,3 +59,20 @@ def masked(x: Tensor, fill: Tensor, generator: torch.Generator, bands: int, fram
         stripe = (index >= first) & (index < last)
         hidden |= stripe[:, None, None, :] if axis == 3 else stripe[:, :, None, None]
     return torch.where(hidden, fill, x)
+
+
+def augmented(batch: Batch, task: str, config: TrainConfig, fill: Tensor, generator: torch.Generator) -> Batch:
+    """The batch with other directions, colours and holes, as the configuration asks."""
+    x, doa = batch.features, batch.doa
+    if config.mix_probability and task in ("sad", "sed"):
+        batch = mixed(batch, generator, config.mix_probability)
+        x = batch.features
+    if config.rotations and task in ("doae", "baseline"):
+        swap, signs = signed_permutations(len(x), generator)
+        x = turned_features(x, task, swap, signs)
+        doa = turned_directions(doa, swap, signs)
+    if config.colour_db:
+        x = coloured(x, task, generator, config.colour_db, config.colour_db)
+    if config.mask_bands or config.mask_frames:
+        x = masked(x, fill, generator, config.mask_bands, config.mask_frames)
+    return Batch(x, batch.sed, doa, batch.doa_mask)

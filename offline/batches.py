@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from offline.extract import Store
@@ -53,64 +55,112 @@ def require_measurable(task: str, stores: Sequence[Store], network: NetworkConfi
 
 
 class Chunks:
-    """All chunks of some stores that are alike for one task, held in memory as float16 on the device."""
+    """All chunks of some stores that are alike for one task: float16 in memory on the device, or read when asked for.
 
-    def __init__(self, stores: Sequence[Store], task: str, device: str) -> None:
+    ``folds`` chooses recordings, () all; `ConfigError` when none is left. ``mapped`` leaves the features on disk.
+    """
+
+    def __init__(
+        self, stores: Sequence[Store], task: str, device: str, folds: Sequence[int] = (), mapped: bool = False
+    ) -> None:
         first = stores[0].manifest
-        self.task, self.config, self.classes = task, first.features, first.classes
-        self.features = _features(stores, task_indices(task)).to(device)
+        self.task, self.config, self.classes, self.device = task, first.features, first.classes, device
+        self._channels = task_indices(task)
+        self._places = [
+            (store, recording.first_label, recording.labels)
+            for store in stores
+            for recording in store.manifest.recordings
+            if not folds or recording.fold in folds
+        ]
+        if not self._places:
+            wanted = ", ".join(map(str, folds))
+            raise ConfigError(f"{stores[0].folder}: has no recording of fold {wanted}; [train] folds = [] takes all")
+        offsets = np.cumsum([0, *(labels for _, _, labels in self._places)]).tolist()
+        self.recordings = [(offset, labels) for offset, (_, _, labels) in zip(offsets[:-1], self._places, strict=True)]
+        self.labels = offsets[-1]
+        self._sounding: dict[int, list[NDArray[np.intp]]] = {}
+        self.features = None if mapped else self._all_features().to(device)
         self.sed, self.doa, self.doa_mask = (
-            torch.from_numpy(np.concatenate([getattr(store, name) for store in stores])).to(device)
+            torch.from_numpy(
+                np.concatenate([getattr(store, name)[at : at + labels] for store, at, labels in self._places])
+            ).to(device)
             for name in ("sed", "doa", "doa_mask")
         )
-        offsets = np.cumsum([0, *(len(store.sed) for store in stores)])
-        self.recordings = [
-            (int(offset + recording.first_label), recording.labels)
-            for offset, store in zip(offsets[:-1], stores, strict=True)
-            for recording in store.manifest.recordings
-        ]
 
-    def statistics(self, rng: np.random.Generator, frames: int = 60000) -> tuple[Tensor, Tensor]:
-        """Mean and 1 / standard deviation (channels, n_mels) of the features, over a sample of frames."""
-        chosen = torch.from_numpy(rng.choice(len(self.features), min(frames, len(self.features)), replace=False))
-        sample = self.features[chosen.to(self.features.device)].float()
+    def _all_features(self) -> Tensor:
+        """The channels of the task, one recording after the other; beside the result, only one is in memory."""
+        frames = self.labels * self.config.frames_per_label
+        features = torch.empty(frames, len(self._channels), self.config.n_mels, dtype=torch.float16)
+        for offset, labels in self.recordings:
+            at = offset * self.config.frames_per_label
+            part = self._read(offset, labels)
+            features[at : at + len(part)] = part
+        return features
+
+    def _read(self, first: int, labels: int) -> Tensor:
+        """Features from disk of label frames that lie within one recording."""
+        index = bisect_right(self.recordings, first, key=lambda place: place[0]) - 1
+        store, at, _ = self._places[index]
+        per_label = self.config.frames_per_label
+        begin = (at + first - self.recordings[index][0]) * per_label
+        return torch.from_numpy(store.features[begin : begin + labels * per_label, self._channels])
+
+    def statistics(self, rng: np.random.Generator, labels: int = 6000) -> tuple[Tensor, Tensor]:
+        """Mean and 1 / standard deviation (channels, n_mels) of the features, over a sample of label frames."""
+        chosen = np.sort(rng.choice(self.labels, min(labels, self.labels), replace=False))
+        sample = self._cut(chosen.tolist(), 1).flatten(0, 1)
         return sample.mean(0), 1 / sample.std(0).clamp_min(1e-3)
+
+    def _cut(self, firsts: Sequence[int], labels: int) -> Tensor:
+        """Features (chunk, frame, channels, n_mels) float32 of the chunks that begin at these label frames."""
+        if self.features is None:
+            return torch.stack([self._read(first, labels) for first in firsts]).to(self.device).float()
+        per_label = self.config.frames_per_label
+        begin = torch.tensor(firsts, device=self.device)[:, None] * per_label
+        return self.features[begin + torch.arange(labels * per_label, device=self.device)].float()
 
     def take(self, firsts: Sequence[int], labels: int) -> Batch:
         """The chunks that begin at these label frames."""
-        device = self.features.device
-        label_index = torch.tensor(firsts, device=device)[:, None] + torch.arange(labels, device=device)
-        per_label = self.config.frames_per_label
-        frame_index = label_index[..., None] * per_label + torch.arange(per_label, device=device)
-        return Batch(
-            self.features[frame_index.flatten(1)].float(),
-            self.sed[label_index],
-            self.doa[label_index],
-            self.doa_mask[label_index],
-        )
+        index = torch.tensor(firsts, device=self.device)[:, None] + torch.arange(labels, device=self.device)
+        return Batch(self._cut(firsts, labels), self.sed[index], self.doa[index], self.doa_mask[index])
+
+    def starts(
+        self, rng: np.random.Generator, count: int, labels: int, hop_labels: int = 1, balanced: float = 0.0
+    ) -> list[int]:
+        """Where ``count`` chunks begin: in recordings drawn by their length, at multiples of ``hop_labels``.
+
+        With the probability ``balanced``, a chunk is drawn anew so as to hold an event of a class drawn by chance.
+        """
+        rooms = np.maximum((np.array([n for _, n in self.recordings]) - labels) // hop_labels + 1, 0)
+        if not rooms.any():
+            raise ConfigError(f"no recording is as long as a training chunk ({labels} label frames)")
+        drawn = rng.choice(len(rooms), count, p=rooms / rooms.sum())
+        starts = [self.recordings[i][0] + hop_labels * int(rng.integers(rooms[i])) for i in drawn]
+        if not balanced:
+            return starts
+        return [self._with_any_class(rng, labels) if rng.random() < balanced else start for start in starts]
+
+    def _with_any_class(self, rng: np.random.Generator, labels: int) -> int:
+        sounding = self._sounding_labels(labels)
+        heard = int(rng.choice(sounding[int(rng.integers(len(sounding)))]))
+        first, length = self.recordings[bisect_right(self.recordings, heard, key=lambda place: place[0]) - 1]
+        return int(np.clip(heard - rng.integers(labels), first, first + length - labels))
+
+    def _sounding_labels(self, labels: int) -> list[NDArray[np.intp]]:
+        """For each class that sounds, its label frames in recordings of at least ``labels``."""
+        if labels in self._sounding:
+            return self._sounding[labels]
+        long_enough = np.concatenate([np.full(length, length >= labels) for _, length in self.recordings])
+        found = [np.flatnonzero(active & long_enough) for active in self.sed.T.cpu().numpy() > 0]
+        sounding = [each for each in found if len(each)]
+        if not sounding:
+            raise ConfigError("no class ever sounds: nothing to balance the chunks by")
+        self._sounding[labels] = sounding
+        return sounding
 
     def random(self, rng: np.random.Generator, count: int, labels: int) -> Batch:
         """``count`` chunks that begin anywhere in recordings drawn by their length."""
-        lengths = np.array([n for _, n in self.recordings])
-        fitting = np.maximum(lengths - labels + 1, 0)
-        if not fitting.any():
-            raise ConfigError(f"no recording is as long as a training chunk ({labels} label frames)")
-        drawn = rng.choice(len(lengths), count, p=fitting / fitting.sum())
-        return self.take([self.recordings[i][0] + int(rng.integers(fitting[i])) for i in drawn], labels)
-
-
-def _features(stores: Sequence[Store], channels: Sequence[int]) -> Tensor:
-    """Some channels of all stores, one after the other, float16; beside the result, only a recording is in memory."""
-    frames = sum(len(store.features) for store in stores)
-    features = torch.empty(frames, len(channels), stores[0].features.shape[2], dtype=torch.float16)
-    rest = features
-    for store in stores:
-        per_label = store.manifest.features.frames_per_label
-        for place in store.manifest.recordings:
-            first, length = place.first_label * per_label, place.labels * per_label
-            rest[:length] = torch.from_numpy(store.features[first : first + length, channels])
-            rest = rest[length:]
-    return features
+        return self.take(self.starts(rng, count, labels), labels)
 
 
 def mean_event_labels(stores: Sequence[Store]) -> tuple[float, ...]:

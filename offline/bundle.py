@@ -112,7 +112,8 @@ def _fill(folder: Path, events: Path, config: Path | None) -> None:
     if config:
         shutil.copy(config, folder / "config.toml")
     for package in ("seldrt", "offline"):
-        for source in sorted((here.parent / package).rglob("*.py")):
+        sources = (path for path in (here.parent / package).rglob("*") if path.suffix in (".py", ".toml"))
+        for source in sorted(sources):
             target = folder / "sources" / source.relative_to(here.parent)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)

@@ -13,7 +13,7 @@
 # EPOCHS             at most; the recipe says it otherwise
 # SEED               of scenes and training                                                   1
 # WORKERS            processes that make scenes and features                                  one for each core
-# OUT                TASK/best.safetensors, TASK/last.pt (in parts last.pt.aa ... beyond 15 MiB), logs.tar.gz   out
+# OUT                TASK/best.safetensors, TASK/snapshot-*, TASK/last.pt (in parts last.pt.aa ... beyond 15 MiB), logs.tar.gz   out
 # WORK               scenes, features, runs; what is there is used again                      /tmp/seldrt-work
 # PYTHON             python3
 #
@@ -56,6 +56,7 @@ collect() {
       if [ "$(stat -c %s "$run/last.pt")" -le $((15 << 20)) ]; then cp "$run/last.pt" "$to"
       else split -b 15M "$run/last.pt" "$to/last.pt."; fi
     fi
+    find "$run" -name 'snapshot-*.safetensors' -exec cp {} "$to" \; 2>/dev/null || true
     if [ -e "$run/log.jsonl" ]; then cp "$run/log.jsonl" "$WORK/logs/$task.jsonl"; fi
   done
   tar czf "$OUT/logs.tar.gz" -C "$WORK" logs

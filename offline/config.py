@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from seldrt.config import ConfigError, Section, decode, load_toml
 
@@ -31,31 +32,58 @@ class SceneConfig(Section, frozen=True):
     speeds_deg_per_s: tuple[float, ...] = (10.0, 20.0, 40.0)
     snr_db: Range = (6.0, 30.0)  # mean level of the active events over the background
     level_spread_db: float = 6.0  # events lie within +- this much of each other's level
+    level_by_distance: bool = False  # near events are louder than far ones, 6 dB a doubling
+    same_class_probability: float = 0.0  # of an overlapping event to be of the class that it overlaps
     peak_dbfs: Range = (-30.0, -1.0)
     distractor_probability: float = 0.5
     distractors_per_minute: Range = (1.0, 4.0)
     distractors_only: bool = False  # no target at all: to count false alarms
+    mixed_in_probability: float = 0.0  # of an event to carry a distractor under it, from the same place
+    mixed_in_db: Range = (-25.0, -10.0)  # re the event
+    babble_probability: float = 0.0  # of a background of many unlabelled sounds at once
     vary: bool = True  # speed, bandwidth and colour of the dry clips
-    imperfections: bool = True  # channel gains off by up to 0.5 dB
+    speed: Range = (0.9, 1.1)  # of these
+    imperfections: bool = True  # channel gains off by up to gain_error_db
+    gain_error_db: float = 0.5
+    sensor_db: Range = (-30.0, -8.0)  # the channels' own noise re the background
+    microphone: Literal["ideal", "sphere", "tetrahedron", "mixed"] = "ideal"  # what FOA is made from
+    capsule_radius_m: Range = (0.008, 0.02)  # of a tetrahedron of open cardioids
+    pattern_error: float = 0.0  # capsules are a + (1 - a) cos with a = 0.5 +- this
+    delay_error_us: float = 0.0  # of each capsule, +-
+    low_cut_hz: Range = (0.0, 0.0)  # each capsule's own first-order high-pass; 0 is none
 
     def __post_init__(self) -> None:
-        for name in ("rt60_s", "distance_m", "gap_s", "snr_db", "peak_dbfs", "distractors_per_minute"):
-            low, high = getattr(self, name)
+        for name, value in ((name, getattr(self, name)) for name in self.__struct_fields__):
+            if name.endswith("_probability") and not 0 <= value <= 1:
+                raise ValueError(f"{name} must lie in 0..1")
+            if not isinstance(value, tuple) or name == "speeds_deg_per_s":
+                continue
+            low, high = value
             if low > high:
                 raise ValueError(f"{name} needs its smaller value first")
         if self.seconds < 1:
             raise ValueError("seconds must be at least 1")
+        if not 0.25 <= self.speed[0] <= self.speed[1] <= 4:
+            raise ValueError("speed must lie in 0.25..4")
         if self.distance_m[0] < 0.5:
             raise ValueError("distance_m must start at 0.5 or more")
         if not (0 <= self.max_elevation_deg <= 85 and 0 <= self.open_max_elevation_deg <= 85):
             raise ValueError("max_elevation_deg and open_max_elevation_deg must lie in 0..85")
         if self.peak_dbfs[1] > 0:
             raise ValueError("peak_dbfs must not exceed 0")
+        if not 0.002 <= self.capsule_radius_m[0] <= self.capsule_radius_m[1] <= 0.05:
+            raise ValueError("capsule_radius_m must lie in 0.002..0.05")
+        if not (0 <= self.pattern_error <= 0.25 and 0 <= self.delay_error_us <= 100 and 0 <= self.gain_error_db <= 12):
+            raise ValueError("pattern_error goes to 0.25, delay_error_us to 100, gain_error_db to 12")
+        if not 0 <= self.low_cut_hz[0] <= self.low_cut_hz[1] <= 500:
+            raise ValueError("low_cut_hz must lie in 0..500")
 
 
 class TrainConfig(Section, frozen=True):
     """How a network is trained; the defaults are the report's where it says, ours where it does not."""
 
+    folds: tuple[int, ...] = ()  # of the stores to train with; () = all
+    validation_folds: tuple[int, ...] = ()  # of the stores to choose the best weights by; () = all
     epochs: int = 300
     steps_per_epoch: int = 200
     batch_size: int = 16
@@ -63,10 +91,15 @@ class TrainConfig(Section, frozen=True):
     final_learning_rate: float = 1e-5  # at the end of each cosine cycle
     cycle_epochs: int = 10  # the first cycle of the warm restarts
     cycle_factor: int = 2  # each cycle is this much longer than the one before
+    optimizer: Literal["ranger", "adam"] = "ranger"  # RAdam with Lookahead, or plain Adam
+    snapshots: bool = False  # keep the weights of the end of each cycle, for an ensemble
     gradient_norm: float = 1.0
+    chunk_hop_labels: int = 1  # training chunks begin at multiples of this; 1 = anywhere
+    balanced: float = 0.0  # probability of a chunk to be chosen for a class drawn by chance, however rare
     soft_f_per_class: bool = False  # counts of the soft F loss per class instead of over everything
     cross_entropy_weight: float = 0.0  # beside the soft F loss
     silence_weight: float = 0.0  # of label frames without any target in the loss of SED; 0 = the temporal mask
+    doa_weight: float = 5.0  # of the directions beside the classes in the loss of the baseline
     rotations: bool = False  # 16 ambisonic rotations and reflections
     colour_db: float = 0.0  # random level and frequency response, up to +- this
     mask_bands: int = 0  # widest hidden stripe of mel bands
@@ -76,24 +109,33 @@ class TrainConfig(Section, frozen=True):
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps_per_epoch", "batch_size", "cycle_epochs", "cycle_factor"):
+        for name in ("epochs", "steps_per_epoch", "batch_size", "cycle_epochs", "cycle_factor", "chunk_hop_labels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
         for name in (
             *("learning_rate", "final_learning_rate", "cross_entropy_weight"),
-            *("colour_db", "mask_bands", "mask_frames", "seed"),
+            *("doa_weight", "colour_db", "mask_bands", "mask_frames", "seed"),
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and not negative")
-        for name in ("silence_weight", "mix_probability"):
+        for name in ("silence_weight", "mix_probability", "balanced"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1")
         if not self.gradient_norm > 0:
             raise ValueError("gradient_norm must be above 0")
 
 
+# Ranger and SGDR, chunks of 200 frames (the network preset paper) that overlap by 50; 300 epochs, which the report says
+# of DOAE alone. Ours: the batch, so that an epoch is one pass over 400 minutes, and cycles that end with epoch 300.
+_ETRI = TrainConfig(steps_per_epoch=975, chunk_hop_labels=15, cycle_epochs=20)
+_WHOLE = replace(_ETRI, folds=(1, 2, 3, 4, 5, 6), validation_folds=(1,))  # which it has learnt: no measure any more
+
 TRAIN_PRESETS = {
     "report": TrainConfig(),
+    "etri1": replace(_ETRI, folds=(3, 4, 5, 6), validation_folds=(2,)),
+    "etri2": _WHOLE,
+    "etri3": replace(_WHOLE, snapshots=True),
+    "etri4": replace(_WHOLE, snapshots=True),  # beside the recordings, what `offline stretch` made of them
     # What trains the small networks from a small bank: see the training log in docs/.
     "compact": TrainConfig(
         steps_per_epoch=150,
@@ -107,6 +149,18 @@ TRAIN_PRESETS = {
         mask_frames=30,
         silence_weight=0.5,
         mix_probability=0.3,
+    ),
+    # The baseline as published: Adam at one rate, no augmentation. For less computation than it had: smaller steps, and
+    # more weight on the classes, which it is slow to learn (published: 256 sequences a step, a weight of about 5).
+    "baseline": TrainConfig(
+        epochs=250,
+        steps_per_epoch=188,  # a pass over 300 minutes
+        batch_size=16,
+        doa_weight=1.0,
+        optimizer="adam",
+        final_learning_rate=1e-3,
+        gradient_norm=10.0,
+        bf16=False,
     ),
 }
 

@@ -1,4 +1,4 @@
-"""A training run on disk: the state that `--resume` needs, and the logs."""
+"""A training run on disk: the state that `--resume` needs, the weights that are kept, and the logs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,102 @@ import os
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import msgspec
 import torch
+from torch import Tensor
 
-from seldrt.checkpoint import CheckpointError
+from offline.config import TrainConfig
+from offline.optimization import Optimization
+from seldrt.checkpoint import Checkpoint, CheckpointError, Description, save
 from seldrt.networks import Network
+
+STATE = "last.pt"
+BEST = "best.safetensors"
+
+
+@dataclass
+class Progress:
+    """How far a run has come: whole epochs, steps into the next and what they cost, and the best score so far."""
+
+    epoch: int = 0
+    step: int = 0
+    best: float = -float("inf")
+    costs: list[Tensor] = field(default_factory=list)
+
+
+class Run:
+    """The folder of a run of one network."""
+
+    def __init__(self, out: Path, description: Description, network: Network, config: TrainConfig) -> None:
+        self.out, self._description, self._network, self._config = out, description, network, config
+
+    def settings(self) -> dict[str, Any]:
+        """What must be the same when a run goes on; longer it may become."""
+        train = msgspec.to_builtins(self._config)
+        train.pop("epochs")
+        return {
+            "task": self._network.task,
+            "features": msgspec.to_builtins(self._description.features),
+            "classes": list(self._description.classes),
+            "network": msgspec.to_builtins(self._network.config),
+            "train": train,
+        }
+
+    def keep(self, progress: Progress, optimization: Optimization) -> None:
+        """Write all that `restore` needs to go on as if nothing had happened."""
+        state = {
+            "settings": json.dumps(self.settings()),
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "best": progress.best,
+            "costs": [cost.cpu() for cost in progress.costs],
+            "network": self._network.state_dict(),
+            **optimization.state_dict(),
+        }
+        temporary = self.out / f".{STATE}.tmp"
+        torch.save(state, temporary)
+        os.replace(temporary, self.out / STATE)
+
+    def restore(self, optimization: Optimization) -> Progress:
+        """Put a kept state back. `CheckpointError` says in one line which setting is another one now."""
+        path = self.out / STATE
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            self._require_same(json.loads(state.get("settings", "null")))
+            self._network.load_state_dict(state["network"])
+        except (RuntimeError, OSError, KeyError, EOFError, AttributeError, pickle.UnpicklingError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise CheckpointError(f"{path} is not a run of this network: {reason}") from None
+        optimization.load_state_dict(state)
+        device = self._network.mean.device
+        costs = [cost.to(device) for cost in state.get("costs", [])]
+        return Progress(state["epoch"], state.get("step", 0), state["best"], costs)
+
+    def _require_same(self, before: dict[str, Any] | None) -> None:
+        if before is None:  # a run from before settings were kept
+            return
+        for name, now in json.loads(json.dumps(self.settings())).items():
+            old = before[name]
+            if isinstance(now, dict):
+                # A key that came with a later version had its default then.
+                changed = [key for key in now if key in old and old[key] != now[key]]
+                if changed:
+                    name, old, now = changed[0], old[changed[0]], now[changed[0]]
+                else:
+                    continue
+            if old != now:
+                told = f"{self.out} was begun with {name} = {old}, not {now}"
+                raise CheckpointError(f"{told}: go on with the old settings, or give another --out")
+
+    def save_weights(self, name: str, figures: dict[str, Any]) -> None:
+        """The present weights as a checkpoint ``name`` with the figures on its card."""
+        card = {"seed": self._config.seed, "train": msgspec.to_builtins(self._config), **rounded(figures)}
+        described = msgspec.structs.replace(self._description, card={self._network.task: card})
+        save(Checkpoint(described, {self._network.task: [self._network]}), self.out / name)
 
 
 def rounded(figures: dict[str, Any]) -> dict[str, Any]:
@@ -22,59 +110,24 @@ def rounded(figures: dict[str, Any]) -> dict[str, Any]:
     return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in figures.items()}
 
 
-def keep(
-    path: Path, epoch: int, best: float, network: Network, optimizer: Any, lookahead: Any, schedule: Any,
-    rng: np.random.Generator, generator: torch.Generator,
-) -> None:  # fmt: skip
-    """Write all that `restore` needs to go on as if nothing had happened."""
-    state = {
-        "epoch": epoch,
-        "best": best,
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "lookahead": lookahead.state_dict(),
-        "schedule": schedule.state_dict(),
-        "rng": json.dumps(rng.bit_generator.state),
-        "generator": generator.get_state(),
-        "torch": torch.get_rng_state(),
-    }
-    temporary = path.with_name(f".{path.name}.tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
-
-
-def restore(
-    path: Path, network: Network, optimizer: Any, lookahead: Any, schedule: Any,
-    rng: np.random.Generator, generator: torch.Generator,
-) -> tuple[int, float]:  # fmt: skip
-    """Put a kept state back; the epoch and the best score so far. `CheckpointError` when it does not fit."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        network.load_state_dict(state["network"])
-    except (RuntimeError, OSError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise CheckpointError(f"{path} is not a run of this network: {reason}") from None
-    optimizer.load_state_dict(state["optimizer"])
-    lookahead.load_state_dict(state["lookahead"])
-    schedule.load_state_dict(state["schedule"])
-    rng.bit_generator.state = json.loads(state["rng"])
-    generator.set_state(state["generator"])
-    torch.set_rng_state(state["torch"])
-    return state["epoch"], state["best"]
-
-
 @contextmanager
-def logging_to(out: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """What appends the figures of an epoch to the logs of a run."""
+def logging_to(out: Path, epoch: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """What appends the figures of an epoch to the logs of a run; those after ``epoch`` of a run that died go."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:  # the bare training machine has none; the JSONL log is always there
         writer = None
     else:
-        writer = SummaryWriter(str(out))
+        writer = SummaryWriter(str(out), purge_step=epoch + 1)
+    path = out / "log.jsonl"
+    if path.exists():
+        rows = path.read_text().splitlines(keepends=True)
+        kept = [row for row in rows if row.endswith("\n") and json.loads(row)["epoch"] <= epoch]
+        if kept != rows:
+            path.write_text("".join(kept))
 
     def log(figures: dict[str, Any]) -> None:
-        with open(out / "log.jsonl", "a") as file:
+        with open(path, "a") as file:
             file.write(json.dumps(rounded(figures)) + "\n")
         if writer:
             for name, value in figures.items():

@@ -1,7 +1,8 @@
 """Networks on disk: one safetensors file with weights and all that belongs to them.
 
-A checkpoint may hold one network (from training) or the three that a pipeline needs. Its metadata say the format
-version, features, classes, network shapes, event durations of the training labels, post-processing, and a card.
+A checkpoint may hold one network (from training) or all that a pipeline needs: for each task one, or several whose
+answers are averaged. Its metadata say the format version, features, classes, network shapes, event durations of the
+training labels, post-processing, and a card. Format version 1 knew one network a task; it is read, too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from seldrt.config import FeatureConfig, NetworkConfig, PostprocessConfig, SeldrtError
 from seldrt.networks import Network, build
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class CheckpointError(SeldrtError):
@@ -31,7 +32,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
 
     features: FeatureConfig
     classes: tuple[str, ...]
-    networks: dict[str, NetworkConfig]  # by task
+    networks: dict[str, tuple[NetworkConfig, ...]]  # by task
     mean_event_labels: tuple[float, ...] = ()  # label frames, one a class, of the training labels
     postprocess: PostprocessConfig = PostprocessConfig()
     card: dict[str, Any] = {}  # where trained, on what, figures
@@ -41,16 +42,17 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
 class Checkpoint:
     """Networks (in evaluation mode, float32) with their description."""
 
-    def __init__(self, description: Description, networks: Mapping[str, Network]) -> None:
+    def __init__(self, description: Description, networks: Mapping[str, Sequence[Network]]) -> None:
         self.description = description
-        self.networks = dict(networks)
+        self.networks = {task: tuple(group) for task, group in networks.items()}
 
 
 def save(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write under a temporary name, then rename: a reader sees the old file or the whole new one."""
     tensors = {
-        f"{task}.{name}": (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
-        for task, network in checkpoint.networks.items()
+        f"{task}.{i}.{name}": (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
+        for task, group in checkpoint.networks.items()
+        for i, network in enumerate(group)
         for name, value in network.state_dict().items()
     }
     metadata = {"seldrt": msgspec.json.encode(checkpoint.description).decode()}
@@ -71,10 +73,14 @@ def describe(path: Path) -> Description:
     if text is None:
         raise CheckpointError(f"{path} is no seldrt model: its metadata lack the key 'seldrt'")
     try:
-        version = msgspec.json.decode(text, type=dict).get("format_version")
-        if version != FORMAT_VERSION:
-            raise CheckpointError(f"{path} has format version {version}, this program reads {FORMAT_VERSION}")
-        return msgspec.json.decode(text, type=Description)
+        plain = msgspec.json.decode(text, type=dict)
+        version = plain.get("format_version")
+        if version == 1 and isinstance(plain.get("networks"), dict):
+            plain["networks"] = {task: [config] for task, config in plain["networks"].items()}
+            plain["format_version"] = FORMAT_VERSION
+        elif version != FORMAT_VERSION:
+            raise CheckpointError(f"{path} has format version {version}, this program reads 1 to {FORMAT_VERSION}")
+        return msgspec.convert(plain, Description)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise CheckpointError(f"{path} has metadata that do not fit: {error}") from None
 
@@ -83,30 +89,42 @@ def load(path: Path, device: str = "cpu") -> Checkpoint:
     """All networks of a checkpoint; `CheckpointError` in one line when the weights do not fit the metadata."""
     description = describe(path)
     tensors = safetensors.torch.load_file(path, device)
+    numbered = any(name.partition(".")[2][:1].isdigit() for name in tensors)  # not so in version 1
     networks = {}
-    for task, config in description.networks.items():
-        network = build(task, len(description.classes), description.features, config)
-        own = {name.removeprefix(f"{task}."): t for name, t in tensors.items() if name.startswith(f"{task}.")}
-        try:
-            network.load_state_dict(
-                {name: t.float() if t.is_floating_point() else t for name, t in own.items()}, strict=True
-            )
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:160]
-            raise CheckpointError(f"{path}: weights of {task} do not fit its network: {reason}") from None
-        networks[task] = network.to(device).eval()
+    for task, configs in description.networks.items():
+        group = []
+        for i, config in enumerate(configs):
+            network = build(task, len(description.classes), description.features, config)
+            prefix = f"{task}.{i}." if numbered else f"{task}."
+            own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            try:
+                network.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in own.items()})
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())[:160]
+                raise CheckpointError(f"{path}: weights of {task} do not fit its network: {reason}") from None
+            group.append(network.to(device).eval())
+        networks[task] = group
     return Checkpoint(description, networks)
 
 
 def merged(paths: Sequence[Path]) -> Checkpoint:
-    """One checkpoint of several that share features and classes; a later one replaces the tasks of an earlier one."""
+    """One checkpoint of several that share features and classes; several networks of a task become its ensemble.
+
+    The card of a task with several is that of each, by its number from 1.
+    """
     parts = [load(path) for path in paths]
     first = parts[0].description
-    for part, path in zip(parts[1:], paths[1:], strict=True):
+    networks: dict[str, list[Network]] = {}
+    cards: dict[str, list[Any]] = {}
+    for part, path in zip(parts, paths, strict=True):
         require_same(first, part.description, path)
-    networks = {task: network for part in parts for task, network in part.networks.items()}
-    card = {task: value for part in parts for task, value in part.description.card.items()}
-    configs = {task: network.config for task, network in networks.items()}
+        for task, group in part.networks.items():
+            networks.setdefault(task, []).extend(group)
+            cards.setdefault(task, []).append(part.description.card.get(task, {}))
+    card = {key: value for part in parts for key, value in part.description.card.items() if key not in networks}
+    for task, one in cards.items():
+        card[task] = one[0] if len(one) == 1 else {str(number): each for number, each in enumerate(one, 1)}
+    configs = {task: tuple(network.config for network in group) for task, group in networks.items()}
     return Checkpoint(msgspec.structs.replace(first, networks=configs, card=card), networks)
 
 

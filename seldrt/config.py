@@ -138,6 +138,7 @@ class NetworkConfig(Section, frozen=True):
     dropout: float = 0.0
     representation: Literal["azel", "xyz"] = "azel"  # of the directions (DOAE only)
     direct_labels: int = 0  # label frames whose masked intensity tells the direction (DOAE with xyz only); 0 = none
+    views: int = 1  # turns and mirrors of the sound over which a listening DOAE averages, 1..8; costs as many times
 
 
 class CaptureConfig(Section, frozen=True):
@@ -145,11 +146,21 @@ class CaptureConfig(Section, frozen=True):
 
     device: str = ""  # name (or a part of it) or number of the input device; "" = must be given to `run`
     device_rate: int = 0  # Hz; 0 = what the device prefers
-    mic: str = "ambix"  # what the four channels are: see `seldrt.microphones`
+    wait: bool = False  # true = wait for a device that is not there yet
+    channels: tuple[int, ...] = ()  # the four of the device that are heard, from 1, in order; () = the first four
+    mic: str = ""  # what they are: a profile or a .toml file; "" = as the name of the device implies
+    mount: str = "upright"  # how the microphone stands: upright, upside-down, endfire, or "yaw=0,pitch=0,roll=0"
+    yaw_deg: float = 0.0  # where its front points in the room, counter-clockwise
     block_ms: int = 20  # ms of sound handed on at a time
     ring_s: float = 10.0  # s of sound kept while the computer is busy; what is older is lost, and counted
 
     def __post_init__(self) -> None:
+        if self.channels and (len(set(self.channels)) != 4 or len(self.channels) != 4 or min(self.channels) < 1):
+            raise ValueError(
+                f"channels is {list(self.channels)}: give four different numbers from 1, like [5, 6, 7, 8]"
+            )
+        if not -360.0 <= self.yaw_deg <= 360.0:
+            raise ValueError(f"yaw_deg is {self.yaw_deg}: use -360 to 360")
         if not 1 <= self.block_ms <= 10_000:
             raise ValueError(f"block_ms is {self.block_ms}: use 1 to 10000")
         if not 1.0 <= self.ring_s <= 600.0:
@@ -174,8 +185,25 @@ class PublisherConfig(Section, frozen=True):
     """Where the messages go."""
 
     bind: str = "tcp://127.0.0.1:5577"  # tcp://HOST:PORT or ipc://PATH
+    control: str = ""  # where requests are answered, tcp://HOST:PORT or ipc://PATH; "" = nowhere
     insecure_bind: bool = False  # true = also an address that others on the network can reach
+    curve_keys: str = ""  # folder of keys, see `seldrt keys`; only the clients in it get anything; "" = everybody does
+    levels: bool = False  # true = also how loud the channels are, ten times a second
     source: str = ""  # name of this microphone in topics; "" = that of the device or the recording
+
+
+class RecordConfig(Section, frozen=True):
+    """What is kept of the sound itself."""
+
+    dir: str = ""  # folder for what the device gives, as it gives it; "" = nothing is kept
+    max_mb: int = 2000  # MB of the folder; the oldest files make room for new ones
+    file_s: float = 600.0  # s of sound in a file
+
+    def __post_init__(self) -> None:
+        if not 10 <= self.max_mb <= 100_000_000:
+            raise ValueError(f"max_mb is {self.max_mb}: use 10 to 100000000")
+        if not 1.0 <= self.file_s <= 86_400.0:
+            raise ValueError(f"file_s is {self.file_s}: use 1 to 86400")
 
 
 class DaemonConfig(Section, frozen=True):
@@ -184,6 +212,7 @@ class DaemonConfig(Section, frozen=True):
     capture: CaptureConfig = CaptureConfig()
     pipeline: PipelineConfig = PipelineConfig()
     publisher: PublisherConfig = PublisherConfig()
+    record: RecordConfig = RecordConfig()
     postprocess: PostprocessConfig | None = None  # None = as the model was calibrated
 
 

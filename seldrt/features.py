@@ -26,7 +26,12 @@ LOG_MEL = ("log_mel_w", "log_mel_y", "log_mel_z", "log_mel_x")
 INTENSITY = ("active_x", "active_y", "active_z", "reactive_x", "reactive_y", "reactive_z")
 MEAN_LOG_MEL = ("log_mel_mean", "harmonic_mean", "percussive_mean")
 CHANNELS = LOG_MEL + INTENSITY + MEAN_LOG_MEL
-TASK_CHANNELS = {"sad": MEAN_LOG_MEL, "sed": MEAN_LOG_MEL, "doae": LOG_MEL + INTENSITY}
+TASK_CHANNELS = {
+    "sad": MEAN_LOG_MEL,
+    "sed": MEAN_LOG_MEL,
+    "doae": LOG_MEL + INTENSITY,
+    "baseline": LOG_MEL + INTENSITY[:3],
+}
 
 PRESETS = {
     "paper": FeatureConfig(),

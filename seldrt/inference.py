@@ -1,7 +1,8 @@
 """From features to estimates: SAD, SED and DOAE together (report, section 3.3).
 
-Estimates are (label frames, classes, 5) float32: probability of any target sound (the same for all classes),
-probability of the class, and x, y, z of its direction (of any length). The gate itself is in `seldrt.postprocess`.
+Estimates are (label frames, classes, 5) float32: probability of any target sound (the same for all classes; 1 where
+the baseline answers), probability of the class, and x, y, z of its direction (of any length). The gate itself is in
+`seldrt.postprocess`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from torch import Tensor
 from seldrt.checkpoint import Checkpoint, CheckpointError
 from seldrt.config import ConfigError, NetworkConfig
 from seldrt.features import silence, task_indices
-from seldrt.networks import TASKS, decode_doa
-from seldrt.stream import Scan, Stage, Windowed
+from seldrt.networks import TASKS, Network, State, decode_doa, split_joint, turns
+from seldrt.stream import Scan, Stage, Windowed, run
 
 Array = NDArray[np.float32]
+
+CHUNKS_AT_ONCE = 8  # of networks that see chunks anew: as fast as more, and needs less memory
 
 
 def torch_device(name: str) -> torch.device:
@@ -33,17 +36,22 @@ def torch_device(name: str) -> torch.device:
 
 
 class Estimator:
-    """Runs the three networks of a checkpoint on pieces of a stream of features."""
+    """Runs the networks of a checkpoint on pieces of a stream of features.
+
+    These are one or several for each of the three tasks, whose answers are averaged (probabilities, and the vectors of
+    directions), or baselines alone, which answer for all.
+    """
 
     def __init__(self, checkpoint: Checkpoint, device: str) -> None:
-        missing = [task for task in TASKS if task not in checkpoint.networks]
+        self.tasks = ("baseline",) if "baseline" in checkpoint.networks else TASKS
+        missing = [task for task in self.tasks if task not in checkpoint.networks]
         if missing:
             raise CheckpointError(f"the model has no network for {', '.join(missing)}; merge them with `offline merge`")
         self.device = torch_device(device)
-        self.networks = {task: checkpoint.networks[task].to(self.device).eval() for task in TASKS}
+        self.networks = {task: [n.to(self.device).eval() for n in checkpoint.networks[task]] for task in self.tasks}
         self.n_classes = len(checkpoint.description.classes)
         self.features = checkpoint.description.features
-        self.config = _common(checkpoint.description.networks)
+        self.config = _common({task: checkpoint.description.networks[task] for task in self.tasks})
 
     def stage(self, silent_below: float) -> Stage:
         """Features (frames, channels, n_mels) in, estimates (label frames, classes, 5) out.
@@ -54,49 +62,110 @@ class Estimator:
         hop, ahead = self.features.frames_per_label, self.config.lookahead_labels
         fill = silence(self.features)
         if self.config.causal:
-            return Scan(self._continue, lambda: dict.fromkeys(TASKS), hop, delay=ahead, fill=fill)
+            return Scan(self._continue, lambda: dict.fromkeys(self.tasks), hop, delay=ahead, fill=fill)
         past = self.config.chunk_frames - hop * (1 + ahead)
         return Windowed(lambda x: self._chunks(x, silent_below), past, hop * ahead, hop, fill)
 
-    def _run(self, task: str, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    def at_once(self, x: Array) -> Array | None:
+        """The features of a whole recording in, its estimates out: nothing waits, so every chunk may see the future.
+
+        Each label frame is taken from a chunk that has it in its middle half. Causal networks have no chunks: for them
+        this is the stream.
+        """
+        hop, size = self.features.frames_per_label, self.config.chunk_frames
+        if self.config.causal:
+            return run(self.stage(0.0), x)
+        labels = size // hop
+        kept = (labels + 1) // 2
+        before = (labels - kept) // 2
+        step, fill = kept * hop, silence(self.features)
+
+        def middles(x: Array) -> Array:
+            chunks = torch.from_numpy(np.stack([x[i : i + size] for i in range(0, len(x) - size + 1, step)]))
+            answers = {task: self._answers(task, chunks.to(self.device))[0] for task in self.tasks}
+            return _assembled({task: y[:, before : before + kept].flatten(0, 1) for task, y in answers.items()})
+
+        whole = len(x) // hop * hop
+        x = np.concatenate([x[:whole], np.broadcast_to(fill, (-whole % step, *x.shape[1:])).astype(x.dtype)])
+        y = run(Windowed(middles, before * hop, size - step - before * hop, step, fill), x, CHUNKS_AT_ONCE * step)
+        return None if y is None else y[: whole // hop]
+
+    def _answers(self, task: str, x: Tensor, states: Any = None) -> tuple[Tensor, Any]:
+        """What the networks of a task say of chunks (batch, frames, channels, n_mels) on average, and their states.
+
+        Probabilities (batch, label frames, 1 or classes), vectors (..., classes, 3), or for baselines both (..., 4).
+        """
+        answers, after = [], []
         with torch.inference_mode():
-            return self.networks[task](x[:, :, task_indices(task)], state)
+            own = x[:, :, task_indices(task)]
+            for network, state in zip(self.networks[task], states or [None] * len(self.networks[task]), strict=True):
+                if task == "doae":
+                    y, state = self._directions(network, own, state)
+                else:
+                    y, state = network(own, state)
+                if task == "baseline":
+                    probability, doa = split_joint(y, self.n_classes)
+                    y = torch.cat([probability.unsqueeze(-1), doa], dim=-1)
+                answers.append(y)
+                after.append(state)
+            return torch.stack(answers).mean(0) if len(answers) > 1 else answers[0], after
+
+    def _directions(self, network: Network, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Vectors (batch, label frames, classes, 3), averaged over the network's views of the sound, and its state."""
+        swap, signs = (part.repeat_interleave(len(x), dim=0) for part in turns.views(network.config.views))
+        seen = turns.turned_features(x.repeat(network.config.views, 1, 1, 1), "doae", swap, signs)
+        y, state = network(seen, state)
+        doa = turns.turned_back(decode_doa(y, self.n_classes, network.config.representation), swap, signs)
+        return doa.unflatten(0, (network.config.views, -1)).mean(0), state
 
     def _continue(self, states: dict[str, Any], x: Array) -> tuple[dict[str, Any], Array]:
         piece = torch.from_numpy(np.ascontiguousarray(x)).to(self.device).unsqueeze(0)
-        outputs, after = {}, {}
-        for task in TASKS:
-            outputs[task], after[task] = self._run(task, piece, states[task])
-        return after, self._assembled(*(outputs[task][0] for task in TASKS))
+        answers, after = {}, {}
+        for task in self.tasks:
+            answers[task], after[task] = self._answers(task, piece, states[task])
+        return after, _assembled({task: answer[0] for task, answer in answers.items()})
 
     def _chunks(self, x: Array, silent_below: float) -> Array:
         hop, size = self.features.frames_per_label, self.config.chunk_frames
-        count = (len(x) - size) // hop + 1
-        chunks = torch.from_numpy(np.stack([x[i * hop : i * hop + size] for i in range(count)])).to(self.device)
-        spoken_of = size // hop - 1 - self.config.lookahead_labels
-        sad = self._run("sad", chunks)[0][:, spoken_of]
-        awake = sad[:, 0] >= silent_below
-        per_task = []
-        for task in ("sed", "doae"):
-            y = sad.new_zeros(count, self.networks[task].head.dense.out_features)
-            if awake.any():
-                y[awake] = self._run(task, chunks[awake])[0][:, spoken_of]
-            per_task.append(y)
-        return self._assembled(sad, *per_task)
+        starts = range(0, len(x) - size + 1, hop)
+        together = [starts[i : i + CHUNKS_AT_ONCE] for i in range(0, len(starts), CHUNKS_AT_ONCE)]
+        parts = ([x[first : first + size] for first in some] for some in together)
+        return np.concatenate([self._some_chunks(np.stack(part), silent_below) for part in parts])
 
-    def _assembled(self, sad: Tensor, sed: Tensor, doae: Tensor) -> Array:
-        doa = decode_doa(doae, self.n_classes, self.networks["doae"].config.representation)
-        parts = [sad.expand_as(sed).unsqueeze(-1), sed.unsqueeze(-1), doa]
-        result: Array = torch.cat(parts, dim=-1).float().cpu().numpy()
-        return result
+    def _some_chunks(self, x: Array, silent_below: float) -> Array:
+        chunks = torch.from_numpy(x).to(self.device)
+        spoken_of = self.config.chunk_frames // self.features.frames_per_label - 1 - self.config.lookahead_labels
+        first, *others = self.tasks
+        answers = {first: self._answers(first, chunks)[0][:, spoken_of]}
+        if others:
+            awake = answers[first][:, 0] >= silent_below
+            for task in others:
+                shape = (self.n_classes, 3) if task == "doae" else (self.n_classes,)
+                answers[task] = chunks.new_zeros(len(chunks), *shape)
+                if awake.any():
+                    answers[task][awake] = self._answers(task, chunks[awake])[0][:, spoken_of]
+        return _assembled(answers)
 
 
-def _common(configs: dict[str, NetworkConfig]) -> NetworkConfig:
-    """What the three networks must share to run side by side."""
-    first = configs[TASKS[0]]
-    for task in TASKS[1:]:
-        for name in ("causal", "lookahead_labels", *(() if first.causal else ("chunk_frames",))):
-            wanted, got = getattr(first, name), getattr(configs[task], name)
-            if wanted != got:
-                raise CheckpointError(f"the networks differ: {name} is {wanted} for sad and {got} for {task}")
+def _assembled(answers: dict[str, Tensor]) -> Array:
+    """Estimates of the answers (label frames, ...) of each task."""
+    if "baseline" in answers:
+        joint = answers["baseline"]
+        parts = [torch.ones_like(joint[..., :1]), joint]  # it has no SAD: the gate is open
+    else:
+        sed = answers["sed"]
+        parts = [answers["sad"].expand_as(sed).unsqueeze(-1), sed.unsqueeze(-1), answers["doae"]]
+    result: Array = torch.cat(parts, dim=-1).float().cpu().numpy()
+    return result
+
+
+def _common(shapes: dict[str, tuple[NetworkConfig, ...]]) -> NetworkConfig:
+    """What all networks must share to run side by side."""
+    (leader, (first, *_)), *_ = shapes.items()
+    for task, configs in shapes.items():
+        for config in configs:
+            for name in ("causal", "lookahead_labels", *(() if first.causal else ("chunk_frames",))):
+                wanted, got = getattr(first, name), getattr(config, name)
+                if wanted != got:
+                    raise CheckpointError(f"the networks differ: {name} is {wanted} for {leader} and {got} for {task}")
     return first

@@ -122,8 +122,12 @@ def _card(model: Checkpoint, name: str) -> dict[str, Any]:
     return {
         "model": name,
         "classes": list(description.classes),
-        "parameters": {task: sum(p.numel() for p in net.parameters()) for task, net in model.networks.items()},
-        "causal": {task: config.causal for task, config in description.networks.items()},
+        "parameters": {
+            task: sum(p.numel() for network in group for p in network.parameters())
+            for task, group in model.networks.items()
+        },
+        "networks": {task: len(group) for task, group in model.networks.items()},
+        "causal": {task: all(config.causal for config in configs) for task, configs in description.networks.items()},
         "features": msgspec.to_builtins(description.features),
         "postprocess": msgspec.to_builtins(description.postprocess),
         **description.card,

@@ -30,17 +30,17 @@ def small_model(
     torch.manual_seed(seed)
     networks = {}
     for task in TASKS:
-        networks[task] = build(task, len(classes), features, network)
-        networks[task].mean.fill_(-40)
-        networks[task].scale.fill_(1 / 20)
+        one = build(task, len(classes), features, network)
+        one.mean.fill_(-40)
+        one.scale.fill_(1 / 20)
         with torch.no_grad():
             for _ in range(20):
-                networks[task](torch.randn(4, 120, len(TASK_CHANNELS[task]), features.n_mels) * 20 - 40)
-        networks[task].eval()
+                one(torch.randn(4, 120, len(TASK_CHANNELS[task]), features.n_mels) * 20 - 40)
+        networks[task] = (one.eval(),)
     description = Description(
         features=features,
         classes=classes,
-        networks=dict.fromkeys(TASKS, network),
+        networks=dict.fromkeys(TASKS, (network,)),
         mean_event_labels=(5.0,) * len(classes),
         postprocess=postprocess or PostprocessConfig(sad_threshold=0.3, sed_thresholds=(0.45,)),
     )

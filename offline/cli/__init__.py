@@ -6,7 +6,8 @@ import click
 
 from offline.cli.alarms import alarms
 from offline.cli.data import bundle, extract, synthesize
-from offline.cli.measuring import calibrate, evaluate
+from offline.cli.measuring import calibrate, evaluate, report
+from offline.cli.stretching import stretch
 from offline.cli.training import merge, train
 
 
@@ -15,5 +16,5 @@ def main() -> None:
     """Make, learn from and measure recordings of sound events."""
 
 
-for command in (alarms, synthesize, extract, train, merge, evaluate, calibrate, bundle):
+for command in (alarms, synthesize, stretch, extract, train, merge, evaluate, calibrate, report, bundle):
     main.add_command(command)

@@ -11,7 +11,7 @@ from offline.config import read_section, section
 
 
 @click.command()
-@click.argument("task", type=click.Choice(["sad", "sed", "doae"]))
+@click.argument("task", type=click.Choice(["sad", "sed", "doae", "baseline"]))
 @click.option(
     "--store",
     "stores",
@@ -29,7 +29,7 @@ from offline.config import read_section, section
 )
 @click.option("--out", type=PATH, required=True, help="Run folder.")
 @click.option("--preset", default="compact", show_default=True, help="Network: compact or paper.")
-@click.option("--recipe", default="compact", show_default=True, help="Training: compact or report.")
+@click.option("--recipe", help="Training: compact, report, etri1 ... etri4, baseline.  [default: compact, or baseline]")
 @click.option(
     "--config",
     "config_file",
@@ -43,10 +43,11 @@ from offline.config import read_section, section
 @click.option(
     "--time-budget",
     type=click.FloatRange(0),
-    help="Stop after the epoch in which so many minutes have passed.",
+    help="Stop after so many minutes, within an epoch if need be; --resume goes on.",
 )
 @click.option("--resume", is_flag=True, help="Continue the run in the folder.")
 @click.option("--start", type=PATH, help="Checkpoint whose weights to begin with.")
+@click.option("--mapped", is_flag=True, help="Read features from disk as needed: for stores larger than memory.")
 @explain_mistakes
 def train(
     task: str,
@@ -54,16 +55,22 @@ def train(
     validation: tuple[Path, ...],
     out: Path,
     preset: str,
-    recipe: str,
+    recipe: str | None,
     config_file: Path | None,
     device: str,
     threads: int,
     time_budget: float | None,
     resume: bool,
     start: Path | None,
+    mapped: bool,
     **overrides: int | None,
 ) -> None:
-    """Train one of the three networks."""
+    """Train one of the three networks, or the baseline that answers for all.
+
+    Under `torchrun` each process takes a batch of its own: torchrun --nproc-per-node 2 -m offline.cli train ...
+    """
+    import os
+
     import torch
 
     from offline import train as training
@@ -76,30 +83,42 @@ def train(
     torch.set_num_threads(threads)
     shapes = {name: networks.preset(name, task) for name in networks.PRESETS}
     shape = section(NetworkConfig, shapes, preset, config_file, "network")
-    settings = section(TrainConfig, TRAIN_PRESETS, recipe, config_file, "train")
-    training.train(
+    recipe = recipe or ("baseline" if task == "baseline" else "compact")
+    settings = override(section(TrainConfig, TRAIN_PRESETS, recipe, config_file, "train"), **overrides)
+    progress = training.train(
         task,
         [Store(folder) for folder in stores],
         [Store(folder) for folder in validation],
         out,
         shape,
-        override(settings, **overrides),
+        settings,
         str(torch_device(device)),
         None if time_budget is None else time_budget * 60,
         resume,
         start,
+        mapped,
         lambda figures: click.echo("  ".join(f"{key} {value:.4g}" for key, value in figures.items()), err=True),
     )
-    click.echo(f"{out / 'best.safetensors'}")
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if progress.epoch < settings.epochs:
+        done = f"{progress.epoch} of {settings.epochs} epochs and {progress.step} steps are done"
+        click.echo(f"the time is up, {done}: --resume goes on", err=True)
+    for path in sorted(out.glob("*.safetensors")):
+        click.echo(f"{path}")
 
 
 @click.command()
 @click.argument("checkpoints", type=PATH, nargs=-1, required=True)
 @click.option("--out", type=PATH, required=True, help="Model to write, .safetensors.")
 @click.option("--card", type=PATH, help="TOML file whose section [card] goes into the model, for `seldrt info`.")
+@click.option("--views", type=click.IntRange(1, 8), help="Turns of the sound that DOAE averages over.  [default: 1]")
 @explain_mistakes
-def merge(checkpoints: tuple[Path, ...], out: Path, card: Path | None) -> None:
-    """Make one model, float16, of the checkpoints of the three tasks."""
+def merge(checkpoints: tuple[Path, ...], out: Path, card: Path | None, views: int | None) -> None:
+    """Make one model, float16, of the checkpoints of the three tasks.
+
+    Several of one task become an ensemble, whose answers are averaged; it costs as much more.
+    """
     import torch
     from msgspec.structs import replace
 
@@ -107,7 +126,12 @@ def merge(checkpoints: tuple[Path, ...], out: Path, card: Path | None) -> None:
 
     model = checkpoint.merged(checkpoints)
     description = pipeline.with_medians(model.description)
+    if views:
+        shapes = description.networks
+        seen = {"doae": tuple(replace(shape, views=views) for shape in shapes["doae"])} if "doae" in shapes else {}
+        description = replace(description, networks=shapes | seen)
     told = read_section(card, "card")
     model.description = replace(description, card=description.card | told)
     checkpoint.save(model, out, torch.float16)
-    click.echo(f"{out}: {', '.join(model.networks)}")
+    told_networks = (f"{task} of {len(g)}" if len(g) > 1 else task for task, g in model.networks.items())
+    click.echo(f"{out}: {', '.join(told_networks)}")

@@ -1,4 +1,4 @@
-"""The three networks: a PoolNet-style pyramid over time and frequency, one implementation for all tasks and forms.
+"""The networks: a PoolNet-style pyramid over time and frequency, one implementation for the three tasks and all forms.
 
 A reconstruction of the ETRI report's networks with matching parameter counts (SED 2,143,950, DOAE 2,360,796); the
 report does not give the layers, so these are not the authors' architecture.
@@ -14,14 +14,17 @@ from seldrt.config import ConfigError, FeatureConfig, NetworkConfig
 from seldrt.features import TASK_CHANNELS
 from seldrt.networks.aggregation import Aggregation
 from seldrt.networks.backbone import Backbone
+from seldrt.networks.baseline import BASELINE, Baseline
 from seldrt.networks.causal import Memory, Past, State
 from seldrt.networks.direct import MaskedIntensity
 from seldrt.networks.guidance import GuidanceFlow, PyramidGuidance, TrellisGuidance
-from seldrt.networks.heads import Head, decode_doa
+from seldrt.networks.heads import Head, decode_doa, split_joint
+from seldrt.networks.interface import Network
+from seldrt.networks.turns import MOST_VIEWS
 
-__all__ = ["PRESETS", "TASKS", "Network", "State", "build", "decode_doa", "preset"]
+__all__ = ["PRESETS", "TASKS", "Network", "State", "build", "decode_doa", "preset", "split_joint"]
 
-TASKS = ("sad", "sed", "doae")
+TASKS = ("sad", "sed", "doae")  # besides them: "baseline", one network for all
 
 PRESETS = {
     "paper": NetworkConfig(),
@@ -44,9 +47,14 @@ PRESETS = {
 
 
 def preset(name: str, task: str) -> NetworkConfig:
-    """The configuration of a named preset for a task: the trellis guides DOAE, pyramid pooling SAD and SED."""
+    """The configuration of a named preset for a task: the trellis guides DOAE, pyramid pooling SAD and SED.
+
+    The baseline has one shape, whatever the preset.
+    """
     if name not in PRESETS:
         raise ConfigError(f"network preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
+    if task == "baseline":
+        return BASELINE
     config = PRESETS[name]
     if task != "doae":
         return config
@@ -54,24 +62,12 @@ def preset(name: str, task: str) -> NetworkConfig:
     return replace(config, guidance="trellis", head_norm=True, direct_labels=direct_labels)
 
 
-class Network(nn.Module):
-    """Features (batch, frames, channels, n_mels) -> (batch, label frames, outputs) in (0, 1) or, for DOAE, (-1, 1),
-    and with `direct_labels` beyond.
-
-    The features are standardised by ``mean`` and ``scale`` (channels, n_mels), which belong to the weights. A causal
-    network continues a stream: ``y, state = network(x, state)`` for pieces of whole label frames equals one pass; no
-    state is a fresh state. Its label frame j speaks of label frame j - lookahead_labels.
-    """
-
-    mean: Tensor
-    scale: Tensor
+class Pyramid(Network):
+    """The network of a task: outputs in (0, 1) or, for DOAE, (-1, 1), and with `direct_labels` beyond."""
 
     def __init__(self, task: str, n_classes: int, features: FeatureConfig, config: NetworkConfig) -> None:
-        super().__init__()
+        super().__init__(task, features, config)
         channels = len(TASK_CHANNELS[task])
-        self.task, self.config, self.frames_per_label = task, config, features.frames_per_label
-        self.register_buffer("mean", torch.zeros(channels, features.n_mels))
-        self.register_buffer("scale", torch.ones(channels, features.n_mels))
         self.backbone = Backbone(channels, config)
         causal, finer = config.causal, config.converted
         self.convert = nn.ModuleList(nn.Conv2d(width, out, 1) for width, out in zip(config.widths, finer, strict=True))
@@ -96,7 +92,7 @@ class Network(nn.Module):
         memory = Memory(state)
         labels = x.shape[1] // self.frames_per_label
         features = x.transpose(1, 2)
-        x = ((x - self.mean) * self.scale).transpose(1, 2)
+        x = self.standardised(x)
         maps = self.backbone(x, memory)
         guidance = self.guidance(maps[-1], memory)
         *laterals, merged = [convert(m) for convert, m in zip(self.convert, maps, strict=True)]
@@ -120,8 +116,8 @@ def _time_stride(config: NetworkConfig) -> int:
 
 def build(task: str, n_classes: int, features: FeatureConfig, config: NetworkConfig) -> Network:
     """A network with fresh weights; `ConfigError` when its strides do not fit the features."""
-    if task not in TASKS:
-        raise ConfigError(f"task {task!r} is unknown; choose one of {', '.join(TASKS)}")
+    if task not in (*TASKS, "baseline"):
+        raise ConfigError(f"task {task!r} is unknown; choose one of {', '.join(TASKS)}, baseline")
     if config.causal and features.frames_per_label % _time_stride(config):
         raise ConfigError(
             f"causal networks need time strides that divide {features.frames_per_label} frames per label; "
@@ -129,9 +125,13 @@ def build(task: str, n_classes: int, features: FeatureConfig, config: NetworkCon
         )
     if config.chunk_frames % features.frames_per_label:
         raise ConfigError(f"chunk_frames {config.chunk_frames} is no multiple of {features.frames_per_label}")
+    if not 1 <= config.views <= MOST_VIEWS:
+        raise ConfigError(f"views is {config.views}: use 1 to {MOST_VIEWS}")
     if config.direct_labels and config.representation != "xyz":
         raise ConfigError('direct_labels needs representation = "xyz": an intensity is a vector')
     labels = config.chunk_frames // features.frames_per_label
     if not 0 <= config.lookahead_labels < labels:
         raise ConfigError(f"lookahead_labels {config.lookahead_labels} must lie in 0..{labels - 1}, within a chunk")
-    return Network(task, n_classes, features, config)
+    if task == "baseline":
+        return Baseline(n_classes, features, config)
+    return Pyramid(task, n_classes, features, config)

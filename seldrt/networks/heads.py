@@ -42,3 +42,8 @@ def decode_doa(squashed: Tensor, n_classes: int, representation: str) -> Tensor:
         return parts.transpose(-1, -2)
     azimuth, elevation = (parts * torch.pi).unbind(-2)
     return torch.stack([azimuth.cos() * elevation.cos(), azimuth.sin() * elevation.cos(), elevation.sin()], dim=-1)
+
+
+def split_joint(y: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
+    """Probabilities (..., n_classes) and vectors (..., n_classes, 3) of the outputs of the baseline."""
+    return y[..., :n_classes], decode_doa(y[..., n_classes:], n_classes, "xyz")

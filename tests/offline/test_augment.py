@@ -7,6 +7,7 @@ from offline import augment
 from offline.batches import Batch
 from seldrt import features
 from seldrt.config import FeatureConfig
+from seldrt.networks import turns
 from seldrt.spatial import foa_gains, unit_vector
 from seldrt.stream import run
 
@@ -27,10 +28,10 @@ def test_all_16_patterns_equal_the_sound_from_the_turned_directions() -> None:
         for bits in range(8):
             signs = torch.tensor([[1.0 if bits & 1 << axis else -1.0 for axis in range(3)]])
             swap = torch.tensor([swapped])
-            turned = augment.turned_directions(torch.tensor(doas)[None], swap, signs)[0].numpy()
+            turned = turns.turned_directions(torch.tensor(doas)[None], swap, signs)[0].numpy()
             seen.add(tuple(np.round(turned[0], 6)))
             torch.testing.assert_close(
-                augment.turned_features(x, "doae", swap, signs), rows_of(turned), atol=2e-3, rtol=1e-4
+                turns.turned_features(x, "doae", swap, signs), rows_of(turned), atol=2e-3, rtol=1e-4
             )
     assert len(seen) == 16
 
@@ -43,7 +44,7 @@ def test_drawn_patterns_cover_all_16() -> None:
 def test_sed_features_do_not_turn() -> None:
     x = torch.randn(2, 8, 3, 16)
     swap, signs = augment.signed_permutations(2, torch.Generator().manual_seed(1))
-    assert augment.turned_features(x, "sed", swap, signs) is x
+    assert turns.turned_features(x, "sed", swap, signs) is x
 
 
 def test_colour_changes_levels_alike_in_time_and_leaves_intensity() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -140,3 +141,56 @@ def test_event_durations_are_those_of_all_events_together() -> None:
         store.sed = (np.arange(len(store.sed))[:, None] < frames).astype(np.float32)
     assert mean_event_labels(stores) == (round(56 / 12, 2), round(21 / 4, 2), 0.0)
     assert mean_event_labels(stores[:1]) == (4.0, 8.0, 0.0)
+
+
+# --- which chunks --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["sed", "doae", "baseline"])
+def test_features_left_on_disk_are_the_same(task: str) -> None:
+    stores = [numbered_store(LENGTHS), numbered_store(LENGTHS, seed=1)]
+    held, mapped = (Chunks(stores, task, "cpu", mapped=mapped) for mapped in (False, True))
+    assert mapped.features is None
+    starts = held.starts(np.random.default_rng(0), 40, 30)
+    for name in ("features", "sed", "doa", "doa_mask"):
+        assert torch.equal(getattr(held.take(starts, 30), name), getattr(mapped.take(starts, 30), name))
+    for one, other in zip(*(chunks.statistics(np.random.default_rng(1)) for chunks in (held, mapped)), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_only_recordings_of_the_folds_asked_for(mapped: bool) -> None:
+    store = numbered_store(LENGTHS)
+    for fold, place in enumerate(store.manifest.recordings, 1):
+        msgspec.structs.force_setattr(place, "fold", fold)
+    chunks = Chunks([store, store], "doae", "cpu", (3, 4), mapped)
+    assert chunks.recordings == [(0, 90), (90, 40), (130, 90), (220, 40)]
+    batch = chunks.random(np.random.default_rng(0), 64, 30)
+    assert_aligned(batch, 30)
+    assert set(batch.features[:, 0, 0, 0].tolist()) == {2.0, 3.0}
+    with pytest.raises(ConfigError, match="store0: has no recording of fold 7, 8"):
+        Chunks([store], "doae", "cpu", (7, 8))
+
+
+def test_chunks_may_begin_on_a_grid() -> None:
+    """As the report cuts: 20 label frames with 5 of overlap."""
+    chunks = Chunks([memory_store((50, 64))], "sed", "cpu")
+    starts = chunks.starts(np.random.default_rng(0), 500, 20, hop_labels=15)
+    assert set(starts) == {0, 15, 30, 50, 65, 80}
+
+
+def test_balanced_chunks_hold_rare_classes() -> None:
+    store = memory_store((400, 15, 400), classes=("often", "rare", "never"))
+    store.sed[:] = [1, 0, 0]
+    store.sed[[405, 600], 1] = 1  # 405 lies in a recording too short for a chunk
+    chunks = Chunks([store], "sed", "cpu")
+    shares = []
+    for balanced in (0.0, 0.5, 1.0):
+        starts = chunks.starts(np.random.default_rng(0), 400, 20, balanced=balanced)
+        batch = chunks.take(starts, 20)
+        shares.append(float(batch.sed[..., 1].amax(1).mean()))
+        assert all(start + 20 <= 400 or 415 <= start <= 795 for start in starts)
+    assert shares[0] < 0.06
+    np.testing.assert_allclose(shares[1:], [0.26, 0.51], atol=0.06)
+    positions = [600 - start for start in starts if start <= 600 < start + 20]
+    assert set(positions) == set(range(20)), "anywhere in the chunk"

@@ -182,7 +182,7 @@ def test_the_command_makes_extracts_and_goes_on_training(bank: Path, tmp_path: P
     results = tmp_path / "results"
     description = checkpoint.describe(results / "sed" / "best.safetensors")
     assert description.classes == ("hum", "knock")
-    assert description.networks["sed"].widths == (4, 4, 4, 4)
+    assert description.networks["sed"][0].widths == (4, 4, 4, 4)
     assert (results / "sed" / "last.pt").is_file()
     with tarfile.open(results / "logs.tar.gz") as logs:
         log = logs.extractfile("logs/sed.jsonl")

@@ -68,3 +68,16 @@ def test_distance_loss_counts_what_the_mask_names() -> None:
     estimate[0, 0, 0] = torch.tensor([0.0, 2.0, 0.0])
     mask = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
     assert float(losses.distance_loss(estimate, target, mask)) == (5 + 1) / 2
+
+
+def test_joint_loss_is_cross_entropy_and_the_root_mean_square_error_of_active_directions() -> None:
+    torch.manual_seed(3)
+    probability, target = torch.rand(4, 6, 3), torch.randint(0, 2, (4, 6, 3)).float()
+    estimate, doa, mask = torch.randn(4, 6, 3, 3), torch.randn(4, 6, 3, 3), target.clone()
+    active = mask.bool()
+    entropy = torch.nn.functional.binary_cross_entropy(probability, target)
+    distance = torch.nn.functional.mse_loss(estimate[active], doa[active]).sqrt()
+    told = losses.joint_loss(probability, estimate, target, doa, mask, 5.0)
+    torch.testing.assert_close(told, entropy + 5 * distance, rtol=1e-5, atol=1e-6)
+    silent = losses.joint_loss(probability, estimate, 0 * target, doa, 0 * mask, 5.0)
+    assert torch.isfinite(silent)

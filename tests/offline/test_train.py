@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +19,11 @@ from msgspec.structs import replace
 
 from offline import train as training
 from offline.batches import Batch
-from offline.config import TrainConfig
+from offline.config import TRAIN_PRESETS, TrainConfig
 from offline.extract import Store
-from offline.train import Lookahead, aligned, loss, train
+from offline.objective import aligned, loss
+from offline.optimization import Lookahead, cycle_ends
+from offline.train import train
 from seldrt import checkpoint, networks
 from seldrt.checkpoint import CheckpointError
 from seldrt.config import ConfigError, FeatureConfig, NetworkConfig
@@ -32,6 +38,7 @@ LEARNS = TrainConfig(
     epochs=3, steps_per_epoch=36, batch_size=6, cycle_epochs=3, learning_rate=2e-2, soft_f_per_class=True,
     cross_entropy_weight=1.0,
 )  # fmt: skip
+ROOT = Path(__file__).parents[2]
 SMALL = replace(CAUSAL, chunk_frames=60, lookahead_labels=1)
 
 
@@ -105,7 +112,7 @@ def test_a_killed_run_goes_on_to_the_bit(tmp_path: Path, task: str, network: Net
     train(task, [store], [held_out], tmp_path / "cut", network, SHORT, resume=True)
     assert_same_tensors(last_of(tmp_path / "cut"), last_of(tmp_path / "whole"))
     best = [checkpoint.load(tmp_path / run / "best.safetensors") for run in ("cut", "whole")]
-    assert_same_tensors(*(dict(one.networks[task].state_dict()) for one in best))
+    assert_same_tensors(*(dict(one.networks[task][0].state_dict()) for one in best))
     without_time = [
         [{k: v for k, v in row.items() if k != "seconds"} for row in log_of(tmp_path / run)] for run in ("cut", "whole")
     ]
@@ -126,7 +133,9 @@ def test_another_network_is_refused_in_one_line(tmp_path: Path) -> None:
     store = memory_store((30,))
     train("sad", [store], [store], tmp_path, SMALL, replace(SHORT, epochs=1))
     wider = replace(SMALL, widths=(8, 8, 16, 24))
-    with pytest.raises(CheckpointError, match=r"last\.pt is not a run of this network: .*size mismatch") as error:
+    with pytest.raises(
+        CheckpointError, match=r"was begun with widths = \[8, 8, 16, 16\], not \[8, 8, 16, 24\]"
+    ) as error:
         train("sad", [store], [store], tmp_path, wider, SHORT, resume=True)
     assert "\n" not in str(error.value)
     (tmp_path / "last.pt").write_bytes(b"")
@@ -142,7 +151,7 @@ def test_a_run_can_begin_with_the_weights_of_another(tmp_path: Path) -> None:
     train("sed", [store], [store], tmp_path / "b", SMALL, tiny_steps, start=tmp_path / "a" / "best.safetensors")
     second = checkpoint.load(tmp_path / "b" / "best.safetensors")
     assert_same_tensors(
-        *({name: p.data for name, p in one.networks["sed"].named_parameters()} for one in (first, second))
+        *({name: p.data for name, p in one.networks["sed"][0].named_parameters()} for one in (first, second))
     )
 
 
@@ -199,7 +208,7 @@ def test_the_best_weights_are_those_of_the_highest_score(tmp_path: Path, monkeyp
     weights = []
 
     def scripted(network: networks.Network, chunks: Any, config: TrainConfig) -> dict[str, float]:
-        weights.append(network.head.dense.weight.detach().clone())
+        weights.append(dict(network.named_parameters())["head.dense.weight"].detach().clone())
         return {"score": next(scores)}
 
     monkeypatch.setattr(training, "validate", scripted)
@@ -212,9 +221,9 @@ def test_the_best_weights_are_those_of_the_highest_score(tmp_path: Path, monkeyp
     for expected in (2, 2, 6):  # of two equals the first; what was best before a pause is remembered
         found = best()
         assert found.description.card["sed"]["epoch"] == expected
-        assert torch.equal(found.networks["sed"].head.dense.weight, weights[expected - 1])
+        assert torch.equal(found.networks["sed"][0].state_dict()["head.dense.weight"], weights[expected - 1])
     description = checkpoint.describe(tmp_path / "best.safetensors")
-    assert description.networks == {"sed": SMALL}
+    assert description.networks == {"sed": (SMALL,)}
     assert description.classes == ("low", "high")
     assert description.mean_event_labels == (1.0, 1.0)
     assert description.card["sed"]["train"]["epochs"] == 6
@@ -320,3 +329,178 @@ def test_the_configuration_of_a_run_is_on_its_card(tmp_path: Path) -> None:
     assert card["epoch"] == 1
     assert checkpoint.describe(tmp_path / "best.safetensors").features == FEATURES
     assert np.isfinite(card["loss"])
+
+
+# --- any moment ----------------------------------------------------------------------------------------------------
+
+LONG = replace(SHORT, epochs=2, steps_per_epoch=12, mix_probability=0.3, balanced=0.5, silence_weight=0.5)
+CHILD = """
+import sys, os, signal
+from pathlib import Path
+from tests.offline.test_train import LONG, SMALL
+from tests.offline.stores import memory_store
+from offline import train as training
+inner = training._Training.step
+def step(self, number):
+    if number == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return inner(self, number)
+training._Training.step = step
+store = memory_store((30, 20))
+training.train("sed", [store], [store], Path(sys.argv[1]), SMALL, LONG, time_budget_s=1e9, resume=True)
+"""
+
+
+def test_a_run_killed_within_an_epoch_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    store = memory_store((30, 20))
+    train("sed", [store], [store], tmp_path / "whole", SMALL, LONG)
+    for at in (17, 20):  # both in the second epoch
+        command = [sys.executable, "-c", CHILD, str(tmp_path / "cut"), str(at)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    train("sed", [store], [store], tmp_path / "cut", SMALL, LONG, resume=True)
+    assert_same_tensors(last_of(tmp_path / "cut"), last_of(tmp_path / "whole"))
+    assert [row["epoch"] for row in log_of(tmp_path / "cut")] == [1, 2]
+
+
+class Clock:
+    """Time that passes by one at each look."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 1
+        return self.now
+
+
+def test_a_time_budget_ends_within_an_epoch_and_the_run_goes_on_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = memory_store((30, 20))
+    train("sed", [store], [store], tmp_path / "whole", SMALL, LONG)
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "time", Clock())
+        progress = train("sed", [store], [store], tmp_path / "cut", SMALL, LONG, time_budget_s=6.0)
+    assert (progress.epoch, progress.step) == (0, 4)
+    begun = checkpoint.describe(tmp_path / "cut" / "best.safetensors")  # weights that were not chosen, but usable
+    assert (begun.card["sed"]["epoch"], begun.card["sed"]["steps"]) == (0, 4)
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "time", Clock())
+        progress = train("sed", [store], [store], tmp_path / "cut", SMALL, LONG, time_budget_s=15.0, resume=True)
+    assert (progress.epoch, 0 < progress.step < 12) == (1, True)
+    train("sed", [store], [store], tmp_path / "cut", SMALL, LONG, resume=True)
+    assert_same_tensors(last_of(tmp_path / "cut"), last_of(tmp_path / "whole"))
+    best = [checkpoint.load(tmp_path / run / "best.safetensors").networks["sed"][0] for run in ("cut", "whole")]
+    assert_same_tensors(*(dict(one.state_dict()) for one in best))
+
+
+@pytest.mark.parametrize(
+    ("network", "config", "features", "said"),
+    [
+        (SMALL, replace(LONG, learning_rate=0.1), FEATURES, "begun with learning_rate = 0.003, not 0.1"),
+        (replace(SMALL, lookahead_labels=2), LONG, FEATURES, "begun with lookahead_labels = 1, not 2"),
+        (SMALL, LONG, replace(FEATURES, win_length=400), "begun with win_length = 480, not 400"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_settings(
+    tmp_path: Path, network: NetworkConfig, config: TrainConfig, features: FeatureConfig, said: str
+) -> None:
+    store, other = memory_store((30,)), memory_store((30,), config=features)
+    train("sad", [store], [store], tmp_path, SMALL, replace(LONG, steps_per_epoch=1))
+    (tmp_path / "best.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=said) as error:
+        train("sad", [other], [other], tmp_path, network, replace(config, steps_per_epoch=1), resume=True)
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_of_the_first_format_goes_on(tmp_path: Path) -> None:
+    store = memory_store((30,))
+    train("sad", [store], [store], tmp_path, SMALL, replace(LONG, epochs=1, steps_per_epoch=1))
+    state = last_of(tmp_path)
+    for name in ("settings", "step", "costs"):
+        del state[name]
+    torch.save(state, tmp_path / "last.pt")
+    assert train("sad", [store], [store], tmp_path, SMALL, replace(LONG, steps_per_epoch=1), resume=True).epoch == 2
+
+
+# --- snapshots, recipes, the baseline ------------------------------------------------------------------------------
+
+
+def test_snapshots_are_the_weights_at_the_end_of_each_cycle(tmp_path: Path) -> None:
+    store = memory_store((30,))
+    config = replace(SHORT, epochs=7, steps_per_epoch=1, cycle_epochs=1, snapshots=True)
+    train("sad", [store], [store], tmp_path, SMALL, config)
+    kept = sorted(tmp_path.glob("snapshot-*.safetensors"))
+    assert [path.stem for path in kept] == ["snapshot-001", "snapshot-003", "snapshot-007"]
+    last = checkpoint.load(kept[-1]).networks["sad"][0]
+    assert_same_tensors(dict(last.state_dict()), dict(last_of(tmp_path)["network"]))
+    merged = checkpoint.merged(kept)
+    assert merged.description.networks["sad"] == (SMALL,) * 3
+    assert [merged.description.card["sad"][number]["epoch"] for number in "123"] == [1, 3, 7]
+
+
+@pytest.mark.parametrize("recipe", ["etri1", "etri2", "etri3", "etri4"])
+def test_the_recipes_of_the_report_train(tmp_path: Path, recipe: str) -> None:
+    config = TRAIN_PRESETS[recipe]
+    assert (config.epochs, config.optimizer, cycle_ends(config)[-1]) == (300, "ranger", 300)
+    assert networks.preset("paper", "doae").chunk_frames - 10 * config.chunk_hop_labels == 50
+    store = memory_store((40,) * 7)
+    for fold, place in enumerate(store.manifest.recordings, 1):
+        msgspec.structs.force_setattr(place, "fold", fold)
+    short = replace(config, epochs=1, steps_per_epoch=2, cycle_epochs=1, batch_size=2)
+    train("doae", [store], [store], tmp_path, WINDOWED, short)
+    assert len(list(tmp_path.glob("snapshot-*"))) == (recipe in ("etri3", "etri4"))
+    with pytest.raises(ConfigError, match=r"has no recording of fold .*; \[train\] folds = \[\] takes all"):
+        train("doae", [memory_store((40,) * 7)], [store], tmp_path / "b", WINDOWED, replace(short, folds=(3, 4)))
+
+
+def test_the_baseline_learns_what_sounds_and_from_where(tones: Path, tmp_path: Path) -> None:
+    stores, held_out = ([Store(tones / f"{name}.store")] for name in ("train", "val"))
+    shape = replace(networks.preset("compact", "baseline"), chunk_frames=60, lookahead_labels=2)
+    recipe = replace(TRAIN_PRESETS["baseline"], epochs=2, steps_per_epoch=60, batch_size=8, learning_rate=3e-3)
+    train("baseline", stores, held_out, tmp_path, shape, recipe)
+    last = log_of(tmp_path)[-1]
+    assert last["f_micro"] > 0.8
+    assert last["mean_error_deg"] < 30
+    assert last["score"] == pytest.approx(
+        ((last["f_micro"] + last["f_macro"]) / 2 + 1 - last["mean_error_deg"] / 180) / 2, abs=1e-3
+    )
+
+
+# --- several processes ---------------------------------------------------------------------------------------------
+
+TOGETHER = """
+import sys
+from pathlib import Path
+from offline.train import train
+from offline.extract import Store
+from tests.offline.test_train import DOUBLE, SMALL
+from msgspec.structs import replace
+store = [Store(Path(sys.argv[1]))]
+train("doae", store, store, Path(sys.argv[2]), replace(SMALL, dropout=0.0), DOUBLE)
+"""
+DOUBLE = TrainConfig(
+    epochs=2, steps_per_epoch=8, batch_size=8, cycle_epochs=2, learning_rate=1e-3, bf16=False, gradient_norm=1e9
+)
+
+
+def test_two_processes_learn_as_one_with_the_double_batch(tones: Path, tmp_path: Path) -> None:
+    store = [Store(tones / "train.store")]
+    network = replace(SMALL, dropout=0.0)
+    train("doae", store, store, tmp_path / "one", network, replace(DOUBLE, batch_size=16))
+    (tmp_path / "child.py").write_text(TOGETHER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    arguments = [str(tmp_path / "child.py"), str(tones / "train.store"), str(tmp_path / "two")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = log_of(tmp_path / "one"), log_of(tmp_path / "two")
+    assert [row["epoch"] for row in two] == [1, 2]
+    for alone, together in zip(one, two, strict=True):  # batch norm sees half as much at a time
+        assert together["loss"] == pytest.approx(alone["loss"], rel=0.05)
+        assert together["val_loss"] == pytest.approx(alone["val_loss"], rel=0.1)
+    last = [last_of(tmp_path / run)["network"]["head.dense.bias"] for run in ("one", "two")]
+    assert float((last[0] - last[1]).norm()) < 0.3 * float(last[0].norm())

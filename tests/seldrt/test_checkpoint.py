@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from seldrt import checkpoint
 from seldrt.checkpoint import Checkpoint, CheckpointError
+from seldrt.pipeline import model_path
 from tests.models import FEATURES, small_model
 
 
@@ -22,10 +23,11 @@ def test_round_trip(tmp_path: Path) -> None:
     checkpoint.save(model, tmp_path / "m.safetensors")
     loaded = checkpoint.load(tmp_path / "m.safetensors")
     assert loaded.description == model.description
-    for task, network in model.networks.items():
+    for task, (network,) in model.networks.items():
+        (again,) = loaded.networks[task]
         for name, value in network.state_dict().items():
-            torch.testing.assert_close(loaded.networks[task].state_dict()[name], value, rtol=0, atol=0)
-        assert not loaded.networks[task].training
+            torch.testing.assert_close(again.state_dict()[name], value, rtol=0, atol=0)
+        assert not again.training
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
 
 
@@ -35,7 +37,7 @@ def test_half_precision_file_gives_float32_networks(tmp_path: Path) -> None:
     stored = safetensors.torch.load_file(tmp_path / "m.safetensors")
     assert {value.dtype for value in stored.values()} == {torch.float16, torch.int64}
     loaded = checkpoint.load(tmp_path / "m.safetensors")
-    assert {p.dtype for network in loaded.networks.values() for p in network.parameters()} == {torch.float32}
+    assert {p.dtype for (network,) in loaded.networks.values() for p in network.parameters()} == {torch.float32}
 
 
 def part(model: Checkpoint, task: str, **changes: object) -> Checkpoint:
@@ -71,12 +73,52 @@ def test_parts_that_differ_do_not_merge(tmp_path: Path, changes: dict[str, objec
         checkpoint.merged([tmp_path / "a.safetensors", tmp_path / "b.safetensors"])
 
 
+def test_a_file_of_the_first_format_is_read(tmp_path: Path) -> None:
+    """One network a task, its weights under the name of the task alone."""
+    model = small_model()
+    plain = msgspec.json.decode(msgspec.json.encode(model.description))
+    plain |= {"format_version": 1, "networks": {task: shapes[0] for task, shapes in plain["networks"].items()}}
+    del plain["networks"]["doae"]["direct_labels"]  # came later; its default is what was
+    tensors = {
+        f"{task}.{name}": value
+        for task, (network,) in model.networks.items()
+        for name, value in network.state_dict().items()
+    }
+    metadata = {"seldrt": msgspec.json.encode(plain).decode()}
+    safetensors.torch.save_file(tensors, tmp_path / "old.safetensors", metadata)
+    loaded = checkpoint.load(tmp_path / "old.safetensors")
+    assert loaded.description == model.description
+    for task, (network,) in model.networks.items():
+        for name, value in loaded.networks[task][0].state_dict().items():
+            assert torch.equal(value, network.state_dict()[name])
+
+
+def test_the_shipped_model_is_read() -> None:
+    loaded = checkpoint.load(model_path("compact"))
+    assert {task: len(group) for task, group in loaded.networks.items()} == {"sad": 1, "sed": 1, "doae": 1}
+
+
+def test_networks_of_one_task_merge_into_an_ensemble(tmp_path: Path) -> None:
+    first, second = small_model(), small_model(seed=1)
+    parts = [part(first, task) for task in first.networks] + [part(second, "sed", card={"sed": {"epoch": 9}})]
+    paths = [tmp_path / f"{i}.safetensors" for i in range(len(parts))]
+    for one, path in zip(parts, paths, strict=True):
+        checkpoint.save(one, path)
+    checkpoint.save(checkpoint.merged(paths), tmp_path / "m.safetensors")
+    loaded = checkpoint.load(tmp_path / "m.safetensors")
+    assert {task: len(group) for task, group in loaded.networks.items()} == {"sad": 1, "sed": 2, "doae": 1}
+    assert loaded.description.card["sed"] == {"1": {}, "2": {"epoch": 9}}
+    for network, model in zip(loaded.networks["sed"], (first, second), strict=True):
+        for name, value in model.networks["sed"][0].state_dict().items():
+            assert torch.equal(network.state_dict()[name], value)
+
+
 def test_another_format_version_is_refused(tmp_path: Path) -> None:
     model = small_model()
     checkpoint.save(
         Checkpoint(replace(model.description, format_version=99), model.networks), tmp_path / "m.safetensors"
     )
-    with refused("format version 99, this program reads 1"):
+    with refused("format version 99, this program reads 1 to 2"):
         checkpoint.load(tmp_path / "m.safetensors")
 
 
@@ -93,7 +135,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
 
 def test_weights_that_do_not_fit_the_shape_are_refused(tmp_path: Path) -> None:
     model = small_model()
-    wider = {task: replace(config, guidance_width=12) for task, config in model.description.networks.items()}
+    wider = {task: (replace(config, guidance_width=12),) for task, (config,) in model.description.networks.items()}
     checkpoint.save(Checkpoint(replace(model.description, networks=wider), model.networks), tmp_path / "m.safetensors")
     with refused("weights of sad do not fit"):
         checkpoint.load(tmp_path / "m.safetensors")

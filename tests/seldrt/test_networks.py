@@ -168,6 +168,33 @@ def test_masked_intensity_of_one_plane_wave_points_at_it_whatever_the_mask(causa
     torch.testing.assert_close(vectors.mean(0), torch.tensor(doa).float().expand(5, 3), atol=0.02, rtol=0)
 
 
+def test_the_baseline_has_the_size_of_the_published_one() -> None:
+    """Keras counts 513,336: its GRUs of 2020 have one bias for each gate where PyTorch's have two."""
+    network = build("baseline", 14, features.PRESETS["compact"], preset("compact", "baseline"))
+    second_biases = sum(p.numel() for name, p in network.named_parameters() if "bias_hh" in name)
+    convolutions = 64 * (7 * 9 + 1) + 2 * 64 * (64 * 9 + 1) + 3 * 2 * 64
+    recurrent = 2 * 2 * 3 * 128 * (128 + 128 + 1)
+    dense = 2 * (128 * 128 + 128) + 128 * 14 + 14 + 128 * 42 + 42
+    assert convolutions + recurrent + dense == 513_336
+    assert sum(p.numel() for p in network.parameters()) - second_biases == 513_336
+    y, state = network(torch.randn(2, 600, 7, 64))
+    assert (y.shape, state) == ((2, 60, 56), {})
+    assert float(y[..., :14].detach().min()) > 0
+    assert -1 <= float(y[..., 14:].detach().min()) < 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "mels", "said"),
+    [
+        (replace(SMALL, causal=True), 64, "the baseline is not causal"),
+        (preset("compact", "baseline"), 24, "at least 32 mel bands, the features have 24"),
+    ],
+)
+def test_a_baseline_that_cannot_be_is_refused(shape: NetworkConfig, mels: int, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build("baseline", 14, replace(SMALL_FEATURES, n_mels=mels), shape)
+
+
 def test_masked_intensity_needs_vectors() -> None:
     with pytest.raises(ConfigError, match="direct_labels needs representation"):
         build("doae", 5, SMALL_FEATURES, replace(SMALL, direct_labels=4, representation="azel"))

@@ -95,7 +95,7 @@ def test_windowed_networks_see_the_chunk_that_ends_with_their_look_ahead() -> No
     estimates = run(estimator.stage(0.0), x)
     chunk = x[20:80]  # 6 label frames; with one of look-ahead the last but one is spoken of: frames 60..69
     with torch.no_grad():
-        y = model.networks["sed"](torch.from_numpy(chunk[None, :, inference.task_indices("sed")]))[0]
+        y = model.networks["sed"][0](torch.from_numpy(chunk[None, :, inference.task_indices("sed")]))[0]
     np.testing.assert_allclose(estimates[6, :, 1], y[0, 4].numpy(), atol=1e-6)
 
 
@@ -120,7 +120,7 @@ def test_a_model_needs_all_three_networks() -> None:
 
 def test_networks_that_look_ahead_differently_are_refused() -> None:
     model = small_model()
-    networks = model.description.networks | {"doae": replace(CAUSAL, lookahead_labels=5)}
+    networks = model.description.networks | {"doae": (replace(CAUSAL, lookahead_labels=5),)}
     with pytest.raises(CheckpointError, match="lookahead_labels is 2 for sad and 5 for doae"):
         Pipeline(Checkpoint(replace(model.description, networks=networks), model.networks), "small")
 

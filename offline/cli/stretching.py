@@ -1,0 +1,33 @@
+"""offline stretch: slower and faster recordings, with their directions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from offline.cli.shell import PATH, explain_mistakes
+
+
+@click.command()
+@click.option("--data", type=PATH, required=True, help="Dataset folder.")
+@click.option("--format", "array", type=click.Choice(["foa", "mic"]), default="foa", show_default=True)
+@click.option("--out", type=PATH, required=True, help="Dataset folder to write to.")
+@click.option("--rate", type=float, required=True, help="How many times as fast, such as 0.9 or 1.1.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@explain_mistakes
+def stretch(data: Path, array: str, out: Path, rate: float, workers: int) -> None:
+    """Make every recording slower or faster at the same pitch, to train with beside the originals.
+
+    Directions stay: the phases of all channels are turned alike.
+    """
+    from rich.progress import Progress
+
+    from offline import stretch as stretching
+
+    with Progress() as progress:
+        bar = progress.add_task("recordings")
+        stretching.stretch(
+            data, out, rate, array, workers, lambda done, n: progress.update(bar, completed=done, total=n)
+        )
+    click.echo(f"{out}")

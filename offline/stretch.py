@@ -1,0 +1,102 @@
+"""Recordings made slower or faster at their pitch, with their directions kept: a phase vocoder locked to one channel.
+
+A phase vocoder of each channel by itself turns their phases against each other, and the direction is in just these. So
+the phases advance as those of the first channel (W) want it, and the others keep their phase relative to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import scipy.signal
+import soundfile
+from numpy.typing import NDArray
+
+from offline import dataset
+from offline.dataset import Recording
+from offline.workers import worker_pool
+from seldrt.config import ConfigError
+
+WINDOW, HOP = 2048, 512  # samples; librosa's defaults
+SLOWEST, FASTEST = 0.5, 2.0
+LABEL_RATE_HZ = 10
+
+Floats = NDArray[np.floating]
+
+
+def stretched(samples: Floats, rate: float) -> NDArray[np.float32]:
+    """Samples (n, channels) -> (round(n / rate), channels) float32, ``rate`` times as fast."""
+    spectra = scipy.signal.stft(samples, nperseg=WINDOW, noverlap=WINDOW - HOP, axis=0)[2]  # (bins, channels, frames)
+    first = spectra[:, 0]
+    phase = np.angle(first)
+    relative = spectra * np.exp(-1j * phase)[:, None]
+    centre = 2 * np.pi * HOP / WINDOW * np.arange(len(first))[:, None]  # what a bin turns in a hop
+    turned = np.diff(phase, axis=1) - centre
+    advance = centre + turned - 2 * np.pi * np.round(turned / (2 * np.pi))
+
+    places = np.arange(0, spectra.shape[-1] - 1, rate)
+    before = places.astype(int)
+    part = places - before
+    between = (1 - part) * relative[..., before] + part * relative[..., before + 1]
+    locked = phase[:, :1] + np.concatenate(
+        [np.zeros_like(centre), np.cumsum(advance[:, before[:-1]], axis=1)], axis=1
+    )  # fmt: skip
+    slow = scipy.signal.istft(
+        between * np.exp(1j * locked)[:, None], nperseg=WINDOW, noverlap=WINDOW - HOP, time_axis=-1, freq_axis=0
+    )[1]
+    wanted = round(len(samples) / rate)
+    y = np.zeros((wanted, samples.shape[1]), np.float32)
+    length = min(wanted, slow.shape[-1])
+    y[:length] = slow.T[:length] if slow.ndim == 2 else slow[:length]
+    return y
+
+
+def stretched_labels(rows: NDArray[np.int64], labels: int, rate: float) -> NDArray[np.int64]:
+    """Label rows of the stretched recording of ``labels`` label frames: each is that which sounds in its middle."""
+    source = ((np.arange(labels) + 0.5) * rate).astype(int)
+    first, last = np.searchsorted(rows[:, 0], source), np.searchsorted(rows[:, 0], source, side="right")
+    frame = np.repeat(np.arange(labels), last - first)
+    index = np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)] or [np.zeros(0)]).astype(int)
+    return np.column_stack([frame, rows[index, 1:]])
+
+
+def stretch(
+    folder: Path, out: Path, rate: float, array: str = "foa", workers: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:  # fmt: skip
+    """A dataset folder ``out`` with every recording of another, stretched, and its labels; those there are kept.
+
+    `ConfigError` for a rate outside 0.5 to 2 and a folder that is none.
+    """
+    if not SLOWEST <= rate <= FASTEST:
+        raise ConfigError(f"rate {rate} is too far from 1: use {SLOWEST} to {FASTEST}")
+    if out.resolve() == folder.resolve():
+        raise ConfigError(f"{out} is the folder of the recordings themselves: give another --out")
+    recordings = dataset.list_recordings(folder, array)
+    dataset.write_classes(out, dataset.read_classes(folder))
+    dataset.write_file(out / "stretch.json", msgspec.json.encode({"of": str(folder), "rate": rate}))
+    with worker_pool(workers) as pool:
+        jobs = [pool.submit(_stretch_one, recording, out, rate, array) for recording in recordings]
+        for done, job in enumerate(jobs, 1):
+            job.result()
+            progress(done, len(jobs))
+
+
+def _stretch_one(recording: Recording, out: Path, rate: float, array: str) -> None:
+    audio = dataset.audio_folder(out, array) / recording.audio.name
+    if audio.exists():  # it is written last
+        return
+    with dataset.open_audio(recording.audio) as file:
+        sample_rate, subtype, kind = file.samplerate, file.subtype, file.format
+        samples = stretched(file.read(dtype="float32", always_2d=True), rate)
+    assert recording.metadata is not None, "development recordings have labels"
+    rows = dataset.read_metadata(recording.metadata)
+    rows = stretched_labels(
+        rows[np.argsort(rows[:, 0], kind="stable")], len(samples) * LABEL_RATE_HZ // sample_rate, rate
+    )
+    dataset.write_metadata(dataset.metadata_folder(out) / f"{recording.name}.csv", rows)
+    with dataset.whole(audio) as partial:
+        soundfile.write(partial, np.clip(samples, -1, 1), sample_rate, subtype, format=kind)
