@@ -1,88 +1,167 @@
-"""Thresholds of a model, chosen on validation scenes that no network was trained on.
+"""Gate, thresholds and medians of a model, chosen on validation scenes that no network was trained on.
 
-The networks run once; what follows them is cheap and is tried with many settings. First the gate and one threshold
-for all classes, then the threshold of each class in turn.
+The networks run once (`offline.estimates`); what follows them is cheap and is tried with many settings, with a limit on
+the false events in quiet scenes. DOA smoothing is left as it is, and off while searching.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 
+import msgspec
 import numpy as np
 from msgspec.structs import replace
-from numpy.typing import NDArray
 
-from offline.dataset import Recording, read_audio, read_metadata
-from offline.evaluate import prediction_rows
-from offline.metrics import Scores, SeldCounts, count
-from seldrt.checkpoint import Checkpoint
+from offline.dataset import Recording, read_metadata
+from offline.estimates import Estimates, Rows, rows_of
+from offline.evaluate import class_numbers
+from offline.metrics import EventCounts, Scores, SeldCounts, count, event_recall
+from offline.thresholds import CRITERIA, Scenes, Strip, best_combination
+from seldrt.checkpoint import Description
 from seldrt.config import ConfigError, PostprocessConfig
-from seldrt.features import features_stage
-from seldrt.inference import Estimator
-from seldrt.postprocess import Tracker, postprocess_stage
-from seldrt.stream import Chain, run
+from seldrt.postprocess import median_labels
 
-THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-SAD_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
-SAD_MEDIANS = (3, 7)
+# Soft F makes the networks sure of themselves: the levels lie close together near 1.
+THRESHOLDS = (*(n / 20 for n in range(1, 20)), 0.97, 0.98, 0.99, 0.995, 0.998, 0.999)
+SAD_THRESHOLDS = (*(n / 10 for n in range(1, 10)), 0.95, 0.98, 0.99, 0.995)
+SAD_MEDIANS = (3, 5, 7, 9)
+HOLDS = (1.0, 0.7, 0.4)
+MEDIAN_SHARES = (0.0, 0.125, 0.25)  # of the mean duration of an event of the class
+LABELS_PER_MINUTE = 600
 
-Progress = Callable[[str, Scores], None]
+Heeded = tuple[Recording, Estimates]
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """What settings make of the scenes with labels, and of the quiet ones (NaN where there are none)."""
+
+    scores: Scores
+    recall: float  # of events
+    false_per_minute: float
+
+    def __str__(self) -> str:
+        s = self.scores
+        text = f"SELD score {s.seld:.4f}, ER20 {s.er_20:.3f}, F20 {100 * s.f_20:.1f} %, LE {s.le_cd:.1f} deg"
+        text += f", LR {100 * s.lr_cd:.1f} %, {100 * self.recall:.0f} % of events"
+        quiet = f"; {self.false_per_minute:.2f} false events a minute where it is quiet"
+        return text if np.isnan(self.false_per_minute) else text + quiet
 
 
 class Trials:
-    """Estimates of some recordings, and what the metrics make of them under any post-processing."""
+    """Scenes with labels, quiet ones, and what the metrics make of them under any settings of one model.
 
-    def __init__(self, model: Checkpoint, recordings: Sequence[Recording], classes: Sequence[str]) -> None:
-        description = model.description
-        self._spoken, self._wanted = description.classes, list(classes)
-        self._label = description.features.samples_per_label
-        chain = Chain(features_stage(description.features), Estimator(model, "cpu").stage(0.0))
-        self._pairs: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []
-        for recording in recordings:
-            if recording.metadata is None:
-                raise ConfigError(f"{recording.name}: has no labels to calibrate by")
-            samples = read_audio(recording.audio, description.features.sample_rate)
-            estimates = run(chain, samples, 50 * self._label)
-            if estimates is not None:
-                self._pairs.append((estimates, read_metadata(recording.metadata)))
-
-    def scores(self, postprocess: PostprocessConfig) -> Scores:
-        """The metrics over all recordings."""
-        total = SeldCounts.zero(len(self._wanted))
-        for estimates, reference in self._pairs:
-            smoothed = run(postprocess_stage(postprocess, self._spoken), estimates)
-            frames = Tracker(self._label).push(smoothed) if smoothed is not None else []
-            total += count(reference, prediction_rows(frames, self._spoken, self._wanted), len(self._wanted))
-        return total.scores()
-
-
-def calibrate(trials: Trials, start: PostprocessConfig, classes: int, progress: Progress) -> PostprocessConfig:
-    """The settings with the lowest SELD score, never worse than ``start``.
-
-    DOA smoothing is left as it is (and off while searching).
+    ``classes`` are the names by which the labels count. Raises `ConfigError` for scenes without labels, for labels in a
+    quiet scene, and for classes that the labels do not know.
     """
-    if len(start.sed_thresholds) == 1:
-        start = replace(start, sed_thresholds=start.sed_thresholds * classes)
-    best = replace(start, doa_smoothing=False)
-    lowest = trials.scores(best)
-    progress("as it was", lowest)
 
-    def attempt(what: str, candidate: PostprocessConfig) -> None:
-        nonlocal best, lowest
-        scores = trials.scores(candidate)
-        if scores.seld < lowest.seld:
-            best, lowest = candidate, scores
-            progress(what, scores)
+    def __init__(
+        self, model: Description, classes: Sequence[str], scenes: Sequence[Heeded], quiet: Sequence[Heeded] = ()
+    ) -> None:
+        self.model, self.classes = model, tuple(classes)
+        self.numbers = class_numbers(model.classes, classes)
+        self.scenes = [(estimates, _labels(recording)) for recording, estimates in scenes]
+        for recording, _ in quiet:
+            if recording.metadata and len(_labels(recording)):
+                raise ConfigError(f"{recording.metadata}: has labels; quiet scenes hold nothing that is to be heard")
+        self.quiet: list[tuple[Estimates, Rows]] = [(estimates, np.zeros((0, 5), np.int64)) for _, estimates in quiet]
 
-    for threshold in THRESHOLDS:
-        attempt(f"all classes above {threshold}", replace(best, sed_thresholds=(threshold,) * classes))
-    for length in SAD_MEDIANS:
-        for threshold in SAD_THRESHOLDS:
-            candidate = replace(best, sad_threshold=threshold, sad_median_labels=length)
-            attempt(f"gate at {threshold}, median {length}", candidate)
-    for class_id in range(classes):
-        for threshold in THRESHOLDS:
-            thresholds = list(best.sed_thresholds)
-            thresholds[class_id] = threshold
-            attempt(f"class {class_id} above {threshold}", replace(best, sed_thresholds=tuple(thresholds)))
-    return min(start, replace(best, doa_smoothing=start.doa_smoothing), key=lambda one: trials.scores(one).seld)
+    def heard(self, postprocess: PostprocessConfig) -> Heard:
+        """What the daemon says with these settings, measured."""
+        total, events, false = SeldCounts.zero(len(self.classes)), EventCounts(), EventCounts()
+        for estimates, reference in self.scenes:
+            rows = rows_of(estimates, postprocess, self.model.classes, self.classes)
+            total += count(reference, rows, len(self.classes))
+            events += event_recall(reference, rows, len(self.classes), len(estimates))
+        for estimates, nothing in self.quiet:
+            rows = rows_of(estimates, postprocess, self.model.classes, self.classes)
+            false += event_recall(nothing, rows, len(self.classes), len(estimates))
+        return Heard(total.scores(), events.recall, false.false_per_minute)
+
+
+def _labels(recording: Recording) -> Rows:
+    if recording.metadata is None:
+        raise ConfigError(f"{recording.name}: has no labels to calibrate by")
+    return read_metadata(recording.metadata)
+
+
+def calibrate(
+    trials: Trials,
+    start: PostprocessConfig,
+    max_false_per_minute: float = 1.0,
+    criterion: str = "seld",
+    progress: Callable[[str], None] = lambda text: None,
+) -> PostprocessConfig:
+    """The settings with the lowest criterion (a key of `CRITERIA`) on the scenes with labels.
+
+    With quiet scenes, settings that exceed the limit there do not count, unless all do: then those with the fewest
+    false events. Never worse than ``start`` in this sense.
+    """
+    classes = len(trials.model.classes)
+    own = replace(
+        start,
+        sed_thresholds=_each(start.sed_thresholds, classes),
+        sed_median_labels=_each(start.sed_median_labels, classes),
+    )
+    choices = _choices(own, trials.model.mean_event_labels)
+    strips = [Strip(part, trials.numbers, len(trials.classes)) for part in (trials.scenes, trials.quiet)]
+    lengths = {labels for of_class in choices for labels, _ in of_class}
+    medians = {n: [strip.medians(1, n if own.sed_median else 1) for strip in strips] for n in lengths}
+    minutes = sum(len(estimates) for estimates, _ in trials.quiet) / LABELS_PER_MINUTE
+    most_false = max_false_per_minute * minutes if trials.quiet else np.inf
+
+    best, best_settings = (np.inf, np.inf), start
+    in_order = [[(threshold, labels) for labels, levels in of_class for threshold in levels] for of_class in choices]
+    chosen: Sequence[int] = [
+        order.index(setting)
+        for order, setting in zip(in_order, zip(own.sed_thresholds, own.sed_median_labels, strict=True), strict=True)
+    ]
+    sad_lengths = sorted({own.sad_median_labels, *(SAD_MEDIANS if own.sed_median else ())})
+    sad_thresholds = sorted({own.sad_threshold, *SAD_THRESHOLDS})
+    gates = {n: [strip.medians(0, n if own.sed_median else 1)[:, 0] for strip in strips] for n in sad_lengths}
+    for hold in sorted({own.sed_hold, *HOLDS}, reverse=True):
+        # The gate's best median without holding on is taken to be the best with it.
+        lengths_now = sad_lengths if best[1] == np.inf else [best_settings.sad_median_labels]
+        for sad_labels, sad_threshold in itertools.product(lengths_now, sad_thresholds):
+            open_gates = [gate > gate.dtype.type(sad_threshold) for gate in gates[sad_labels]]
+            scenes = Scenes(strips, open_gates, medians)
+            options = [scenes.options(column, of_class, hold) for column, of_class in enumerate(choices)]
+            found = best_combination(options, strips[0].never_said, criterion, chosen, most_false)
+            rank = (max(0.0, found.false_events - most_false), found.value)
+            if rank < best:
+                best, chosen = rank, found.chosen
+                picked = [order[k] for order, k in zip(in_order, chosen, strict=True)]
+                best_settings = replace(
+                    start,
+                    sed_hold=hold,
+                    sad_threshold=sad_threshold,
+                    sad_median_labels=sad_labels,
+                    sed_thresholds=tuple(threshold for threshold, _ in picked),
+                    sed_median_labels=tuple(labels for _, labels in picked),
+                )
+                told = f"gate at {sad_threshold:g}, median {sad_labels}, hold {hold:g}: {criterion} {found.value:.4f}"
+                progress(told + (f", {found.false_events / minutes:.2f} false a minute" if minutes else ""))
+
+    def rank_of(settings: PostprocessConfig) -> tuple[float, float]:
+        heard = trials.heard(settings)
+        excess = max(0.0, heard.false_per_minute - max_false_per_minute) if trials.quiet else 0.0
+        return excess, float(CRITERIA[criterion](np.array(dataclasses.astuple(heard.scores))))
+
+    return min((start, best_settings), key=rank_of)
+
+
+def _each(values: tuple[float, ...], classes: int) -> tuple[float, ...]:
+    return values * classes if len(values) == 1 else values
+
+
+def _choices(own: PostprocessConfig, mean_event_labels: Sequence[float]) -> list[list[tuple[int, list[float]]]]:
+    """For each class the median lengths to be tried, none longer than the longest now, each with thresholds."""
+    lengths = [own.sed_median_labels]
+    if own.sed_median and mean_event_labels:
+        longest = max(own.sed_median_labels)
+        lengths += [median_labels(mean_event_labels, share, longest) for share in MEDIAN_SHARES]
+    return [
+        [(labels, sorted({*THRESHOLDS, threshold})) for labels in sorted(set(of_class))]
+        for of_class, threshold in zip(zip(*lengths, strict=True), own.sed_thresholds, strict=True)
+    ]

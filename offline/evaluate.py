@@ -7,7 +7,7 @@ detections and those of any other system are measured alike.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from rich.console import Group
 from rich.table import Table
 
-from offline.dataset import Recording, audio_blocks, open_audio, read_metadata, write_file, write_metadata
+from offline.dataset import (
+    Recording,
+    content_digest,
+    open_audio,
+    read_metadata,
+    write_file,
+    write_metadata,
+)
+from offline.encoding import foa_blocks
 from offline.metrics import (
     METRICS,
     EventCounts,
@@ -40,7 +48,7 @@ BLOCK_LABELS = 50  # label frames that share one computation: faster than live, 
 Progress = Callable[[int, int], None]
 
 
-def _silent(done: int, total: int) -> None:
+def silent(done: int, total: int) -> None:
     """No progress is shown."""
 
 
@@ -67,7 +75,7 @@ class Job(msgspec.Struct, frozen=True):
     postprocess: PostprocessConfig | None = None
 
 
-def predict(job: Job, recordings: Sequence[Recording], workers: int = 1, progress: Progress = _silent) -> None:
+def predict(job: Job, recordings: Sequence[Recording], workers: int = 1, progress: Progress = silent) -> None:
     """Write one CSV a recording into ``job.out``, with as many processes as ``workers`` of one thread each.
 
     Raises `ConfigError` for recordings or classes that do not fit the model, `CheckpointError` for a model
@@ -100,13 +108,13 @@ def _predict_in_worker(job: Job, recording: Recording) -> None:
 
 
 def _predict_one(pipeline: FramePipeline, job: Job, recording: Recording) -> None:
-    frames = predicted_frames(pipeline, recording.audio)
+    frames = predicted_frames(pipeline, recording)
     write_metadata(job.out / f"{recording.name}.csv", prediction_rows(frames, pipeline.classes, job.classes))
 
 
-def predicted_frames(pipeline: FramePipeline, audio: Path) -> list[LabelFrame]:
+def predicted_frames(pipeline: FramePipeline, recording: Recording) -> list[LabelFrame]:
     """All label frames of one recording; `ConfigError` when it does not fit the model."""
-    blocks = audio_blocks(audio, pipeline.sample_rate)
+    blocks = foa_blocks(recording, pipeline.sample_rate)
     return [frame for block in blocks for frame in pipeline.push(block)] + pipeline.flush()
 
 
@@ -116,10 +124,7 @@ def prediction_rows(frames: Sequence[LabelFrame], spoken: Sequence[str], wanted:
     ``spoken`` are the names of the classes that the frames count by; `ConfigError` when the dataset lacks
     one.
     """
-    unknown = [name for name in spoken if name not in wanted]
-    if unknown:
-        raise ConfigError(f"the model knows {', '.join(unknown)}, the dataset does not: write its classes.json")
-    number = [list(wanted).index(name) for name in spoken]
+    number = class_numbers(spoken, wanted)
     rows = [
         (
             frame.index,
@@ -132,6 +137,14 @@ def prediction_rows(frames: Sequence[LabelFrame], spoken: Sequence[str], wanted:
         for source in frame.sources
     ]
     return np.array(rows, dtype=np.int64).reshape(-1, 5)
+
+
+def class_numbers(spoken: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """For each name that is spoken its number among those wanted; `ConfigError` when one is not among them."""
+    unknown = [name for name in spoken if name not in wanted]
+    if unknown:
+        raise ConfigError(f"the model knows {', '.join(unknown)}, the dataset does not: write its classes.json")
+    return [list(wanted).index(name) for name in spoken]
 
 
 # Measuring
@@ -165,16 +178,25 @@ class EventsMeasured(msgspec.Struct, frozen=True):
     recall: float
     median_angle_deg: float
     false_per_minute: float
+    minutes: float
+
+
+class RecordingMeasured(msgspec.Struct, frozen=True):
+    """One recording alone."""
+
+    scores: Scores
+    events: EventsMeasured
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What an evaluation found."""
+    """What an evaluation found; figures may be compared where ``data`` is the same (see `content_digest`)."""
 
+    data: str
     overall: Measured
     by_overlap: dict[str, Measured]
     classes: tuple[ClassMeasured, ...]
     events: EventsMeasured
-    recordings: dict[str, Scores]
+    recordings: dict[str, RecordingMeasured]
 
 
 def measure(
@@ -190,27 +212,40 @@ def measure(
     missing = [r.name for r in recordings if not (predictions / f"{r.name}.csv").is_file()]
     if missing:
         raise ConfigError(f"{predictions}: has no {missing[0]}.csv ({len(missing)} of {len(recordings)} missing)")
+    rows = {r.name: read_metadata(predictions / f"{r.name}.csv") for r in recordings}
+    return compare(recordings, rows, classes, rng, content_digest(recordings))
+
+
+def compare(
+    recordings: Sequence[Recording],
+    rows: Mapping[str, NDArray[np.int64]],
+    classes: Sequence[str],
+    rng: np.random.Generator,
+    data: str,
+) -> Report:
+    """Compare the label rows of a system with the labels of the recordings, by name; raises as `measure`."""
     counts: dict[str, SeldCounts] = {}
-    events = EventCounts()
+    events: dict[str, EventCounts] = {}
     for recording in recordings:
-        counts[recording.name], found = _count_one(recording, predictions, len(classes))
-        events += found
+        counts[recording.name], events[recording.name] = _count_one(recording, rows[recording.name], len(classes))
     overlaps = sorted({r.overlap for r in recordings if r.overlap is not None})
     by_overlap = {f"ov{o}": [counts[r.name] for r in recordings if r.overlap == o] for o in overlaps}
     return Report(
+        data=data,
         overall=_measured(list(counts.values()), rng),
         by_overlap={name: _measured(part, rng) for name, part in by_overlap.items()},
         classes=_measured_classes(classes, sum(counts.values(), SeldCounts.zero(len(classes)))),
-        events=EventsMeasured(*(getattr(events, name) for name in EventsMeasured.__struct_fields__)),
-        recordings={name: one.scores() for name, one in counts.items()},
+        events=_measured_events(sum(events.values(), EventCounts())),
+        recordings={
+            name: RecordingMeasured(one.scores(), _measured_events(events[name])) for name, one in counts.items()
+        },
     )
 
 
-def _count_one(recording: Recording, predictions: Path, classes: int) -> tuple[SeldCounts, EventCounts]:
+def _count_one(recording: Recording, predicted: NDArray[np.int64], classes: int) -> tuple[SeldCounts, EventCounts]:
     if recording.metadata is None:
         raise ConfigError(f"{recording.name}: has no labels to measure by")
     reference = read_metadata(recording.metadata)
-    predicted = read_metadata(predictions / f"{recording.name}.csv")
     with open_audio(recording.audio) as file:
         label_frames = file.frames * LABEL_RATE_HZ // file.samplerate
     try:
@@ -218,6 +253,10 @@ def _count_one(recording: Recording, predictions: Path, classes: int) -> tuple[S
         return seld, event_recall(reference, predicted, classes, label_frames)
     except MetricsError as error:
         raise ConfigError(f"{recording.name}.csv, {error}") from None
+
+
+def _measured_events(events: EventCounts) -> EventsMeasured:
+    return EventsMeasured(*(getattr(events, name) for name in EventsMeasured.__struct_fields__))
 
 
 def _measured(counts: Sequence[SeldCounts], rng: np.random.Generator) -> Measured:
@@ -254,28 +293,28 @@ def tables(report: Report) -> Group:
     """The report for a terminal."""
     overall = Table("", "recordings", *HEADINGS.values(), title="DCASE 2020 metrics, with 95 % intervals")
     for group, measured in {"all": report.overall, **report.by_overlap}.items():
-        overall.add_row(group, str(measured.recordings), *_cells(measured.scores))
+        overall.add_row(group, str(measured.recordings), *cells(measured.scores))
         if measured.intervals:
             low, high = zip(*(measured.intervals[name] for name in METRICS), strict=True)
-            between = zip(_cells(Scores(*low)), _cells(Scores(*high)), strict=True)
+            between = zip(cells(Scores(*low)), cells(Scores(*high)), strict=True)
             overall.add_row("", "", *(f"{a}..{b}" for a, b in between), style="dim")
     columns = ("segments", "missed", "misplaced", "false")
     classes = Table("class", *HEADINGS.values(), *columns, title="Each class alone, and what became of its segments")
     for row in report.classes:
-        cells = _cells(row.scores) if row.scores else ["-"] * len(METRICS)
-        classes.add_row(row.name, *cells, *map(str, (row.reference, row.missed, row.misplaced, row.false)))
+        figures = cells(row.scores) if row.scores else ["-"] * len(METRICS)
+        classes.add_row(row.name, *figures, *map(str, (row.reference, row.missed, row.misplaced, row.false)))
     e = report.events
     heard = f"{e.found} of {e.true} events found"
     if e.found:
         heard += f", {e.median_angle_deg:.1f} degrees off in the median"
     invented = f"{e.false} false events, {e.false_per_minute:.2f} a minute"
-    return Group(overall, classes, heard, invented)
+    return Group(overall, classes, heard, invented, f"data {report.data}")
 
 
 HEADINGS = dict(zip(METRICS, ("ER20", "F20 %", "LE_CD deg", "LR_CD %", "recall %", "SELD"), strict=True))
 
 
-def _cells(scores: Scores) -> list[str]:
+def cells(scores: Scores) -> list[str]:
     s = scores
     percent = [f"{100 * value:.1f}" for value in (s.f_20, s.lr_cd, s.lr_recall)]
     return [f"{s.er_20:.3f}", percent[0], f"{s.le_cd:.1f}", percent[1], percent[2], f"{s.seld:.3f}"]

@@ -25,6 +25,8 @@ from seldrt.spatial import angle_deg, unit_vector
 METRICS = ("er_20", "f_20", "le_cd", "lr_cd", "lr_recall", "seld")
 LABELS_PER_MINUTE = 600.0
 EPS = 2.0**-52  # where the official code has it: errors over an empty reference give an ER of 4.5e15
+THRESHOLD_DEG = 20.0
+SEGMENT_LABELS = 10  # label frames: 1 s
 ROUNDING_DEG = 1e-9  # the threshold is inclusive: 20 degrees exactly must not hang on the last bit
 
 Floats = NDArray[np.float64]
@@ -88,21 +90,21 @@ class SeldCounts:
 
     def scores(self) -> Scores:
         """The official metrics over all classes."""
-        return Scores(*_scores(self.totals()).tolist())
+        return Scores(*scores_of(self.totals()).tolist())
 
     def scores_per_class(self) -> list[Scores]:
         """The metrics of each class as if it were the only one; the error rate then has no substitutions."""
         lost = self.reference - self.correct
         alone = [*_values(self)[:6], np.zeros_like(lost), lost, self.false]
-        return [Scores(*row) for row in _scores(np.stack(alone, axis=-1)).tolist()]
+        return [Scores(*row) for row in scores_of(np.stack(alone, axis=-1)).tolist()]
 
 
 def count(
     reference: ArrayLike,
     prediction: ArrayLike,
     classes: int,
-    threshold_deg: float = 20.0,
-    segment_labels: int = 10,
+    threshold_deg: float = THRESHOLD_DEG,
+    segment_labels: int = SEGMENT_LABELS,
 ) -> SeldCounts:
     """Count one recording.
 
@@ -110,33 +112,54 @@ def count(
     the mean over its common frames; in a frame with several tracks of the class it is the sum over the pairs
     that match best (as the official code has it). Raises `MetricsError` for rows that are not of that form.
     """
+    cells = class_segments(reference, prediction, classes, segment_labels)
+    correct = cells.detected & (cells.angle_deg <= threshold_deg + ROUNDING_DEG)
+    lost, false = (cells.in_ref & ~correct).sum(axis=1), cells.false.sum(axis=1)
+    return SeldCounts(
+        reference=cells.in_ref.sum(axis=0, dtype=float),
+        predicted=cells.in_pred.sum(axis=0, dtype=float),
+        detected=cells.detected.sum(axis=0, dtype=float),
+        correct=correct.sum(axis=0, dtype=float),
+        false=cells.false.sum(axis=0, dtype=float),
+        angle_sum_deg=np.where(cells.detected, cells.angle_deg, 0).sum(axis=0),
+        substitutions=float(np.minimum(lost, false).sum()),
+        deletions=float(np.maximum(0, lost - false).sum()),
+        insertions=float(np.maximum(0, false - lost).sum()),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassSegments:
+    """The class segments of one recording; all arrays are (segments, classes)."""
+
+    in_ref: NDArray[np.bool_]
+    in_pred: NDArray[np.bool_]
+    angle_deg: Floats  # mean over the common frames; NaN where there are none
+
+    @property
+    def detected(self) -> NDArray[np.bool_]:
+        return np.isfinite(self.angle_deg)
+
+    @property
+    def false(self) -> NDArray[np.bool_]:
+        return self.in_pred & ~self.in_ref
+
+
+def class_segments(
+    reference: ArrayLike, prediction: ArrayLike, classes: int, segment_labels: int = SEGMENT_LABELS
+) -> ClassSegments:
+    """Which class is where in which segment, and how far off it is; as `count`, of which this is the first half."""
     ref, pred = checked_rows(reference, classes, "reference"), checked_rows(prediction, classes, "prediction")
     segments = 1 + int(max(ref[:, 0].max(initial=0), pred[:, 0].max(initial=0))) // segment_labels
     in_ref, in_pred = (np.zeros((segments, classes), dtype=bool) for _ in range(2))
     for rows, present in ((ref, in_ref), (pred, in_pred)):
         present[_indices(rows[:, 0]) // segment_labels, _indices(rows[:, 1])] = True
-
     angle_sum, common = (np.zeros((segments, classes)) for _ in range(2))
-    frame, class_id, angle = _frame_angles(ref, pred, classes)
+    frame, class_id, angle = frame_angles(ref, pred, classes)
     np.add.at(angle_sum, (frame // segment_labels, class_id), angle)
     np.add.at(common, (frame // segment_labels, class_id), 1)
-    detected = common > 0
-    mean_angle = angle_sum / np.maximum(common, 1)
-    correct = detected & (mean_angle <= threshold_deg + ROUNDING_DEG)
-
-    is_false = in_pred & ~in_ref
-    lost, false = (in_ref & ~correct).sum(axis=1), is_false.sum(axis=1)
-    return SeldCounts(
-        reference=in_ref.sum(axis=0, dtype=float),
-        predicted=in_pred.sum(axis=0, dtype=float),
-        detected=detected.sum(axis=0, dtype=float),
-        correct=correct.sum(axis=0, dtype=float),
-        false=is_false.sum(axis=0, dtype=float),
-        angle_sum_deg=mean_angle.sum(axis=0),
-        substitutions=float(np.minimum(lost, false).sum()),
-        deletions=float(np.maximum(0, lost - false).sum()),
-        insertions=float(np.maximum(0, false - lost).sum()),
-    )
+    mean = np.divide(angle_sum, common, out=np.full_like(angle_sum, np.nan), where=common > 0)
+    return ClassSegments(in_ref, in_pred, mean)
 
 
 def bootstrap_interval(
@@ -151,7 +174,7 @@ def bootstrap_interval(
         raise MetricsError("no recording to draw from")
     totals = np.stack([counts.totals() for counts in per_recording])
     times_drawn = rng.multinomial(len(totals), np.full(len(totals), 1 / len(totals)), size=n)
-    drawn = _scores(times_drawn @ totals)
+    drawn = scores_of(times_drawn @ totals)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return {name: (float(a), float(b)) for name, a, b in zip(METRICS, low, high, strict=True)}
 
@@ -193,20 +216,20 @@ def event_recall(reference: ArrayLike, prediction: ArrayLike, classes: int, labe
     class. ``label_frames`` is the length of the recording (100 ms each). Rows as for `count`.
     """
     ref, pred = checked_rows(reference, classes, "reference"), checked_rows(prediction, classes, "prediction")
-    i, j = _row_pairs(ref, pred, classes)
+    i, j = row_pairs(ref, pred, classes)
     pair_angles = angle_deg(_doa(ref[i]), _doa(pred[j]))
     nearest = np.full(len(ref), np.inf)
     np.minimum.at(nearest, i, pair_angles)
     angles = [
         float(np.median(nearest[event][np.isfinite(nearest[event])]))
-        for event in _events(ref)
+        for event in event_rows(ref)
         if np.isfinite(nearest[event]).any()
     ]
     matched = np.zeros(len(pred), dtype=bool)
     matched[j] = True
-    false = sum(not matched[event].any() for event in _events(pred))
+    false = sum(not matched[event].any() for event in event_rows(pred))
     minutes = label_frames / LABELS_PER_MINUTE
-    return EventCounts(len(_events(ref)), len(angles), false, minutes, tuple(angles))
+    return EventCounts(len(event_rows(ref)), len(angles), false, minutes, tuple(angles))
 
 
 def checked_rows(rows: ArrayLike, classes: int, name: str) -> Floats:
@@ -235,7 +258,7 @@ def checked_rows(rows: ArrayLike, classes: int, name: str) -> Floats:
     return table
 
 
-def _scores(totals: Floats) -> Floats:
+def scores_of(totals: Floats) -> Floats:
     """The six `METRICS` (..., 6) of totals (..., 9) in the order of the fields of `SeldCounts`."""
     reference, predicted, detected, correct, _, angle_sum, s, d, i = np.moveaxis(totals, -1, 0)
     er = (s + d + i) / (reference + EPS)
@@ -250,9 +273,9 @@ def _f_score(hits: Floats, reference: Floats, predicted: Floats) -> Floats:
     return 2 * hits / (reference + predicted + EPS)
 
 
-def _frame_angles(ref: Floats, pred: Floats, classes: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
+def frame_angles(ref: Floats, pred: Floats, classes: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
     """Frame, class and summed angle of the best matching for each frame that has a class in both tables."""
-    i, j = _row_pairs(ref, pred, classes)
+    i, j = row_pairs(ref, pred, classes)
     angle = angle_deg(_doa(ref[i]), _doa(pred[j]))
     keys, first, size = np.unique(_keys(ref, classes)[i], return_index=True, return_counts=True)
     total = angle[first]  # the pairs come in the order of their keys
@@ -263,7 +286,7 @@ def _frame_angles(ref: Floats, pred: Floats, classes: int) -> tuple[NDArray[np.i
     return keys // classes, keys % classes, total
 
 
-def _row_pairs(ref: Floats, pred: Floats, classes: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def row_pairs(ref: Floats, pred: Floats, classes: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Indices of all pairs of rows with equal frame and class, by frame and class, then reference row."""
     ref_keys, pred_keys = _keys(ref, classes), _keys(pred, classes)
     ref_order, pred_order = np.argsort(ref_keys, kind="stable"), np.argsort(pred_keys, kind="stable")
@@ -273,7 +296,7 @@ def _row_pairs(ref: Floats, pred: Floats, classes: int) -> tuple[NDArray[np.intp
     return np.repeat(ref_order, stop - start), pred_order[np.concatenate([np.zeros(0, dtype=np.intp), *partners])]
 
 
-def _events(rows: Floats) -> list[NDArray[np.intp]]:
+def event_rows(rows: Floats) -> list[NDArray[np.intp]]:
     """Row indices of each event: one class and track, without a gap of more than one label frame."""
     if not len(rows):
         return []

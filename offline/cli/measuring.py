@@ -1,17 +1,22 @@
-"""offline evaluate | calibrate: how well a model hears, and the thresholds that it hears best with."""
+"""offline evaluate | calibrate | report: how well a model hears, and the thresholds that it hears best with."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from offline.cli.shell import PATH, explain_mistakes
 from seldrt.config import ConfigError
 
+if TYPE_CHECKING:
+    from offline.estimates import Estimates, Job
+
 
 @click.command()
 @click.option("--data", type=PATH, required=True, help="Dataset folder.")
+@click.option("--format", "array", type=click.Choice(["foa", "mic"]), default="foa", show_default=True)
 @click.option("--split", type=click.Choice(["dev", "eval"]), default="dev", show_default=True)
 @click.option("--fold", "folds", type=int, multiple=True, help="Only this fold; may be repeated.")
 @click.option("--model", help="Model file, or the name of one that ships.  [default: the one that ships]")
@@ -23,6 +28,7 @@ from seldrt.config import ConfigError
 @explain_mistakes
 def evaluate(
     data: Path,
+    array: str,
     split: str,
     folds: tuple[int, ...],
     model: str | None,
@@ -46,7 +52,7 @@ def evaluate(
     folder = predictions or out
     if not folder:
         raise ConfigError("--out is missing: the folder for what the model says (or give --predictions)")
-    recordings = dataset.list_recordings(data, "foa", folds or None, split)
+    recordings = dataset.list_recordings(data, array, folds or None, split)
     classes = tuple(dataset.read_classes(data))
     if not predictions:
         from seldrt import checkpoint, pipeline
@@ -64,28 +70,118 @@ def evaluate(
 
 
 @click.command()
-@click.argument("model", type=PATH)
+@click.argument("model")
 @click.option("--data", type=PATH, required=True, help="Validation scenes: no training sounds.")
+@click.option("--format", "array", type=click.Choice(["foa", "mic"]), default="foa", show_default=True)
+@click.option("--quiet", type=PATH, multiple=True, help="Scenes without anything to report; may be repeated.")
+@click.option("--max-false-per-minute", type=click.FloatRange(0), default=1.0, show_default=True, help="In --quiet.")
+@click.option("--criterion", type=click.Choice(["seld", "f_20"]), default="seld", show_default=True)
+@click.option("--cache", type=PATH, help="Folder for what the networks say, for the next time.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--out", type=PATH, required=True, help="Model to write, .safetensors.")
 @explain_mistakes
-def calibrate(model: Path, data: Path, out: Path) -> None:
-    """Choose the thresholds of a model on validation scenes, and write them into a copy of it."""
+def calibrate(
+    model: str,
+    data: Path,
+    array: str,
+    quiet: tuple[Path, ...],
+    max_false_per_minute: float,
+    criterion: str,
+    cache: Path | None,
+    workers: int,
+    out: Path,
+) -> None:
+    """Choose gate, thresholds and medians of a model on validation scenes, and write them into a copy of it.
+
+    What is best on the scenes of --data, with no more false events in those of --quiet than wanted.
+    """
     import torch
     from msgspec.structs import replace
 
     from offline import calibrate as calibration
-    from offline.dataset import list_recordings, read_classes
+    from offline.dataset import content_digest, list_recordings, read_classes
+    from offline.estimates import Job
     from seldrt import checkpoint
+    from seldrt.pipeline import model_path
 
     torch.set_num_threads(1)
-    loaded = checkpoint.load(model)
-    trials = calibration.Trials(loaded, list_recordings(data), read_classes(data))
-    chosen = calibration.calibrate(
-        trials,
-        loaded.description.postprocess,
-        len(loaded.description.classes),
-        lambda what, scores: click.echo(f"{what}: SELD score {scores.seld:.4f}", err=True),
-    )
-    loaded.description = replace(loaded.description, postprocess=chosen)
+    path = model_path(model)
+    loaded = checkpoint.load(path)
+    description = loaded.description
+    scenes, noise = list_recordings(data, array), [one for folder in quiet for one in list_recordings(folder, array)]
+    pairs = [zip(g, _estimates(Job(path, tuple(g)), cache, workers), strict=True) for g in (scenes, noise)]
+    trials = calibration.Trials(description, read_classes(data), *map(list, pairs))
+    click.echo(f"as it was: {trials.heard(description.postprocess)}", err=True)
+    limits = (max_false_per_minute, criterion)
+    chosen = calibration.calibrate(trials, description.postprocess, *limits, lambda told: click.echo(told, err=True))
+    heard = trials.heard(chosen)
+    click.echo(f"calibrated: {heard}", err=True)
+    if heard.false_per_minute > max_false_per_minute:
+        click.echo(f"no setting has as few as {max_false_per_minute:g} false events a minute: more such scenes to "
+                   "train with would help", err=True)  # fmt: skip
+    card = {"scenes": len(scenes), "data": content_digest(scenes), "criterion": criterion}
+    card |= {name: round(getattr(heard.scores, name), 4) for name in ("er_20", "f_20", "le_cd", "lr_cd", "seld")}
+    if noise:
+        card |= {"quiet_scenes": len(noise), "quiet_data": content_digest(noise)}
+        card |= {"max_false_per_minute": max_false_per_minute, "false_per_minute": round(heard.false_per_minute, 2)}
+    loaded.description = replace(description, postprocess=chosen, card=description.card | {"calibration": card})
     checkpoint.save(loaded, out, torch.float16)
     click.echo(f"{out}")
+
+
+@click.command()
+@click.option("--data", type=PATH, required=True, help="Dataset folder.")
+@click.option("--format", "array", type=click.Choice(["foa", "mic"]), default="foa", show_default=True)
+@click.option("--split", type=click.Choice(["dev", "eval"]), default="dev", show_default=True)
+@click.option("--fold", "folds", type=int, multiple=True, help="Only this fold; may be repeated.")
+@click.option("--model", "models", multiple=True, help="May be repeated; the first is the one that it is about."
+              "  [default: the one that ships]")  # fmt: skip
+@click.option("--baseline", help="Model to compare with.")
+@click.option("--quiet", type=PATH, multiple=True, help="Scenes without anything to report; may be repeated.")
+@click.option("--run", "runs", type=PATH, multiple=True, help="Folder of a training, for its curve; may be repeated.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option("--cache", type=PATH, help="Folder for what the networks say.  [default: OUT/estimates]")
+@click.option("--out", type=PATH, required=True, help="Folder to write.")
+@explain_mistakes
+def report(
+    data: Path,
+    array: str,
+    split: str,
+    folds: tuple[int, ...],
+    models: tuple[str, ...],
+    baseline: str | None,
+    quiet: tuple[Path, ...],
+    runs: tuple[Path, ...],
+    workers: int,
+    cache: Path | None,
+    out: Path,
+) -> None:
+    """All that is known about how well models hear: Table 1, errors, curves, as Markdown, PNG and CSV.
+
+    What the networks say is kept, so that a report that was stopped goes on, and the next one is quick.
+    """
+    import matplotlib  # noqa: F401  # before the work, not after it
+
+    from offline.report import findings, plots, tables
+
+    found = findings.gather(
+        findings.read_data(data, array, folds or None, split),
+        findings.Wanted(models=models or (None,), baseline=baseline, quiet=quiet, runs=runs),
+        lambda job: _estimates(job, cache or out / "estimates", workers),
+        lambda told: click.echo(told, err=True),
+    )
+    tables.write_tables(found, found.subject, out)
+    plots.write_plots(found, found.subject, out)
+    click.echo(out / "report.md")
+
+
+def _estimates(job: Job, cache: Path | None, workers: int) -> list[Estimates]:
+    """What the networks say, with a bar on stderr."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from offline.estimates import estimates_of
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task(f"{job.model.stem}: recordings")
+        return estimates_of(job, cache, workers, lambda done, n: progress.update(bar, completed=done, total=n))

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from offline import bundle, cli
-from offline.config import TRAIN_PRESETS, TrainConfig
+from offline.config import TRAIN_PRESETS, TrainConfig, section
 from offline.extract import Manifest, StoredRecording
 from offline.train import train
 from seldrt import checkpoint, features, networks
@@ -152,8 +152,8 @@ def begin_run(folder: Path, settings: Path) -> None:
         doa=np.zeros((labels, 2, 3), np.float32),
         doa_mask=np.zeros((labels, 2), np.float32),
     )
-    network = cli.section(NetworkConfig, networks.PRESETS, "compact", settings, "network")
-    recipe = cli.section(TrainConfig, TRAIN_PRESETS, "compact", settings, "train")
+    network = section(NetworkConfig, networks.PRESETS, "compact", settings, "network")
+    recipe = section(TrainConfig, TRAIN_PRESETS, "compact", settings, "train")
     train("sed", [store], [store], folder, network, replace(recipe, epochs=1))
     whole = (folder / "last.pt").read_bytes()
     (folder / "last.pt.aa").write_bytes(whole[:10_000])

@@ -13,11 +13,12 @@ from rich.console import Console
 
 from offline import evaluate
 from offline.cli import main
-from offline.dataset import Recording, list_recordings, read_metadata, write_metadata
+from offline.dataset import Recording, content_digest, list_recordings, read_metadata, write_metadata
 from offline.evaluate import Job, measure, predict, predicted_frames, prediction_rows, tables, write_report
-from seldrt import checkpoint, networks
-from seldrt.config import ConfigError, FeatureConfig, PostprocessConfig
+from seldrt import checkpoint
+from seldrt.config import ConfigError, PostprocessConfig
 from seldrt.detection import LabelFrame, Source
+from tests.models import small_model
 
 CLASSES = ("dog", "phone", "piano")
 RATE = 24000
@@ -132,7 +133,10 @@ def test_recordings_to_report(dataset, tmp_path):
     events = report.events
     assert (events.true, events.found, events.false) == (3, 3, 0)
     assert events.median_angle_deg == pytest.approx(0, abs=1e-6)
-    assert report.recordings["fold1_room1_mix002_ov2"] == misplaced
+    one = report.recordings["fold1_room1_mix002_ov2"]
+    assert one.scores == misplaced
+    assert (one.events.true, one.events.found, one.events.minutes) == (1, 1, 0.05)
+    assert report.data == content_digest(recordings)
 
 
 @pytest.mark.usefixtures("reader")
@@ -144,6 +148,7 @@ def test_the_report_as_text_and_json(dataset, tmp_path):
     text = console.export_text()
     assert "ov2" in text
     assert "3 of 3 events found, 0.0 degrees off" in text
+    assert content_digest(recordings) in text
     write_report(report, tmp_path / "sub" / "metrics.json")
     stored = msgspec.json.decode((tmp_path / "sub" / "metrics.json").read_bytes())
     assert stored["overall"]["scores"]["er_20"] == pytest.approx(0.6)
@@ -164,7 +169,7 @@ def test_recordings_that_do_not_fit_the_model(tmp_path):
     expected = {"slow": "16000 Hz; expected 4 at 24000 Hz", "stereo": "2 channels", "text": "text.wav"}
     for name, message in expected.items():
         with pytest.raises(ConfigError, match=message):
-            predicted_frames(Reader(), tmp_path / f"{name}.wav")
+            predicted_frames(Reader(), Recording(name, tmp_path / f"{name}.wav", None, 1, None))
 
 
 def test_predictions_that_cannot_be_measured(dataset, tmp_path):
@@ -214,19 +219,9 @@ def test_mistakes_are_one_line_and_exit_2(dataset, arguments, message):
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A small model with random weights."""
-    torch = pytest.importorskip("torch")
-    torch.manual_seed(0)
-    features = FeatureConfig(n_fft=512, n_mels=32)
-    configs = {task: networks.preset("compact", task) for task in networks.TASKS}
-    nets = {task: networks.build(task, len(CLASSES), features, config) for task, config in configs.items()}
-    description = checkpoint.Description(
-        features=features,
-        classes=CLASSES,
-        networks=configs,
-        postprocess=PostprocessConfig(sad_threshold=0.0, sed_thresholds=(0.1,)),
-    )
     path = tmp_path / "small.safetensors"
-    checkpoint.save(checkpoint.Checkpoint(description, nets), path)
+    everything = PostprocessConfig(sad_threshold=0.0, sed_thresholds=(0.1,))
+    checkpoint.save(small_model(classes=CLASSES, postprocess=everything), path)
     return path
 
 

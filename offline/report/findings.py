@@ -1,0 +1,250 @@
+"""What the report says: the rows of the ETRI report's Table 1, errors, curves; measured, not yet shown.
+
+The networks run once a model and form (see `offline.estimates`); all variants of the post-processing share that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec.structs import replace
+
+from offline.dataset import Recording, content_digest, list_recordings, read_classes, read_metadata
+from offline.errors import Errors, analyse, read_plan
+from offline.estimates import Estimates, Form, Job, rows_of
+from offline.evaluate import Report, class_numbers, compare
+from offline.metrics import EventCounts, event_recall
+from seldrt.checkpoint import Description, describe
+from seldrt.config import ConfigError, PostprocessConfig
+from seldrt.pipeline import load_pipeline, model_path
+from seldrt.postprocess import median_labels
+
+NOTHING = "no post-processing"
+SMOOTHING = {  # as in Table 1: medians over SAD and SED, smoothing of the directions
+    NOTHING: (False, False),
+    "+ DOA post-processing": (False, True),
+    "+ SED post-processing": (True, False),
+    "+ DOA and SED post-processing": (True, True),
+}
+LONGEST_MEDIANS = (1, 3, 5, 7, 9, 13, 17)  # label frames
+DOA_WINDOWS = (1, 3, 5, 7, 9, 13, 17)  # label frames
+MEDIAN_SHARE = 0.25  # of the mean duration of an event
+
+Estimate = Callable[[Job], list[Estimates]]
+
+
+class Dataset(msgspec.Struct, frozen=True):
+    """Recordings with labels, the names of their classes, and their digest (see `content_digest`)."""
+
+    base: Path
+    recordings: tuple[Recording, ...]
+    classes: tuple[str, ...]
+    digest: str
+
+
+class System(msgspec.Struct, frozen=True):
+    """A model and what its networks say, streamed and, where that differs, offline."""
+
+    name: str
+    path: Path
+    model: Description
+    names: tuple[str, ...]  # of its rows in Table 1; the last is how it is meant to be used
+    estimates: dict[Form, list[Estimates]]
+
+    @property
+    def postprocess(self) -> PostprocessConfig:
+        return _smoothed(self.model, self.names[-1])
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One row of Table 1."""
+
+    system: str
+    form: str
+    postprocess: str
+    report: Report
+
+
+class Point(msgspec.Struct, frozen=True):
+    """Accuracy at a latency: what was varied, to what, and the metrics."""
+
+    system: str
+    varied: str
+    labels: int
+    latency_s: float
+    er_20: float
+    f_20: float
+    le_cd: float
+    lr_cd: float
+    seld: float
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What the report is to hold: models (None: the one that ships), the first of which it is about, and more."""
+
+    models: tuple[str | None, ...]
+    baseline: str | None = None
+    quiet: tuple[Path, ...] = ()
+    runs: tuple[Path, ...] = ()
+
+
+class Findings(msgspec.Struct, frozen=True):
+    """All that is measured; ``systems`` and ``errors`` begin with the one that the report is about."""
+
+    data: Dataset
+    systems: dict[str, Description]
+    rows: tuple[Row, ...]
+    errors: dict[str, Errors]
+    latency: tuple[Point, ...]
+    quiet: dict[str, EventCounts]
+    quiet_digest: str | None
+    learning: dict[str, tuple[dict[str, Any], ...]]
+
+    @property
+    def subject(self) -> str:
+        """The system that the report is about."""
+        return next(iter(self.systems))
+
+    def best(self, system: str) -> Report:
+        """A system streamed, as it is calibrated (the baseline: without post-processing)."""
+        return next(r.report for r in reversed(self.rows) if r.system == system and r.form.startswith("streamed"))
+
+
+def gather(data: Dataset, wanted: Wanted, estimate: Estimate, progress: Callable[[str], None]) -> Findings:
+    """Everything; raises `ConfigError` and `CheckpointError` for what cannot be measured, at once."""
+    learning = {str(run): read_learning(run) for run in wanted.runs}
+    quiet = [recording for folder in wanted.quiet for recording in list_recordings(folder, data.recordings[0].array)]
+    loud = [r for r in quiet if r.metadata and len(read_metadata(r.metadata))]
+    if loud:
+        raise ConfigError(f"{loud[0].metadata}: has labels; quiet scenes hold nothing that is to be heard")
+    paths = [model_path(model) for model in (*wanted.models, *((wanted.baseline,) if wanted.baseline else ()))]
+    systems = []
+    for i, (name, path) in enumerate(zip(_names(paths), paths, strict=True)):
+        names = (NOTHING,) if i == len(wanted.models) else tuple(SMOOTHING)
+        systems.append(listen(name, path, names, data, estimate))
+    rows: list[Row] = []
+    errors, false, points = {}, {}, []
+    for system in systems:
+        progress(f"{system.name}: measuring")
+        own = table_rows(system, data)
+        rows = own + rows if system.names == (NOTHING,) else rows + own
+        errors[system.name] = find_errors(system, data)
+        if quiet:
+            false[system.name] = false_events(system, quiet, estimate)
+        points += latency_points(system, data) if system.names != (NOTHING,) else []
+    models = {system.name: system.model for system in systems}
+    digest = content_digest(quiet) if quiet else None
+    return Findings(data, models, tuple(rows), errors, tuple(points), false, digest, learning)
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The names of the files; with their folder where they are not unique, or only that of a training's best."""
+    stems = [path.stem for path in paths]
+    plain = [stem != "best" and stems.count(stem) == 1 for stem in stems]
+    return [path.stem if alone else f"{path.parent.name}/{path.stem}" for path, alone in zip(paths, plain, strict=True)]
+
+
+def read_data(base: Path, array: str = "foa", folds: tuple[int, ...] | None = None, split: str = "dev") -> Dataset:
+    """A dataset with labels; `ConfigError` when it is none."""
+    recordings = tuple(list_recordings(base, array, folds, split))
+    if any(recording.metadata is None for recording in recordings):
+        raise ConfigError(f"{base}: split {split} has no labels to measure by")
+    return Dataset(base, recordings, tuple(read_classes(base)), content_digest(recordings))
+
+
+def listen(name: str, path: Path, names: tuple[str, ...], data: Dataset, estimate: Estimate) -> System:
+    """What the networks of a model say about the recordings, in each form that differs."""
+    model = describe(path)
+    class_numbers(model.classes, data.classes)
+    forms: tuple[Form, ...] = ("streamed",) if is_causal(model) else ("streamed", "offline")
+    return System(name, path, model, names, {form: estimate(Job(path, data.recordings, form)) for form in forms})
+
+
+def is_causal(model: Description) -> bool:
+    return all(config.causal for group in model.networks.values() for config in group)
+
+
+def measure(system: System, form: Form, postprocess: PostprocessConfig, data: Dataset) -> Report:
+    """The metrics of a system on the data, with these settings."""
+    rows = {
+        recording.name: rows_of(estimates, postprocess, system.model.classes, data.classes)
+        for recording, estimates in zip(data.recordings, system.estimates[form], strict=True)
+    }
+    return compare(data.recordings, rows, data.classes, np.random.default_rng(0), data.digest)
+
+
+def table_rows(system: System, data: Dataset) -> list[Row]:
+    """The rows of a system in Table 1; a causal one hears the same offline and streamed, by the streaming law."""
+    shown = {"streamed": "streamed = offline"} if is_causal(system.model) else {}
+    return [
+        Row(system.name, shown.get(form, form), name, measure(system, form, _smoothed(system.model, name), data))
+        for form in sorted(system.estimates)
+        for name in system.names
+    ]
+
+
+def _smoothed(model: Description, name: str) -> PostprocessConfig:
+    sed_median, doa_smoothing = SMOOTHING[name]
+    return replace(model.postprocess, sed_median=sed_median, doa_smoothing=doa_smoothing)
+
+
+def find_errors(system: System, data: Dataset) -> Errors:
+    """The error analysis of a system, streamed, as it is calibrated."""
+    parts = [
+        analyse(
+            recording,
+            rows_of(estimates, system.postprocess, system.model.classes, data.classes),
+            len(data.classes),
+            read_plan(data.base, recording),
+        )
+        for recording, estimates in zip(data.recordings, system.estimates["streamed"], strict=True)
+    ]
+    return Errors.joined(parts)
+
+
+def false_events(system: System, recordings: Sequence[Recording], estimate: Estimate) -> EventCounts:
+    """Events reported where nothing is to be heard."""
+    total, classes = EventCounts(), system.model.classes
+    for estimates in estimate(Job(system.path, tuple(recordings))):
+        rows = rows_of(estimates, system.postprocess, classes, classes)
+        total += event_recall([], rows, len(classes), len(estimates))
+    return total
+
+
+def latency_points(system: System, data: Dataset) -> list[Point]:
+    """The model as it is, with other medians, and with other windows for its directions; thresholds stay.
+
+    Latency is what the chain waits for after a label frame has begun, without the computation.
+    """
+    own = system.postprocess
+    variants = [("as calibrated", 0, own)]
+    for longest in LONGEST_MEDIANS:
+        lengths = median_labels(system.model.mean_event_labels, MEDIAN_SHARE, longest) or (longest,)
+        sad_labels = min(own.sad_median_labels, longest)
+        other = replace(own, sed_median_labels=lengths, sad_median_labels=sad_labels)
+        variants.append(("longest median", longest, other))
+    for window in DOA_WINDOWS:
+        variants.append(("DOA window", window, replace(own, doa_window_labels=window, doa_smoothing=window > 1)))
+    points = []
+    for varied, labels, postprocess in variants:
+        s = measure(system, "streamed", postprocess, data).overall.scores
+        table = load_pipeline(system.path, postprocess).latency_table
+        waited_s = sum(ms for _, ms in table) / 1000
+        points.append(Point(system.name, varied, labels, waited_s, s.er_20, s.f_20, s.le_cd, s.lr_cd, s.seld))
+    return points
+
+
+def read_learning(run: Path) -> tuple[dict[str, Any], ...]:
+    """The log of a training run, an epoch a line; `ConfigError` when there is none."""
+    path = run / "log.jsonl"
+    try:
+        return tuple(json.loads(line) for line in path.read_text().splitlines())
+    except OSError:
+        raise ConfigError(f"{run}: has no log.jsonl; give the --out folder of a training") from None
+    except json.JSONDecodeError:
+        raise ConfigError(f"{path}: not the log of a training") from None

@@ -1,0 +1,111 @@
+"""What networks say about recordings: kept by sound and weights, and heard as a whole where nothing need wait."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from msgspec.structs import replace
+
+from offline import estimates
+from offline.dataset import Recording
+from offline.estimates import Job, estimates_of, networks_key
+from seldrt import checkpoint
+from seldrt.config import PostprocessConfig
+from seldrt.features import features_stage, silence, task_indices
+from seldrt.stream import run
+from tests.models import FEATURES, WINDOWED, small_model
+
+
+def recordings(folder: Path, *seconds: float) -> tuple[Recording, ...]:
+    made = []
+    for i, length in enumerate(seconds):
+        path = folder / f"fold1_room1_mix{i + 1:03d}_ov1.wav"
+        soundfile.write(path, np.random.default_rng(i).normal(0, 0.1, (round(length * 24000), 4)), 24000)
+        made.append(Recording(path.stem, path, None, 1, 1))
+    return tuple(made)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    checkpoint.save(small_model(), tmp_path / "m.safetensors")
+    return tmp_path / "m.safetensors"
+
+
+def test_what_is_kept_is_not_computed_again(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = recordings(tmp_path, 2.0, 1.5)
+    first = estimates_of(Job(model, two), tmp_path / "kept")
+    assert [len(x) for x in first] == [20, 15]
+    asked: list[int] = []
+    compute = estimates._compute
+    monkeypatch.setattr(estimates, "_compute", lambda job, i: asked.append(i) or compute(job, i))
+    (tmp_path / "renamed.wav").write_bytes(two[0].audio.read_bytes())
+    renamed = Recording("renamed", tmp_path / "renamed.wav", None, 1, 1)
+    again = estimates_of(Job(model, (renamed, two[1])), tmp_path / "kept")
+    assert not asked
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    soundfile.write(two[1].audio, np.zeros((12000, 4)), 24000)
+    assert [len(x) for x in estimates_of(Job(model, two), tmp_path / "kept")] == [20, 5]
+    assert asked == [1]
+
+
+def test_the_key_is_of_the_networks_alone(tmp_path: Path, model: Path) -> None:
+    keys = {}
+    other = small_model(postprocess=PostprocessConfig(sad_threshold=0.77))
+    other.description = replace(other.description, card={"x": 1})
+    for name, one in {"calibrated": other, "others": small_model(seed=1)}.items():
+        checkpoint.save(one, tmp_path / f"{name}.safetensors")
+        keys[name] = networks_key(tmp_path / f"{name}.safetensors")
+    assert keys["calibrated"] == networks_key(model) != keys["others"]
+
+
+def test_processes_change_nothing(tmp_path: Path, model: Path) -> None:
+    job = Job(model, recordings(tmp_path, 1.0, 1.5, 0.5))
+    for a, b in zip(estimates_of(job), estimates_of(job, workers=2), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_causal_networks_hear_offline_what_they_hear_streamed(tmp_path: Path, model: Path) -> None:
+    own = recordings(tmp_path, 7.3)
+    streamed, offline = (estimates_of(Job(model, own, form))[0] for form in ("streamed", "offline"))
+    assert streamed.shape == (73, 3, 5)
+    np.testing.assert_allclose(streamed, offline, atol=1e-5)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.35, 4.15])
+def test_offline_every_label_frame_is_in_the_middle_half_of_a_chunk(tmp_path: Path, seconds: float) -> None:
+    model = small_model(WINDOWED)
+    path = tmp_path / "w.safetensors"
+    checkpoint.save(model, path)
+    own = recordings(tmp_path, seconds)
+    heard = estimates_of(Job(path, own, "offline"))[0]
+    labels = round(seconds * 24000) // 2400
+    assert heard.shape == (labels, 3, 5)
+    if not labels:
+        return
+    # Six label frames a chunk: kept are the second to the fourth, so chunks begin at -1, 2, 5, ...
+    samples = soundfile.read(own[0].audio, dtype="float32")[0]
+    features = run(features_stage(FEATURES), samples)[: labels * 10]
+    fill = np.broadcast_to(silence(FEATURES), (100, *features.shape[1:]))
+    padded = np.concatenate([fill, features, fill]).astype(np.float32)
+    network = model.networks["sed"][0]
+    for label in range(labels):
+        begin = label // 3 * 3 - 1
+        chunk = torch.from_numpy(padded[100 + 10 * begin : 100 + 10 * begin + 60])[None][:, :, task_indices("sed")]
+        with torch.inference_mode():
+            expected = network(chunk)[0][0, label - begin]
+        np.testing.assert_allclose(heard[label, :, 1], expected, atol=1e-5)
+
+
+def test_streamed_and_offline_differ_where_networks_are_not_causal(tmp_path: Path) -> None:
+    checkpoint.save(small_model(WINDOWED), tmp_path / "w.safetensors")
+    own = recordings(tmp_path, 2.0)
+    streamed, offline = (
+        estimates_of(Job(tmp_path / "w.safetensors", own, form))[0] for form in ("streamed", "offline")
+    )
+    assert streamed.shape == offline.shape
+    assert not np.allclose(streamed, offline, atol=1e-3)
