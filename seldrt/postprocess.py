@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from seldrt.config import ConfigError, PostprocessConfig
 from seldrt.detection import GAP_LABELS, LabelFrame, Source
 from seldrt.spatial import azimuth_elevation, normalized
-from seldrt.stream import Array, Chain, Map, Stage, Windowed
+from seldrt.stream import Array, Chain, Map, Scan, Stage, Windowed
 
 OUTLIER = np.radians(20.0)  # a direction this far off loses most of its weight; the metrics call it wrong, too
 
@@ -53,10 +53,11 @@ def activity_stage(config: PostprocessConfig, classes: Sequence[str]) -> Stage:
     A class is active where the median of the SAD exceeds its threshold and the median of the SED the class's
     own. For odd lengths and any threshold that equals the majority of the single decisions, and it leaves a
     confidence: the median of the SED. Before and after the stream there is silence. The medians are centred;
-    every class waits for the longest of them, which is the latency. With ``sed_median`` off it is 0.
+    every class waits for the longest of them, which is the latency. With ``sed_median`` off it is 0. Once active,
+    a class stays so above ``sed_hold`` times its threshold, as long as the gate is open.
 
     Raises `ConfigError` for a number of values that fits neither one class nor all, an even length, or a
-    threshold outside 0..1.
+    threshold or share outside 0..1.
     """
     sad_lengths = _lengths((config.sad_median_labels,), len(classes), "sad_median_labels")
     sed_lengths = _lengths(config.sed_median_labels, len(classes), "sed_median_labels")
@@ -66,16 +67,34 @@ def activity_stage(config: PostprocessConfig, classes: Sequence[str]) -> Stage:
     lengths = np.stack([sad_lengths, sed_lengths], axis=-1)
     if not config.sed_median:
         lengths = np.ones_like(lengths)
-    half = int(lengths.max()) // 2
+    half, hold = int(lengths.max()) // 2, _thresholds((config.sed_hold,), 1, "sed_hold")[0]
+    lower = thresholds * [1.0, hold]
 
     def decide(x: Array) -> Array:
+        """The first channel: above the thresholds for staying active, and once more for those of becoming so."""
         y = x[half : len(x) - half].copy()
         medians = _running_medians(x[..., :2], lengths)
-        y[..., 0] = (medians > thresholds.astype(x.dtype)).all(axis=-1)
+        y[..., 0] = sum((medians > level.astype(x.dtype)).all(axis=-1) for level in (thresholds, lower))
         y[..., 1] = medians[..., 1]
         return y
 
-    return Windowed(decide, half, half) if half else Map(decide)
+    def hold_on(before: NDArray[np.bool_], x: Array) -> tuple[NDArray[np.bool_], Array]:
+        active = held(x[..., 0] > 1, x[..., 0] > 0, before)
+        y = x.copy()
+        y[..., 0] = active
+        return active[-1], y
+
+    decision = Windowed(decide, half, half) if half else Map(decide)
+    return Chain(decision, Scan(hold_on, lambda: np.zeros(len(classes), bool)))
+
+
+def held(on: NDArray[np.bool_], keep: NDArray[np.bool_], before: NDArray[np.bool_] | bool = False) -> NDArray[np.bool_]:
+    """Active (n, ...) from the first ``on`` for as long as ``keep`` lasts; ``before`` (...) it was active or not."""
+    index = np.arange(1, len(on) + 1).reshape(-1, *[1] * (on.ndim - 1))
+    latest_on = np.maximum.accumulate(np.where(on, index, 0), axis=0)
+    latest_end = np.maximum.accumulate(np.where(keep | on, 0, index), axis=0)
+    active: NDArray[np.bool_] = (latest_on > latest_end) | (np.asarray(before) & (latest_end == 0))
+    return active
 
 
 def _running_medians(x: Array, lengths: NDArray[np.integer[Any]]) -> Array:

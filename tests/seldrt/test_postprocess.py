@@ -92,6 +92,25 @@ def test_a_median_above_the_threshold_is_a_majority_of_decisions_above_it(sed, l
     np.testing.assert_array_equal(y[:, 0, 0], median_filter(decisions, length, mode="constant"))
 
 
+@given(
+    arrays(np.float32, (30, 2), elements=st.sampled_from([0.1, 0.3, 0.45, 0.6, 0.9])),
+    arrays(np.float32, 30, elements=st.sampled_from([0.2, 0.8])),
+    st.sampled_from([0.0, 0.5, 0.8, 1.0]),
+)
+def test_an_active_class_is_held_above_a_share_of_its_threshold_while_the_gate_is_open(sed, sad, hold):
+    x = np.zeros((30, 2, 5), np.float32)
+    x[..., 0], x[..., 1] = sad[:, None], sed
+    config = PostprocessConfig(sed_median=False, sed_thresholds=(0.5,), sed_hold=hold)
+    expected = np.zeros((30, 2))
+    for c in range(2):
+        on = False
+        for t in range(30):
+            on = sad[t] > 0.5 and sed[t, c] > np.float32(0.5 * hold if on else 0.5)
+            expected[t, c] = on
+    np.testing.assert_array_equal(run(activity_stage(config, CLASSES[:2]), x)[..., 0], expected)
+    assert_streaming_law(lambda: activity_stage(config, CLASSES[:2]), x, atol=0, nan=False)
+
+
 def test_the_gate_needs_both_probabilities_above_their_thresholds():
     x = np.zeros((4, 1, 5), np.float32)
     x[:, 0, 0] = 0.5, 0.6, 0.6, 0.1
