@@ -14,7 +14,7 @@ demo: install  ## the bundled recording through the whole chain, beside its trut
 	$(BIN)/seldrt replay --demo --fast
 
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
