@@ -32,6 +32,21 @@ def coloured(x: Tensor, task: str, generator: torch.Generator, gain_db: float = 
     return x + (curve * levels[:, None]).unsqueeze(1).to(x)
 
 
+def restyled(x: Tensor, task: str, generator: torch.Generator, probability: float) -> Tensor:
+    """Some chunks with levels whose mean and deviation in each band lean towards those of another one of the batch.
+
+    The log-mel channels only: what a recorder, a codec or a room does to all sounds alike. After frequency-wise
+    MixStyle (Zhou et al. 2021, Kim et al. 2022), on features instead of maps.
+    """
+    chosen = (torch.rand(len(x), 1, 1, 1, generator=generator) < probability).to(x.device)
+    share = torch.rand(len(x), 1, 1, 1, generator=generator).to(x) / 2  # of the other's
+    levels = torch.tensor(["active" not in name for name in TASK_CHANNELS[task]], device=x.device)
+    mean, deviation = x.mean(1, keepdim=True), x.std(1, keepdim=True).clamp_min(1e-3)
+    other_mean, other_deviation = mean.roll(1, 0), deviation.roll(1, 0)
+    y = (x - mean) / deviation * deviation.lerp(other_deviation, share) + mean.lerp(other_mean, share)
+    return torch.where(chosen & levels[:, None], y, x)
+
+
 def mixed(batch: Batch, generator: torch.Generator, probability: float, gain_db: float = 10.0) -> Batch:
     """Some chunks with another one of the batch laid over them, up to 10 dB weaker; for SAD and SED.
 
@@ -73,6 +88,8 @@ def augmented(batch: Batch, task: str, config: TrainConfig, fill: Tensor, genera
         doa = turned_directions(doa, swap, signs)
     if config.colour_db:
         x = coloured(x, task, generator, config.colour_db, config.colour_db)
+    if config.restyle_probability:
+        x = restyled(x, task, generator, config.restyle_probability)
     if config.mask_bands or config.mask_frames:
         x = masked(x, fill, generator, config.mask_bands, config.mask_frames)
     return Batch(x, batch.sed, doa, batch.doa_mask)

@@ -86,6 +86,18 @@ def _labels(recording: Recording) -> Rows:
     return read_metadata(recording.metadata)
 
 
+def waiting(start: PostprocessConfig, lookback: int | None, longest_median: int | None) -> PostprocessConfig:
+    """``start`` with another lookback and no longer medians, in label frames: what its latency is made of."""
+    settings = start if lookback is None else replace(start, sed_lookback_labels=lookback)
+    if longest_median is None:
+        return settings
+    return replace(
+        settings,
+        sad_median_labels=min(start.sad_median_labels, longest_median),
+        sed_median_labels=tuple(min(labels, longest_median) for labels in start.sed_median_labels),
+    )
+
+
 def calibrate(
     trials: Trials,
     start: PostprocessConfig,
@@ -94,6 +106,8 @@ def calibrate(
     progress: Callable[[str], None] = lambda text: None,
 ) -> PostprocessConfig:
     """The settings with the lowest criterion (a key of `CRITERIA`) on the scenes with labels.
+
+    Medians become no longer than the longest of ``start``, and its lookback stays: the latency does not grow.
 
     With quiet scenes, settings that exceed the limit there do not count, unless all do: then those with the fewest
     false events. Never worse than ``start`` in this sense.
@@ -117,7 +131,8 @@ def calibrate(
         order.index(setting)
         for order, setting in zip(in_order, zip(own.sed_thresholds, own.sed_median_labels, strict=True), strict=True)
     ]
-    sad_lengths = sorted({own.sad_median_labels, *(SAD_MEDIANS if own.sed_median else ())})
+    longest = max(own.sad_median_labels, *own.sed_median_labels)
+    sad_lengths = sorted({own.sad_median_labels, *(n for n in SAD_MEDIANS if n <= longest and own.sed_median)})
     sad_thresholds = sorted({own.sad_threshold, *SAD_THRESHOLDS})
     gates = {n: [strip.medians(0, n if own.sed_median else 1)[:, 0] for strip in strips] for n in sad_lengths}
     for hold in sorted({own.sed_hold, *HOLDS}, reverse=True):
@@ -126,7 +141,10 @@ def calibrate(
         for sad_labels, sad_threshold in itertools.product(lengths_now, sad_thresholds):
             open_gates = [gate > gate.dtype.type(sad_threshold) for gate in gates[sad_labels]]
             scenes = Scenes(strips, open_gates, medians)
-            options = [scenes.options(column, of_class, hold) for column, of_class in enumerate(choices)]
+            options = [
+                scenes.options(column, of_class, hold, own.sed_lookback_labels)
+                for column, of_class in enumerate(choices)
+            ]
             found = best_combination(options, strips[0].never_said, criterion, chosen, most_false)
             rank = (max(0.0, found.false_events - most_false), found.value)
             if rank < best:
@@ -159,7 +177,7 @@ def _choices(own: PostprocessConfig, mean_event_labels: Sequence[float]) -> list
     """For each class the median lengths to be tried, none longer than the longest now, each with thresholds."""
     lengths = [own.sed_median_labels]
     if own.sed_median and mean_event_labels:
-        longest = max(own.sed_median_labels)
+        longest = max(own.sad_median_labels, *own.sed_median_labels)
         lengths += [median_labels(mean_event_labels, share, longest) for share in MEDIAN_SHARES]
     return [
         [(labels, sorted({*THRESHOLDS, threshold})) for labels in sorted(set(of_class))]

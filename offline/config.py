@@ -43,6 +43,9 @@ class SceneConfig(Section, frozen=True):
     babble_probability: float = 0.0  # of a background of many unlabelled sounds at once
     vary: bool = True  # speed, bandwidth and colour of the dry clips
     speed: Range = (0.9, 1.1)  # of these
+    class_speed: dict[str, Range] = msgspec.field(default_factory=dict)  # of some, instead
+    lowpass_probability: float = 0.3  # of a clip to lose what lies above a frequency from lowpass_hz
+    lowpass_hz: Range = (4000.0, 11000.0)
     imperfections: bool = True  # channel gains off by up to gain_error_db
     gain_error_db: float = 0.5
     sensor_db: Range = (-30.0, -8.0)  # the channels' own noise re the background
@@ -63,8 +66,11 @@ class SceneConfig(Section, frozen=True):
                 raise ValueError(f"{name} needs its smaller value first")
         if self.seconds < 1:
             raise ValueError("seconds must be at least 1")
-        if not 0.25 <= self.speed[0] <= self.speed[1] <= 4:
-            raise ValueError("speed must lie in 0.25..4")
+        for name, (slowest, fastest) in {"speed": self.speed, **self.class_speed}.items():
+            if not 0.25 <= slowest <= fastest <= 4:
+                raise ValueError(f"speed must lie in 0.25..4, slowest first ({name})")
+        if not 500 <= self.lowpass_hz[0] <= self.lowpass_hz[1]:
+            raise ValueError("lowpass_hz must start at 500 or more")
         if self.distance_m[0] < 0.5:
             raise ValueError("distance_m must start at 0.5 or more")
         if not (0 <= self.max_elevation_deg <= 85 and 0 <= self.open_max_elevation_deg <= 85):
@@ -104,6 +110,7 @@ class TrainConfig(Section, frozen=True):
     colour_db: float = 0.0  # random level and frequency response, up to +- this
     mask_bands: int = 0  # widest hidden stripe of mel bands
     mask_frames: int = 0  # longest hidden stripe of frames
+    restyle_probability: float = 0.0  # of a chunk to lean towards the levels of another one, band by band
     mix_probability: float = 0.0  # of a chunk to get another one laid over it (SAD and SED)
     bf16: bool = True  # where the GPU or CPU computes with it
     seed: int = 1
@@ -118,7 +125,7 @@ class TrainConfig(Section, frozen=True):
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and not negative")
-        for name in ("silence_weight", "mix_probability", "balanced"):
+        for name in ("silence_weight", "restyle_probability", "mix_probability", "balanced"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1")
         if not self.gradient_norm > 0:

@@ -18,6 +18,7 @@ from offline.rooms import Room, draw_open_space, draw_room, free_field
 from seldrt.config import ConfigError
 from seldrt.spatial import azimuth_elevation, normalized, rotation, unit_vector
 
+DISTRACTOR = "distractor"  # as class_speed names them
 BACKGROUND_DIRECTIONS = 10
 BABBLE_CLIPS = 4  # that follow each other in each direction
 MAX_REPEATS = 6
@@ -32,10 +33,10 @@ def plan_scene(
     """Draw scene `index` of a seed; even scenes have one layer of events, odd ones two.
 
     class_indices: the class of each class folder of the bank. What the defaults of `SceneConfig` leave out draws no
-    random number, so that they mean the same scenes for ever. `ConfigError` when the configuration needs unlabelled
-    sounds that the bank has not.
+    random number, so that they mean the same scenes for ever. `ConfigError` when the configuration needs sounds that
+    the bank has not.
     """
-    _check_unlabelled(config, bank)
+    _check_names(config, bank)
     rng = np.random.default_rng([seed, index])
     overlap = 1 + index % 2
     room, max_elevation = _draw_place(config, rng)
@@ -47,7 +48,7 @@ def plan_scene(
     if bank.distractors and (config.distractors_only or rng.uniform() < config.distractor_probability):
         for _ in range(max(1, round(rng.uniform(*config.distractors_per_minute) * config.seconds / 60))):
             onset = rng.uniform(0, max(config.seconds - 2, 0))
-            events.append(draw.event(_draw_clip(bank.distractors, rng), NO_CLASS, overlap, onset))
+            events.append(draw.event(_draw_clip(bank.distractors, rng), DISTRACTOR, NO_CLASS, overlap, onset))
     widest = config.gain_error_db
     errors = rng.uniform(-widest, widest, 4) if config.imperfections else np.zeros(4)
     return Scene(
@@ -64,7 +65,9 @@ def plan_scene(
     )
 
 
-def _check_unlabelled(config: SceneConfig, bank: Bank) -> None:
+def _check_names(config: SceneConfig, bank: Bank) -> None:
+    if unknown := config.class_speed.keys() - bank.clips.keys() - {DISTRACTOR}:
+        raise ConfigError(f"{bank.folder}: has no folder {min(unknown)}, which class_speed names")
     needs = {"distractors_only": config.distractors_only, "mixed_in_probability": config.mixed_in_probability > 0}
     for name, needed in needs.items():
         if needed and not bank.distractors:
@@ -89,9 +92,9 @@ class _EventDrawer:
         self.config, self.room, self.max_elevation_deg, self.rng = config, room, max_elevation_deg, rng
         self.distractors = distractors
 
-    def event(self, clip: Clip, label: int, layer: int, onset_s: float) -> Event:
+    def event(self, clip: Clip, name: str, label: int, layer: int, onset_s: float) -> Event:
         config, rng = self.config, self.rng
-        colour = self._colour() if config.vary else Colour()
+        colour = self._colour(name) if config.vary else Colour()
         available = min(config.max_event_s, config.seconds - onset_s)
         once = min(clip.seconds / colour.speed, available)
         repeats = []
@@ -149,11 +152,16 @@ class _EventDrawer:
         turn = speed / np.cos(np.radians(latitude))
         return Trajectory(start, _angles(tilted @ [0.0, 0.0, 1.0]), float(turn), abs(speed))
 
-    def _colour(self) -> Colour:
-        rng = self.rng
+    def _colour(self, name: str) -> Colour:
+        config, rng = self.config, self.rng
+        if name in config.class_speed:
+            speed = float(np.exp(rng.uniform(*np.log(config.class_speed[name]))))
+        else:
+            speed = rng.uniform(*config.speed)
+        lowpass_hz = _round(rng.uniform(*config.lowpass_hz)) if rng.uniform() < config.lowpass_probability else None
         return Colour(
-            speed=_round(rng.uniform(*self.config.speed)),
-            lowpass_hz=_round(rng.uniform(4000, 11000)) if rng.uniform() < 0.3 else None,
+            speed=_round(speed),
+            lowpass_hz=lowpass_hz,
             tilt_db_per_octave=_round(rng.uniform(-2, 2)),
             bump_hz=_round(100 * 80 ** rng.uniform()),
             bump_db=_round(rng.uniform(-6, 6)),
@@ -172,7 +180,7 @@ def _draw_layer(
         overlapped = [other for other in others if other.onset_s <= onset < other.onset_s + other.seconds]
         if overlapped and config.same_class_probability and rng.uniform() < config.same_class_probability:
             name = next(one for one, label in class_indices.items() if label == overlapped[0].label)
-        event = draw.event(_draw_clip(bank.clips[name], rng), class_indices[name], layer, onset)
+        event = draw.event(_draw_clip(bank.clips[name], rng), name, class_indices[name], layer, onset)
         events.append(event)
         onset += event.seconds + _draw_gap(config.gap_s, rng)
     return events

@@ -17,7 +17,7 @@ from offline.estimates import Estimates, Rows
 from offline.metrics import ROUNDING_DEG, SEGMENT_LABELS, THRESHOLD_DEG, scores_of
 from seldrt.config import PostprocessConfig
 from seldrt.detection import GAP_LABELS
-from seldrt.postprocess import activity_stage, held
+from seldrt.postprocess import activity_stage, begun_earlier, held
 from seldrt.spatial import angle_deg, azimuth_elevation, unit_vector
 from seldrt.stream import run
 
@@ -95,8 +95,13 @@ class Scenes:
     open: Sequence[Bools]  # (frames,)
     medians: Mapping[int, Sequence[NDArray[np.float32]]]  # (frames, classes)
 
-    def options(self, column: int, choices: Sequence[tuple[int, Sequence[float]]], hold: float = 1.0) -> Options:
-        """What one class does with each choice: median lengths, each with thresholds; ``hold`` is `sed_hold`."""
+    def options(
+        self, column: int, choices: Sequence[tuple[int, Sequence[float]]], hold: float = 1.0, lookback: int = 0
+    ) -> Options:
+        """What one class does with each choice: median lengths, each with thresholds.
+
+        ``hold`` is `sed_hold`, ``lookback`` is `sed_lookback_labels`.
+        """
         scenes = self.strips[0]
         angle = scenes.angle_deg[:, column].reshape(-1, SEGMENT_LABELS)
         in_ref = scenes.in_ref[:, column]
@@ -106,7 +111,7 @@ class Scenes:
             heard, quiet = (median[:, column] for median in self.medians[labels])
             levels = np.asarray(thresholds).astype(heard.dtype)[:, None]
             active, quiet_active = (
-                _active(is_open, median, levels, hold)
+                _active(is_open, median, levels, hold, lookback)
                 for is_open, median in zip(self.open, (heard, quiet), strict=True)
             )
             active = active.reshape(len(levels), -1, SEGMENT_LABELS)
@@ -120,13 +125,15 @@ class Scenes:
         return Options(settings, lost, false, sums, events)
 
 
-def _active(is_open: Bools, median: NDArray[np.float32], levels: NDArray[np.float32], hold: float) -> Bools:
+def _active(
+    is_open: Bools, median: NDArray[np.float32], levels: NDArray[np.float32], hold: float, lookback: int
+) -> Bools:
     """Where a class is active (K, frames) by its medians (frames,) and K thresholds (K, 1)."""
     on = is_open & (median > levels)
     if hold == 1:
         return on
     keep = is_open & (median > (levels.astype(float) * hold).astype(levels.dtype))
-    return held(on.T, keep.T).T
+    return begun_earlier(held(on.T, keep.T), keep.T, lookback).T
 
 
 def _outcomes(active: Bools, angle: Floats, in_ref: Bools) -> tuple[Bools, Bools, Floats]:

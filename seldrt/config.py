@@ -88,6 +88,7 @@ class PostprocessConfig(Section, frozen=True):
     sad_threshold: float = 0.5
     sed_thresholds: tuple[float, ...] = (0.5,)  # one for all classes, or one a class
     sed_hold: float = 1.0  # an active class stays active above this share of its threshold
+    sed_lookback_labels: int = 0  # an event begins up to so much earlier if the share was reached; adds latency
     sed_median: bool = True  # per-class median filters over SAD and SED
     sad_median_labels: int = 3  # label frames, odd
     sed_median_labels: tuple[int, ...] = (3,)  # one for all classes, or one a class; odd

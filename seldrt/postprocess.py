@@ -53,8 +53,9 @@ def activity_stage(config: PostprocessConfig, classes: Sequence[str]) -> Stage:
     A class is active where the median of the SAD exceeds its threshold and the median of the SED the class's
     own. For odd lengths and any threshold that equals the majority of the single decisions, and it leaves a
     confidence: the median of the SED. Before and after the stream there is silence. The medians are centred;
-    every class waits for the longest of them, which is the latency. With ``sed_median`` off it is 0. Once active,
-    a class stays so above ``sed_hold`` times its threshold, as long as the gate is open.
+    every class waits for the longest of them (not at all with ``sed_median`` off). Once active, a class stays so above
+    ``sed_hold`` times its threshold, as long as the gate is open; and what was so just before it became active, for up
+    to ``sed_lookback_labels``, belongs to it, for which every class waits, too.
 
     Raises `ConfigError` for a number of values that fits neither one class nor all, an even length, or a
     threshold or share outside 0..1.
@@ -68,7 +69,9 @@ def activity_stage(config: PostprocessConfig, classes: Sequence[str]) -> Stage:
     if not config.sed_median:
         lengths = np.ones_like(lengths)
     half, hold = int(lengths.max()) // 2, _thresholds((config.sed_hold,), 1, "sed_hold")[0]
-    lower = thresholds * [1.0, hold]
+    lower, back = thresholds * [1.0, hold], config.sed_lookback_labels
+    if back < 0:
+        raise ConfigError(f"sed_lookback_labels: {back} must not be negative")
 
     def decide(x: Array) -> Array:
         """The first channel: above the thresholds for staying active, and once more for those of becoming so."""
@@ -81,11 +84,17 @@ def activity_stage(config: PostprocessConfig, classes: Sequence[str]) -> Stage:
     def hold_on(before: NDArray[np.bool_], x: Array) -> tuple[NDArray[np.bool_], Array]:
         active = held(x[..., 0] > 1, x[..., 0] > 0, before)
         y = x.copy()
-        y[..., 0] = active
+        y[..., 0] = np.where(active, 2, x[..., 0] > 0)
         return active[-1], y
 
+    def look_back(x: Array) -> Array:
+        y = x[: len(x) - back].copy()
+        y[..., 0] = begun_earlier(x[..., 0] > 1, x[..., 0] > 0, back)[: len(y)]
+        return y
+
     decision = Windowed(decide, half, half) if half else Map(decide)
-    return Chain(decision, Scan(hold_on, lambda: np.zeros(len(classes), bool)))
+    beginning = Windowed(look_back, 0, back) if back else Map(look_back)
+    return Chain(decision, Scan(hold_on, lambda: np.zeros(len(classes), bool)), beginning)
 
 
 def held(on: NDArray[np.bool_], keep: NDArray[np.bool_], before: NDArray[np.bool_] | bool = False) -> NDArray[np.bool_]:
@@ -94,6 +103,13 @@ def held(on: NDArray[np.bool_], keep: NDArray[np.bool_], before: NDArray[np.bool
     latest_on = np.maximum.accumulate(np.where(on, index, 0), axis=0)
     latest_end = np.maximum.accumulate(np.where(keep | on, 0, index), axis=0)
     active: NDArray[np.bool_] = (latest_on > latest_end) | (np.asarray(before) & (latest_end == 0))
+    return active
+
+
+def begun_earlier(active: NDArray[np.bool_], keep: NDArray[np.bool_], labels: int) -> NDArray[np.bool_]:
+    """Active (n, ...) also in up to ``labels`` frames of ``keep`` that lead up to it without a gap."""
+    for _ in range(labels):
+        active = active | np.concatenate([active[1:] & keep[:-1], np.zeros_like(active[:1])])
     return active
 
 

@@ -76,6 +76,13 @@ def evaluate(
 @click.option("--quiet", type=PATH, multiple=True, help="Scenes without anything to report; may be repeated.")
 @click.option("--max-false-per-minute", type=click.FloatRange(0), default=1.0, show_default=True, help="In --quiet.")
 @click.option("--criterion", type=click.Choice(["seld", "f_20"]), default="seld", show_default=True)
+@click.option(
+    "--lookback",
+    type=click.IntRange(0),
+    help="Label frames by which events may begin earlier, as the "
+    "model has it unless given; like the longest median it adds latency.",
+)
+@click.option("--longest-median", type=click.IntRange(1), help="Label frames; as the model has it unless given.")
 @click.option("--cache", type=PATH, help="Folder for what the networks say, for the next time.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--out", type=PATH, required=True, help="Model to write, .safetensors.")
@@ -87,6 +94,8 @@ def calibrate(
     quiet: tuple[Path, ...],
     max_false_per_minute: float,
     criterion: str,
+    lookback: int | None,
+    longest_median: int | None,
     cache: Path | None,
     workers: int,
     out: Path,
@@ -112,8 +121,9 @@ def calibrate(
     pairs = [zip(g, _estimates(Job(path, tuple(g)), cache, workers), strict=True) for g in (scenes, noise)]
     trials = calibration.Trials(description, read_classes(data), *map(list, pairs))
     click.echo(f"as it was: {trials.heard(description.postprocess)}", err=True)
+    start = calibration.waiting(description.postprocess, lookback, longest_median)
     limits = (max_false_per_minute, criterion)
-    chosen = calibration.calibrate(trials, description.postprocess, *limits, lambda told: click.echo(told, err=True))
+    chosen = calibration.calibrate(trials, start, *limits, lambda told: click.echo(told, err=True))
     heard = trials.heard(chosen)
     click.echo(f"calibrated: {heard}", err=True)
     if heard.false_per_minute > max_false_per_minute:

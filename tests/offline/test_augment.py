@@ -56,6 +56,22 @@ def test_colour_changes_levels_alike_in_time_and_leaves_intensity() -> None:
     assert len(torch.unique(y[:, 0, 0, 0])) == 3
 
 
+def test_restyling_leans_levels_towards_another_chunk_band_by_band() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 50, 10, 16, generator=generator) * torch.rand(64, 1, 10, 16, generator=generator) * 8 - 40
+    y = augment.restyled(x, "doae", torch.Generator().manual_seed(1), 0.5)
+    assert torch.equal(y[:, :, 4:], x[:, :, 4:])
+    changed = (y != x).flatten(1).any(1)
+    assert 20 < changed.sum() < 44
+    for statistic in (torch.mean, torch.std):
+        own, now = statistic(x, 1)[:, :4], statistic(y, 1)[:, :4]
+        share = ((now - own) / (own.roll(1, 0) - own))[changed].flatten(1)
+        torch.testing.assert_close(share, share[:, :1].expand_as(share), atol=2e-2, rtol=0)
+        assert (share > 0).all()
+        assert (share < 0.52).all()
+    assert torch.equal(augment.restyled(x, "doae", generator, 0.0), x)
+
+
 def test_masks_hide_at_most_what_was_asked() -> None:
     x = torch.ones(50, 40, 3, 16)
     y = augment.masked(x, torch.zeros(3, 16), torch.Generator().manual_seed(0), bands=4, frames=10)

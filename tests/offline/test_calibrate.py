@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from offline.calibrate import THRESHOLDS, Trials, calibrate
+from offline.calibrate import THRESHOLDS, Trials, calibrate, waiting
 from offline.cli import main
 from offline.dataset import Recording, write_metadata
 from offline.estimates import Estimates, Rows, rows_of
@@ -57,13 +57,18 @@ def test_what_is_counted_ahead_is_what_the_metrics_count(seed: int, data: st.Dat
     quiet = [(random_scene(rng, 40)[0], np.zeros((0, 5), np.int64))]
     lengths = tuple(data.draw(st.sampled_from([1, 3, 5])) for _ in CLASSES)
     thresholds = tuple(data.draw(st.sampled_from([0.2, 0.5, 0.8])) for _ in CLASSES)
-    settings = replace(PLAIN, sad_median_labels=3, sed_median_labels=lengths, sed_thresholds=thresholds)
+    hold, lookback = data.draw(st.sampled_from([1.0, 0.5])), data.draw(st.sampled_from([0, 3]))
+    settings = replace(
+        PLAIN, sad_median_labels=3, sed_median_labels=lengths, sed_thresholds=thresholds, sed_hold=hold,
+        sed_lookback_labels=lookback,
+    )  # fmt: skip
 
     strips = [Strip(part, SPOKEN, len(WANTED)) for part in (scenes, quiet)]
     medians = {n: [strip.medians(1, n) for strip in strips] for n in set(lengths)}
     gates = [strip.medians(0, 3)[:, 0] > 0.5 for strip in strips]
     prepared = Scenes(strips, gates, medians)
-    options = [prepared.options(i, [(n, [t])]) for i, (n, t) in enumerate(zip(lengths, thresholds, strict=True))]
+    settings_of = zip(lengths, thresholds, strict=True)
+    options = [prepared.options(i, [(n, [t])], hold, lookback) for i, (n, t) in enumerate(settings_of)]
     found = {name: best_combination(options, strips[0].never_said, name, [0, 0, 0], np.inf) for name in CRITERIA}
 
     total, false = SeldCounts.zero(len(WANTED)), EventCounts()
@@ -84,6 +89,21 @@ def options_of(seed: int, levels: tuple[float, ...]) -> tuple[list, np.ndarray]:
     always = [np.ones(strip.frames, dtype=bool) for strip in strips]
     prepared = Scenes(strips, always, {1: [strip.medians(1, 1) for strip in strips]})
     return [prepared.options(i, [(1, levels)]) for i in range(3)], strips[0].never_said
+
+
+def test_calibrating_does_not_make_it_wait_longer_than_asked() -> None:
+    rng = np.random.default_rng(3)
+    scenes = [(Recording("a", Path("a.wav"), None, 1, None, "foa"), random_scene(rng, 200)[0])]
+    model = Description(features=FeatureConfig(), classes=CLASSES, networks={}, mean_event_labels=(40.0, 40.0, 40.0))
+    trials = Trials(model, WANTED, [])
+    trials.scenes = [(scenes[0][1], random_scene(rng, 200)[1])]
+    for longest in (3, 5):
+        start = waiting(replace(PLAIN, sad_median_labels=9, sed_median_labels=(9,)), 2, longest)
+        assert (start.sad_median_labels, start.sed_median_labels, start.sed_lookback_labels) == (longest, (longest,), 2)
+        chosen = calibrate(trials, start)
+        assert max(chosen.sad_median_labels, *chosen.sed_median_labels) <= longest
+        assert chosen.sed_lookback_labels == 2
+    assert waiting(PLAIN, None, None) == PLAIN
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -181,10 +181,14 @@ def test_babble_changes_the_background_and_nothing_else(bank):
     assert 10 * np.log10((both - noise) / noise) == pytest.approx(10, abs=1.5)
 
 
-def test_everything_at_once_sounds(bank):
-    """The settings of configs/realistic.toml, as they ship."""
-    path = Path(__file__).parents[2] / "configs" / "realistic.toml"
+@pytest.mark.parametrize("name", ["realistic", "varied"])
+def test_everything_at_once_sounds(bank, name):
+    """The settings of configs/*.toml, as they ship, for the classes of this bank."""
+    path = Path(__file__).parents[2] / "configs" / f"{name}.toml"
     config = decode(read_section(path, "scenes") | {"seconds": 8.0}, SceneConfig, str(path))
+    config = msgspec.structs.replace(
+        config, class_speed={name: config.class_speed.get(name, (0.7, 1.4)) for name in bank.clips}
+    )
     assert all(value != getattr(SceneConfig(), name) for name, value in read_section(path, "scenes").items())
     labelled = 0
     for index in range(3):

@@ -107,6 +107,26 @@ def same_class_share(scenes):
     return np.mean([below == above for below, above in pairs])
 
 
+def test_speeds_and_low_passes_are_those_of_the_class(bank):
+    speeds = {"knock": (0.5, 2.0), "distractor": (2.5, 2.6)}
+    scenes = plans(bank, 20, class_speed=speeds, lowpass_probability=0.6, lowpass_hz=(2000.0, 3000.0))
+    events = [event for scene in scenes for event in scene.events]
+    knocks = [event.colour.speed for event in events if event.label == CLASSES["knock"]]
+    assert 0.5 <= min(knocks) < 0.7
+    assert 1.4 < max(knocks) <= 2
+    assert np.median(knocks) == pytest.approx(1, abs=0.15)  # as often slower as faster
+    assert all(2.5 <= event.colour.speed <= 2.6 for event in events if event.label == NO_CLASS)
+    assert all(0.9 <= event.colour.speed <= 1.1 for event in events if event.label == CLASSES["hum"])
+    cutoffs = [event.colour.lowpass_hz for event in events]
+    assert np.mean([cutoff is not None for cutoff in cutoffs]) == pytest.approx(0.6, abs=0.1)
+    assert all(2000 <= cutoff <= 3000 for cutoff in cutoffs if cutoff)
+
+
+def test_a_class_that_is_not_there_has_no_speed(bank):
+    with pytest.raises(ConfigError, match="has no folder drum, which class_speed names"):
+        plans(bank, 1, class_speed={"drum": (0.5, 2.0)})
+
+
 def test_overlapping_events_of_one_class_come_as_often_as_asked(bank):
     assert same_class_share(plans(bank, 20)) == pytest.approx(1 / 3, abs=0.2)
     assert same_class_share(plans(bank, 20, same_class_probability=0.5)) == pytest.approx(2 / 3, abs=0.2)
@@ -154,6 +174,8 @@ def test_capsules_lie_within_their_ranges(bank):
         ({"capsule_radius_m": (0.0, 0.01)}, "capsule_radius_m must lie in"),
         ({"pattern_error": 0.4}, "pattern_error goes to 0.25"),
         ({"low_cut_hz": (10.0, 1000.0)}, "low_cut_hz must lie in"),
+        ({"lowpass_hz": (100.0, 1000.0)}, "lowpass_hz must start at 500"),
+        ({"class_speed": {"knock": (2.0, 0.5)}}, r"speed must lie in .* \(knock\)"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, said):

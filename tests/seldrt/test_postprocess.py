@@ -96,18 +96,25 @@ def test_a_median_above_the_threshold_is_a_majority_of_decisions_above_it(sed, l
     arrays(np.float32, (30, 2), elements=st.sampled_from([0.1, 0.3, 0.45, 0.6, 0.9])),
     arrays(np.float32, 30, elements=st.sampled_from([0.2, 0.8])),
     st.sampled_from([0.0, 0.5, 0.8, 1.0]),
+    st.sampled_from([0, 1, 4]),
 )
-def test_an_active_class_is_held_above_a_share_of_its_threshold_while_the_gate_is_open(sed, sad, hold):
+def test_an_active_class_holds_on_and_reaches_back_above_a_share_of_its_threshold(sed, sad, hold, lookback):
     x = np.zeros((30, 2, 5), np.float32)
     x[..., 0], x[..., 1] = sad[:, None], sed
-    config = PostprocessConfig(sed_median=False, sed_thresholds=(0.5,), sed_hold=hold)
+    config = PostprocessConfig(sed_median=False, sed_thresholds=(0.5,), sed_hold=hold, sed_lookback_labels=lookback)
     expected = np.zeros((30, 2))
     for c in range(2):
         on = False
         for t in range(30):
-            on = sad[t] > 0.5 and sed[t, c] > np.float32(0.5 * hold if on else 0.5)
+            before, on = on, sad[t] > 0.5 and sed[t, c] > np.float32(0.5 * hold if on else 0.5)
             expected[t, c] = on
-    np.testing.assert_array_equal(run(activity_stage(config, CLASSES[:2]), x)[..., 0], expected)
+            for earlier in range(t - 1, max(t - 1 - lookback, -1), -1) if on and not before else ():
+                if not (sad[earlier] > 0.5 and sed[earlier, c] > np.float32(0.5 * hold)):
+                    break
+                expected[earlier, c] = 1
+    stage = activity_stage(config, CLASSES[:2])
+    assert stage.latency == lookback
+    np.testing.assert_array_equal(run(stage, x)[..., 0], expected)
     assert_streaming_law(lambda: activity_stage(config, CLASSES[:2]), x, atol=0, nan=False)
 
 
@@ -133,6 +140,7 @@ def test_the_latency_is_half_the_longest_filter_and_nothing_without_filters():
     [
         ({"sed_thresholds": (0.5, 0.5)}, "sed_thresholds: 2 values for 3 classes"),
         ({"sed_thresholds": ()}, "sed_thresholds: 0 values"),
+        ({"sed_lookback_labels": -1}, "sed_lookback_labels: -1 must not be negative"),
         ({"sed_thresholds": (1.5,)}, "0..1"),
         ({"sad_threshold": -0.1}, "sad_threshold"),
         ({"sed_median_labels": (3, 3, 3, 3)}, "sed_median_labels: 4 values for 3 classes"),
