@@ -27,6 +27,7 @@ from seldrt.replies import REQUESTS, AnyReply, decode_reply
 DEFAULT_URL = "tcp://127.0.0.1:5577"
 HIGH_WATER_MARK = 100  # messages that wait here, besides those in the buffers of the operating system
 A_TURN = 1000  # messages that are looked at before the clock is
+WAKE_S = 0.5  # a signal that comes just before a wait does not end it, but is seen after so long
 LARGEST = 1 << 20  # bytes of a frame; who sends a larger one is no daemon, and is not listened to any longer
 
 Keys = tuple[str | Path, str | Path]  # files: one's own secret key, the daemon's public one
@@ -100,12 +101,12 @@ class Subscriber:
                 message, self.missed = found
                 return message
             left_s = None if end_s is None else max(end_s - time.monotonic(), 0.0)
-            if not self._socket.poll(_ms(left_s)) or left_s == 0:
+            if not self._comes(left_s) or left_s == 0:
                 return None
 
     def receive_bytes(self, timeout_s: float | None = None) -> tuple[bytes, bytes] | None:
         """Topic and msgpack map of the next message as they came, unread and uncounted; None when the time is over."""
-        if not self._socket.poll(_ms(timeout_s)):
+        if not self._comes(timeout_s):
             return None
         parts = self._socket.recv_multipart()
         if len(parts) == 2:
@@ -116,6 +117,14 @@ class Subscriber:
     def __iter__(self) -> Iterator[AnyMessage]:
         while (message := self.receive()) is not None:
             yield message
+
+    def _comes(self, timeout_s: float | None) -> bool:
+        """Whether something is there in time, for which it waits."""
+        end_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while not self._socket.poll(_ms(min(WAKE_S, max(end_s - time.monotonic(), 0.0)))):
+            if time.monotonic() >= end_s:
+                return False
+        return True
 
     def _next_message(self) -> tuple[AnyMessage, int] | None:
         """A message that is already there, and how many are missing before it."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +80,16 @@ def test_an_iteration_ends_when_nothing_comes_in_time(publisher: Publisher) -> N
         publisher.send(frame(1))
         publisher.send(frame(2))
         assert [message.sample for message in subscriber] == [1, 2]
+
+
+def test_a_signal_that_comes_just_before_a_wait_ends_it(publisher: Publisher) -> None:
+    """`interrupt_main` raises its flag without waking the wait, as a signal in that moment does."""
+    with Subscriber(publisher.endpoint) as subscriber:
+        threading.Timer(0.2, _thread.interrupt_main).start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            subscriber.receive(20)
+        assert time.monotonic() - began < 10
 
 
 def test_the_daemon_sends_only_what_is_chosen(publisher: Publisher) -> None:
