@@ -46,7 +46,8 @@ def listen(
 
 @contextmanager
 def until_stopped() -> Iterator[None]:
-    """SIGINT and SIGTERM end what stands inside, and that is a good end."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """SIGINT and SIGTERM end what stands inside, and that is a good end; also where a shell made SIGINT ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         yield
