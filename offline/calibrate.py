@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from offline.dataset import Recording, read_metadata
 from offline.estimates import Estimates, Rows, rows_of
 from offline.evaluate import class_numbers
-from offline.metrics import EventCounts, Scores, SeldCounts, count, event_recall
+from offline.metrics import LABELS_PER_MINUTE, EventCounts, Scores, SeldCounts, count, event_recall
 from offline.thresholds import CRITERIA, Scenes, Strip, best_combination
 from seldrt.checkpoint import Description
 from seldrt.config import ConfigError, PostprocessConfig
@@ -29,7 +29,6 @@ SAD_THRESHOLDS = (*(n / 10 for n in range(1, 10)), 0.95, 0.98, 0.99, 0.995)
 SAD_MEDIANS = (3, 5, 7, 9)
 HOLDS = (1.0, 0.7, 0.4)
 MEDIAN_SHARES = (0.0, 0.125, 0.25)  # of the mean duration of an event of the class
-LABELS_PER_MINUTE = 600
 
 Heeded = tuple[Recording, Estimates]
 
@@ -118,7 +117,8 @@ def calibrate(
         sed_thresholds=_each(start.sed_thresholds, classes),
         sed_median_labels=_each(start.sed_median_labels, classes),
     )
-    choices = _choices(own, trials.model.mean_event_labels)
+    longest = max(own.sad_median_labels, *own.sed_median_labels)
+    choices = _choices(own, trials.model.mean_event_labels, longest)
     strips = [Strip(part, trials.numbers, len(trials.classes)) for part in (trials.scenes, trials.quiet)]
     lengths = {labels for of_class in choices for labels, _ in of_class}
     medians = {n: [strip.medians(1, n if own.sed_median else 1) for strip in strips] for n in lengths}
@@ -131,7 +131,6 @@ def calibrate(
         order.index(setting)
         for order, setting in zip(in_order, zip(own.sed_thresholds, own.sed_median_labels, strict=True), strict=True)
     ]
-    longest = max(own.sad_median_labels, *own.sed_median_labels)
     sad_lengths = sorted({own.sad_median_labels, *(n for n in SAD_MEDIANS if n <= longest and own.sed_median)})
     sad_thresholds = sorted({own.sad_threshold, *SAD_THRESHOLDS})
     gates = {n: [strip.medians(0, n if own.sed_median else 1)[:, 0] for strip in strips] for n in sad_lengths}
@@ -173,11 +172,12 @@ def _each(values: tuple[float, ...], classes: int) -> tuple[float, ...]:
     return values * classes if len(values) == 1 else values
 
 
-def _choices(own: PostprocessConfig, mean_event_labels: Sequence[float]) -> list[list[tuple[int, list[float]]]]:
-    """For each class the median lengths to be tried, none longer than the longest now, each with thresholds."""
+def _choices(
+    own: PostprocessConfig, mean_event_labels: Sequence[float], longest: int
+) -> list[list[tuple[int, list[float]]]]:
+    """For each class the median lengths to be tried, no new one above ``longest``, each with thresholds."""
     lengths = [own.sed_median_labels]
     if own.sed_median and mean_event_labels:
-        longest = max(own.sad_median_labels, *own.sed_median_labels)
         lengths += [median_labels(mean_event_labels, share, longest) for share in MEDIAN_SHARES]
     return [
         [(labels, sorted({*THRESHOLDS, threshold})) for labels in sorted(set(of_class))]
