@@ -123,6 +123,7 @@ class NetworkConfig(Section, frozen=True):
     causal: bool = False
     chunk_frames: int = 200  # of training; all that a non-causal network sees, the longest mean of a causal pyramid
     lookahead_labels: int = 0  # label frames after the one that is spoken of: accuracy against latency
+    backbone: Literal["resnet", "efficientnet_lite0"] = "resnet"  # the second has its own widths and strides
     stem_width: int = 64
     stem_stride: tuple[int, int] = (1, 2)
     pool_stride: tuple[int, int] = (2, 2)

@@ -12,17 +12,19 @@ from torch import Tensor, nn
 
 from seldrt.config import ConfigError, FeatureConfig, NetworkConfig
 from seldrt.features import TASK_CHANNELS
+from seldrt.networks import efficientnet
 from seldrt.networks.aggregation import Aggregation
 from seldrt.networks.backbone import Backbone
 from seldrt.networks.baseline import BASELINE, Baseline
 from seldrt.networks.causal import Memory, Past, State
 from seldrt.networks.direct import MaskedIntensity
+from seldrt.networks.efficientnet import EfficientNetLite
 from seldrt.networks.guidance import GuidanceFlow, PyramidGuidance, TrellisGuidance
 from seldrt.networks.heads import Head, decode_doa, split_joint
 from seldrt.networks.interface import Network
 from seldrt.networks.turns import MOST_VIEWS
 
-__all__ = ["PRESETS", "TASKS", "Network", "State", "build", "decode_doa", "preset", "split_joint"]
+__all__ = ["PRESETS", "TASKS", "Network", "State", "build", "class_weights", "decode_doa", "preset", "split_joint"]
 
 TASKS = ("sad", "sed", "doae")  # besides them: "baseline", one network for all
 
@@ -68,10 +70,14 @@ class Pyramid(Network):
     def __init__(self, task: str, n_classes: int, features: FeatureConfig, config: NetworkConfig) -> None:
         super().__init__(task, features, config)
         channels = len(TASK_CHANNELS[task])
-        self.backbone = Backbone(channels, config)
         causal, finer = config.causal, config.converted
-        self.convert = nn.ModuleList(nn.Conv2d(width, out, 1) for width, out in zip(config.widths, finer, strict=True))
-        top = config.widths[-1]
+        self.backbone: nn.Module
+        if config.backbone == "efficientnet_lite0":
+            self.backbone, widths = EfficientNetLite(channels, causal), efficientnet.WIDTHS
+        else:
+            self.backbone, widths = Backbone(channels, config), config.widths
+        self.convert = nn.ModuleList(nn.Conv2d(width, out, 1) for width, out in zip(widths, finer, strict=True))
+        top = widths[-1]
         self.guidance: nn.Module
         if config.guidance == "trellis":
             self.guidance = TrellisGuidance(top, config)
@@ -108,6 +114,8 @@ class Pyramid(Network):
 
 
 def _time_stride(config: NetworkConfig) -> int:
+    if config.backbone == "efficientnet_lite0":
+        return efficientnet.TIME_STRIDE
     total = config.stem_stride[0] * config.pool_stride[0]
     for stride, _ in config.strides:
         total *= stride
@@ -135,3 +143,11 @@ def build(task: str, n_classes: int, features: FeatureConfig, config: NetworkCon
     if task == "baseline":
         return Baseline(n_classes, features, config)
     return Pyramid(task, n_classes, features, config)
+
+
+def class_weights(network: Network) -> set[str]:
+    """The names of the weights that depend on the classes: those that give the answers, but for SAD."""
+    if network.task == "sad":
+        return set()
+    answering = ("head.dense.", "direct.", "classes.2.", "directions.2.")  # of `Pyramid` and of `Baseline`
+    return {name for name in network.state_dict() if name.startswith(answering)}

@@ -42,7 +42,7 @@ class Past(nn.Module):
 
 
 class TimeConv(nn.Module):
-    """3x3 convolution; causal: the window ends with the last frame of its stride, else it is centred."""
+    """Convolution, 3x3 unless said; causal: the window ends with the last frame of its stride, else it is centred."""
 
     def __init__(
         self,
@@ -52,18 +52,21 @@ class TimeConv(nn.Module):
         stride: tuple[int, int] = (1, 1),
         dilation: int = 1,
         bias: bool = False,
+        kernel: int = 3,
+        groups: int = 1,
     ) -> None:
         super().__init__()
-        reach = dilation  # of a kernel of 3
-        taps = max(3, stride[0]) if causal else 3
+        reach = dilation * (kernel // 2)
+        taps = max(kernel, stride[0]) if causal else kernel
         self.past = Past(max((taps - 1) * dilation + 1 - stride[0], 0) if causal else 0)
         self.conv = nn.Conv2d(
             channels,
             out_channels,
-            (taps, 3),
+            (taps, kernel),
             stride,
             padding=(0 if causal else reach, reach),
             dilation=dilation,
+            groups=groups,
             bias=bias,
         )
 

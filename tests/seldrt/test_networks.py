@@ -13,6 +13,7 @@ from seldrt.config import ConfigError, FeatureConfig, NetworkConfig
 from seldrt.networks import PRESETS, TASKS, Network, build, decode_doa, preset
 from seldrt.networks.causal import Memory
 from seldrt.networks.direct import MaskedIntensity
+from seldrt.networks.efficientnet import EfficientNetLite
 from seldrt.networks.trellis import Trellis
 from seldrt.spatial import foa_gains, unit_vector
 from seldrt.stream import run
@@ -40,6 +41,13 @@ def test_paper_preset_has_the_published_number_of_parameters(task: str, count: i
     assert sum(p.numel() for p in network.parameters()) == count
 
 
+def test_efficientnet_lite0_has_the_published_number_of_parameters() -> None:
+    # 4,652,008 in all (Liu 2020), of which the top for 1,000 kinds of image: 320 x 1280 and 1280 x 1000, norm, bias
+    top = 320 * 1280 + 2 * 1280 + 1280 * 1000 + 1000
+    for causal in (False, True):
+        assert sum(p.numel() for p in EfficientNetLite(3, causal).parameters()) == 4_652_008 - top
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_paper_preset_gives_20_label_frames_of_200_frames(task: str) -> None:
     config = features.PRESETS["paper"]
@@ -50,7 +58,10 @@ def test_paper_preset_gives_20_label_frames_of_200_frames(task: str) -> None:
     assert state == {}
 
 
-@pytest.mark.parametrize("changes", [{"guidance": "pyramid"}, {"guidance": "trellis"}, {"direct_labels": 4}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"guidance": "pyramid"}, {"guidance": "trellis"}, {"direct_labels": 4}, {"backbone": "efficientnet_lite0"}],
+)
 @pytest.mark.parametrize("cut", [[1] * 12, [3, 1, 8], [12]])
 def test_a_causal_network_continues_where_it_stopped(changes: dict[str, Any], cut: list[int]) -> None:
     network = settled(build("doae", 5, SMALL_FEATURES, replace(SMALL, **changes)))
@@ -79,8 +90,9 @@ def test_the_shipped_shape_continues_where_it_stopped(task: str) -> None:
     torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=0)
 
 
-def test_a_causal_network_does_not_see_the_future() -> None:
-    network = settled(build("sed", 5, SMALL_FEATURES, SMALL))
+@pytest.mark.parametrize("backbone", ["resnet", "efficientnet_lite0"])
+def test_a_causal_network_does_not_see_the_future(backbone: str) -> None:
+    network = settled(build("sed", 5, SMALL_FEATURES, replace(SMALL, backbone=backbone)))
     x = torch.randn(1, 200, 3, 32)
     other = x.clone()
     other[:, 100:] = torch.nan
