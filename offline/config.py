@@ -106,6 +106,7 @@ class TrainConfig(Section, frozen=True):
     cross_entropy_weight: float = 0.0  # beside the soft F loss
     silence_weight: float = 0.0  # of label frames without any target in the loss of SED; 0 = the temporal mask
     doa_weight: float = 5.0  # of the directions beside the classes in the loss of the baseline
+    squared_distance: bool = True  # of vectors (DOAE); false = the distance itself, which does not end between sources
     rotations: bool = False  # 16 ambisonic rotations and reflections
     colour_db: float = 0.0  # random level and frequency response, up to +- this
     mask_bands: int = 0  # widest hidden stripe of mel bands

@@ -41,9 +41,14 @@ def sinusoidal_loss(estimate: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return (each * mask).sum() / mask.expand_as(each).sum().clamp_min(1)
 
 
-def distance_loss(estimate: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Squared distance of vectors (..., 3) to unit vectors; the mask (...) chooses which count."""
+def distance_loss(estimate: Tensor, target: Tensor, mask: Tensor, squared: bool = True) -> Tensor:
+    """Distance of vectors (..., 3) to unit vectors, or its square; the mask (...) chooses which count.
+
+    Where a network cannot tell which of two sources is meant, the square is lowest between them, the distance at one.
+    """
     each = (estimate - target).square().sum(-1)
+    if not squared:
+        each = torch.sqrt(each + 1e-4) - 1e-2  # smooth at zero
     return (each * mask).sum() / mask.sum().clamp_min(1)
 
 

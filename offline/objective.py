@@ -17,7 +17,8 @@ def loss(task: str, y: Tensor, batch: Batch, config: TrainConfig, network: Netwo
     if task == "doae":
         n_classes = batch.sed.shape[-1]
         if network.representation == "xyz":
-            return losses.distance_loss(decode_doa(y, n_classes, "xyz"), batch.doa, batch.doa_mask)
+            estimate = decode_doa(y, n_classes, "xyz")
+            return losses.distance_loss(estimate, batch.doa, batch.doa_mask, config.squared_distance)
         x_axis, y_axis, z_axis = batch.doa.unbind(-1)
         azimuth = torch.atan2(y_axis, x_axis) / torch.pi
         elevation = torch.atan2(z_axis, torch.hypot(x_axis, y_axis)) / torch.pi

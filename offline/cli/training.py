@@ -123,8 +123,10 @@ def train(
 @click.option("--out", type=PATH, required=True, help="Model to write, .safetensors.")
 @click.option("--card", type=PATH, help="TOML file whose section [card] goes into the model, for `seldrt info`.")
 @click.option("--views", type=click.IntRange(1, 8), help="Turns of the sound that DOAE averages over.  [default: 1]")
+@click.option("--focus", type=click.IntRange(0), help="Label frames whose intensity draws directions to where it "
+              "crowds; 0 = none.  [default: as trained]")  # fmt: skip
 @explain_mistakes
-def merge(checkpoints: tuple[Path, ...], out: Path, card: Path | None, views: int | None) -> None:
+def merge(checkpoints: tuple[Path, ...], out: Path, card: Path | None, views: int | None, focus: int | None) -> None:
     """Make one model, float16, of the checkpoints of the three tasks.
 
     Several of one task become an ensemble, whose answers are averaged; it costs as much more.
@@ -136,10 +138,10 @@ def merge(checkpoints: tuple[Path, ...], out: Path, card: Path | None, views: in
 
     model = checkpoint.merged(checkpoints)
     description = pipeline.with_medians(model.description)
-    if views:
-        shapes = description.networks
-        seen = {"doae": tuple(replace(shape, views=views) for shape in shapes["doae"])} if "doae" in shapes else {}
-        description = replace(description, networks=shapes | seen)
+    changes = {name: value for name, value in (("views", views), ("focus_labels", focus)) if value is not None}
+    shapes = dict(description.networks)
+    shapes["doae"] = tuple(replace(shape, **changes) for shape in shapes.get("doae", ()))
+    description = replace(description, networks={task: group for task, group in shapes.items() if group})
     told = read_section(card, "card")
     model.description = replace(description, card=description.card | told)
     checkpoint.save(model, out, torch.float16)

@@ -19,6 +19,7 @@ from seldrt.networks.baseline import BASELINE, Baseline
 from seldrt.networks.causal import Memory, Past, State
 from seldrt.networks.direct import MaskedIntensity
 from seldrt.networks.efficientnet import EfficientNetLite
+from seldrt.networks.focus import Focus
 from seldrt.networks.guidance import GuidanceFlow, PyramidGuidance, TrellisGuidance
 from seldrt.networks.heads import Head, decode_doa, split_joint
 from seldrt.networks.interface import Network
@@ -60,8 +61,8 @@ def preset(name: str, task: str) -> NetworkConfig:
     config = PRESETS[name]
     if task != "doae":
         return config
-    direct_labels = 8 if config.representation == "xyz" else 0
-    return replace(config, guidance="trellis", head_norm=True, direct_labels=direct_labels)
+    labels = 8 if config.representation == "xyz" else 0
+    return replace(config, guidance="trellis", head_norm=True, direct_labels=labels, focus_labels=labels)
 
 
 class Pyramid(Network):
@@ -90,6 +91,8 @@ class Pyramid(Network):
         self.head = Head(finer[0], task, n_classes, config)
         wanted = task == "doae" and config.direct_labels
         self.direct = MaskedIntensity(finer[0], n_classes, config) if wanted else None
+        focused = task == "doae" and config.focus_labels
+        self.focus = Focus(config.focus_labels, causal, features.frames_per_label) if focused else None
         for name, module in self.named_modules():
             if isinstance(module, Past):
                 module.key = name
@@ -110,6 +113,8 @@ class Pyramid(Network):
         if self.direct is not None:
             with torch.autocast(y.device.type, enabled=False):
                 y = y + self.direct(merged.float(), features, labels, memory)
+        if self.focus is not None and not self.training:
+            y = self.focus(y, features, memory)
         return y, memory.new if self.config.causal else {}
 
 
@@ -135,8 +140,8 @@ def build(task: str, n_classes: int, features: FeatureConfig, config: NetworkCon
         raise ConfigError(f"chunk_frames {config.chunk_frames} is no multiple of {features.frames_per_label}")
     if not 1 <= config.views <= MOST_VIEWS:
         raise ConfigError(f"views is {config.views}: use 1 to {MOST_VIEWS}")
-    if config.direct_labels and config.representation != "xyz":
-        raise ConfigError('direct_labels needs representation = "xyz": an intensity is a vector')
+    if (config.direct_labels or config.focus_labels) and config.representation != "xyz":
+        raise ConfigError('direct_labels and focus_labels need representation = "xyz": an intensity is a vector')
     labels = config.chunk_frames // features.frames_per_label
     if not 0 <= config.lookahead_labels < labels:
         raise ConfigError(f"lookahead_labels {config.lookahead_labels} must lie in 0..{labels - 1}, within a chunk")

@@ -81,3 +81,16 @@ def test_joint_loss_is_cross_entropy_and_the_root_mean_square_error_of_active_di
     torch.testing.assert_close(told, entropy + 5 * distance, rtol=1e-5, atol=1e-6)
     silent = losses.joint_loss(probability, estimate, 0 * target, doa, 0 * mask, 5.0)
     assert torch.isfinite(silent)
+
+
+def test_the_distance_is_lowest_at_the_likelier_of_two_directions_its_square_between_them() -> None:
+    ends = torch.eye(3)[:2]
+    target = ends[[0, 0, 0, 1, 1]]
+    mask = torch.ones(5)
+    between = ends[0] * 0.6 + ends[1] * 0.4
+    costs = {
+        squared: [float(losses.distance_loss(at.expand(5, 3), target, mask, squared)) for at in (ends[0], between)]
+        for squared in (True, False)
+    }
+    assert costs[True][1] < costs[True][0]
+    assert costs[False][0] < costs[False][1]

@@ -14,6 +14,7 @@ from seldrt.networks import PRESETS, TASKS, Network, build, decode_doa, preset
 from seldrt.networks.causal import Memory
 from seldrt.networks.direct import MaskedIntensity
 from seldrt.networks.efficientnet import EfficientNetLite
+from seldrt.networks.focus import Focus
 from seldrt.networks.trellis import Trellis
 from seldrt.spatial import foa_gains, unit_vector
 from seldrt.stream import run
@@ -60,7 +61,13 @@ def test_paper_preset_gives_20_label_frames_of_200_frames(task: str) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"guidance": "pyramid"}, {"guidance": "trellis"}, {"direct_labels": 4}, {"backbone": "efficientnet_lite0"}],
+    [
+        {"guidance": "pyramid"},
+        {"guidance": "trellis"},
+        {"direct_labels": 4},
+        {"backbone": "efficientnet_lite0"},
+        {"focus_labels": 4},
+    ],
 )
 @pytest.mark.parametrize("cut", [[1] * 12, [3, 1, 8], [12]])
 def test_a_causal_network_continues_where_it_stopped(changes: dict[str, Any], cut: list[int]) -> None:
@@ -208,5 +215,30 @@ def test_a_baseline_that_cannot_be_is_refused(shape: NetworkConfig, mels: int, s
 
 
 def test_masked_intensity_needs_vectors() -> None:
-    with pytest.raises(ConfigError, match="direct_labels needs representation"):
+    with pytest.raises(ConfigError, match="direct_labels and focus_labels need representation"):
         build("doae", 5, SMALL_FEATURES, replace(SMALL, direct_labels=4, representation="azel"))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_focus_leads_from_between_two_sources_to_the_nearer_one(causal: bool) -> None:
+    """Bands that belong to one of two plane waves each; the directions begin 40 degrees off, between the two."""
+    truth = torch.tensor(unit_vector(np.array([0.0, 100.0]), np.array([10.0, -20.0]))).float()
+    rng = torch.Generator().manual_seed(0)
+    owner = torch.randint(0, 2, (200, 32), generator=rng)
+    x = torch.full((1, 10, 200, 32), -30.0)
+    noise = 0.05 * torch.randn(1, 3, 200, 32, generator=rng)
+    x[:, 4:7] = (truth[owner] / 2).permute(2, 0, 1) + noise  # active intensity of a plane wave: half its direction
+    between = functional.normalize(
+        torch.stack([0.6 * truth[0] + 0.4 * truth[1], 0.4 * truth[0] + 0.6 * truth[1]]), dim=-1
+    )
+    y = between.T.flatten().expand(1, 20, 6)  # all x, all y, all z
+    focused = Focus(4, causal, 10)(y, x, Memory()).unflatten(2, (3, 2)).transpose(2, 3)
+    assert (between * truth).sum(-1).max() < np.cos(np.radians(35))
+    assert (focused * truth).sum(-1).min() > np.cos(np.radians(5))
+
+
+def test_focus_leaves_directions_where_there_is_nothing_to_hear() -> None:
+    x = torch.zeros(1, 10, 100, 32)
+    x[:, :4] = -100.0
+    y = functional.normalize(torch.randn(1, 10, 3, 5), dim=2).flatten(2)
+    torch.testing.assert_close(Focus(4, True, 10)(y, x, Memory()), y)
