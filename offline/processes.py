@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ class Processes:
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
+        self._shared: torch.nn.Module | None = None
 
     @property
     def leads(self) -> bool:
@@ -39,10 +41,18 @@ class Processes:
         return bool(told)
 
     def shared(self, network: Network) -> torch.nn.Module:
-        """The network with gradients that are the mean over all processes."""
+        """The one network of the training, with gradients that are the mean over all processes."""
         if self.size == 1:
             return network
-        return torch.nn.parallel.DistributedDataParallel(network)
+        if self._shared is None:
+            self._shared = torch.nn.parallel.DistributedDataParallel(network)
+        return self._shared
+
+    def part(self) -> None:
+        """Leave the group: its threads have ended when this returns, as any that outlived Python would abort it."""
+        self._shared = None
+        gc.collect()  # what is shared holds the threads, and itself in cycles
+        distributed.destroy_process_group()
 
 
 @contextmanager
@@ -56,7 +66,8 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    processes = Processes(distributed.get_rank(), size)
     try:
-        yield Processes(distributed.get_rank(), size), device
+        yield processes, device
     finally:
-        distributed.destroy_process_group()
+        processes.part()

@@ -121,7 +121,7 @@ class _Training:
         self, network: Network, chunks: Chunks, config: TrainConfig, optimization: Optimization, processes: Processes
     ) -> None:
         self.network, self.chunks, self.config, self.optimization = network, chunks, config, optimization
-        self.processes, self.shared = processes, processes.shared(network)
+        self.processes = processes
         self.device = torch.device(chunks.device)
         self.labels = network.config.chunk_frames // chunks.config.frames_per_label
         self.bf16 = config.bf16 and _has_bf16(self.device)
@@ -152,7 +152,7 @@ class _Training:
         batch = self.chunks.take(starts[rank * count : (rank + 1) * count], self.labels)
         batch = augmented(batch, network.task, config, network.mean, generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            y = self.shared(batch.features)[0]
+            y = self.processes.shared(network)(batch.features)[0]
         y, batch = aligned(y.float(), batch, network.config)
         cost = loss(network.task, y, batch, config, network.config)
         self.optimization.step(cost)
