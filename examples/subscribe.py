@@ -6,7 +6,11 @@ import msgpack
 import zmq
 
 socket = zmq.Context().socket(zmq.SUB)
-socket.connect(sys.argv[1] if len(sys.argv) > 1 else "tcp://127.0.0.1:5577")
+url = sys.argv[1] if len(sys.argv) > 1 else "tcp://127.0.0.1:5577"
+try:
+    socket.connect(url)
+except zmq.ZMQError as error:
+    sys.exit(f"cannot connect to {url}: {error}")
 socket.subscribe(b"seld1.event.")
 socket.subscribe(b"seld1.frame.")
 socket.subscribe(b"seld1.status.")

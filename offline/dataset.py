@@ -201,6 +201,7 @@ def read_metadata(path: Path) -> NDArray[np.int64]:
             try:
                 values = [float(value) for value in row]
                 usable = len(values) in (5, 6) and values[0] >= 0 and all(map(math.isfinite, values))
+                usable = usable and abs(values[3]) <= 360 and abs(values[4]) <= 90
             except ValueError:
                 usable = False
             if not usable:

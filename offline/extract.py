@@ -7,7 +7,7 @@ frames; `targets.npz` with `sed` (label frames, classes), `doa` (label frames, c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -97,23 +97,27 @@ def extract(
     array: str = "foa",
     folds: tuple[int, ...] | None = None,
     split: str = "dev",
-) -> None:
+) -> Sequence[StoredRecording]:
     """Extract the recordings of a dataset folder into the store ``out``, with as many processes as ``workers``.
 
     array: `foa`, or `mic`, which is encoded to FOA first. folds: only these; None for all. split: `dev` or `eval`.
     All files get their names at the end, the manifest last: what has one is a whole store.
+    Gives where each recording lies.
     """
     recordings = dataset.list_recordings(folder, array, folds, split)
     classes = dataset.read_classes(folder)
-    stored, rows, label = [], [], 0
+    stored, rows, found, label = [], [], [], 0
     for recording in recordings:
         labels = _whole_labels(recording.audio, config)
         stored.append(StoredRecording(recording.name, recording.fold, recording.overlap, label, labels))
         if recording.metadata is None:
             raise ConfigError(f"{recording.audio}: has no labels to learn from")
         rows.append(dataset.read_metadata(recording.metadata))
+        try:
+            found.append(targets.frame_targets(rows[-1], labels, len(classes)))
+        except ConfigError as error:
+            raise ConfigError(f"{recording.metadata}: {error}") from None
         label += labels
-    found = [targets.frame_targets(r, place.labels, len(classes)) for r, place in zip(rows, stored, strict=True)]
     with dataset.whole(out / "features.npy") as partial, dataset.whole(out / "targets.npz") as partial_targets:
         shape = (label * config.frames_per_label, len(features.CHANNELS), config.n_mels)
         np.lib.format.open_memmap(partial, "w+", np.float16, shape).flush()
@@ -136,3 +140,4 @@ def extract(
     durations = targets.mean_event_labels(rows, len(classes))
     manifest = Manifest(config, tuple(classes), tuple(durations.tolist()), tuple(stored))
     dataset.write_file(out / "manifest.json", msgspec.json.encode(manifest))
+    return stored

@@ -8,6 +8,7 @@ and the process alone, so a run that was killed goes on to the bit.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -47,18 +48,19 @@ def train(
     start: Path | None = None,
     mapped: bool = False,
     report: Callable[[Figures], None] = lambda figures: None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Progress:
     """Train one task into the run folder ``out``; stops after the configured epochs or, in any step, the time budget.
 
-    ``start`` holds first weights (see `offline.transfer`), ``resume`` continues a run as if it had never
-    stopped, ``mapped`` leaves the features of training on disk. Gives how far the run has come. `ConfigError` or
-    `CheckpointError` says what does not fit together.
+    ``start`` holds first weights (see `offline.transfer`), ``resume`` continues a run as if it had never stopped,
+    ``mapped`` leaves the features of training on disk, ``stopped`` is asked in each step whether to stop there, too.
+    Gives how far the run has come. `ConfigError` or `CheckpointError` says what does not fit together.
     """
     if not resume and (out / STATE).exists():
         raise ConfigError(f"{out} holds a run: give --resume to continue it, or another --out")
     require_alike([*stores, *validation])
     require_measurable(task, validation, network_config)
-    end = None if time_budget_s is None else time.monotonic() + time_budget_s
+    end = math.inf if time_budget_s is None else time.monotonic() + time_budget_s
     with joined(device) as (processes, own_device):
         torch.manual_seed(config.seed)
         torch.set_float32_matmul_precision("high")  # TF32 where the GPU has it
@@ -79,9 +81,11 @@ def train(
             begin(network, start, description)
         run, optimization = Run(out, description, network, config), Optimization(network.parameters(), config)
         progress = run.restore(optimization) if resume and (out / STATE).exists() else Progress()
-        training = _Training(network, chunks, config, optimization, processes)
+        training = _Training(
+            network, chunks, config, optimization, processes, lambda: stopped() or time.monotonic() >= end
+        )
         if not processes.leads:
-            while training.epoch(progress, end):
+            while training.epoch(progress):
                 progress = Progress(progress.epoch + 1)
             return progress
         held_out = Chunks(validation, task, own_device, config.validation_folds)
@@ -89,7 +93,7 @@ def train(
         with logging_to(out, progress.epoch) as log:
             while True:
                 began, stepped = time.monotonic(), progress.step
-                if not training.epoch(progress, end):
+                if not training.epoch(progress):
                     break
                 figures: Figures = {
                     "epoch": progress.epoch + 1,
@@ -118,20 +122,26 @@ class _Training:
     """What a step needs."""
 
     def __init__(
-        self, network: Network, chunks: Chunks, config: TrainConfig, optimization: Optimization, processes: Processes
+        self,
+        network: Network,
+        chunks: Chunks,
+        config: TrainConfig,
+        optimization: Optimization,
+        processes: Processes,
+        enough: Callable[[], bool],
     ) -> None:
         self.network, self.chunks, self.config, self.optimization = network, chunks, config, optimization
-        self.processes = processes
+        self.processes, self.enough = processes, enough
         self.device = torch.device(chunks.device)
         self.labels = network.config.chunk_frames // chunks.config.frames_per_label
         self.bf16 = config.bf16 and _has_bf16(self.device)
 
-    def epoch(self, progress: Progress, end: float | None) -> bool:
-        """The steps that an epoch still lacks; false when the run is at its end, or the time is."""
+    def epoch(self, progress: Progress) -> bool:
+        """The steps that an epoch still lacks; false when the run is at its end, or it is enough."""
         if progress.epoch >= self.config.epochs:
             return False
         while progress.step < self.config.steps_per_epoch:
-            if end is not None and self.processes.follow(time.monotonic() >= end):
+            if self.processes.follow(self.enough()):
                 return False
             cost = self.step(progress.epoch * self.config.steps_per_epoch + progress.step)
             progress.costs.append(cost)  # its value is read once an epoch: a GPU need not wait

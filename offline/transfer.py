@@ -73,8 +73,8 @@ def _begin_with_images(network: Network, path: Path) -> None:
             weights[stem] = weights[stem].mean(1, keepdim=True).repeat(1, channels, 1, 1) * (3 / channels)
         backbone.load_state_dict(weights)
     except (OSError, RuntimeError, KeyError, ValueError, AttributeError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise CheckpointError(f"{path} holds no weights of EfficientNet-Lite0: {reason}") from None
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        raise CheckpointError(f"{path} holds no weights of EfficientNet-Lite0 ({reason})") from None
 
 
 _OF_THE_TOP = ("_conv_head", "_bn1", "_fc")  # for the thousand things on photographs

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 # Room: the rooms it may import; a name stands for all modules in it. Rooms only know rooms further up.
 SELDRT = {
     "seldrt": (),
+    "seldrt.signals": (),
     "seldrt.stream": (),
     "seldrt.spatial": (),
     "seldrt.config": (),
@@ -41,7 +42,10 @@ SELDRT = {
     "seldrt.runtime.health": (),
     "seldrt.runtime.systemd": (),
     "seldrt.runtime.capture": ("config", "microphones", "detection"),
-    "seldrt.runtime.recording": ("config", "microphones", "detection", "runtime.devices", "runtime.capture"),
+    "seldrt.runtime.recording": (
+        *("config", "microphones", "detection"),
+        *("runtime.channels", "runtime.devices", "runtime.capture"),
+    ),
     "seldrt.runtime.watched": ("config", "microphones", "runtime.ring", "runtime.clock", "runtime.devices"),
     "seldrt.runtime.microphone": (
         *("config", "microphones", "detection"),
@@ -51,7 +55,10 @@ SELDRT = {
     "seldrt.runtime.publisher": ("detection", "replies", "runtime.sockets"),
     "seldrt.runtime.sinks": ("config", "detection", "levels", "runtime.publisher"),
     "seldrt.runtime.display": ("client", "detection", "runtime.sinks"),
-    "seldrt.runtime.demo": ("config", "spatial", "detection", "runtime.devices", "runtime.sinks"),
+    "seldrt.runtime.demo": (
+        *("config", "spatial", "checkpoint", "detection", "pipeline"),
+        *("runtime.devices", "runtime.sinks"),
+    ),
     "seldrt.runtime.daemon": (
         *("config", "microphones", "detection", "events", "pipeline"),
         *("runtime.capture", "runtime.health", "runtime.systemd", "runtime.publisher", "runtime.sinks"),
@@ -61,7 +68,7 @@ SELDRT = {
         *("config", "spatial", "stream", "microphones", "levels", "keys", "pipeline", "runtime.channels"),
         *("runtime.devices", "runtime.recording", "runtime.watched", "runtime.publisher", "runtime.recorder"),
     ),
-    "seldrt.cli": ("config", "microphones", "detection", "pipeline", "keys", "replies", "client", "runtime"),
+    "seldrt.cli": ("config", "signals", "microphones", "detection", "pipeline", "keys", "replies", "client", "runtime"),
     "seldrt.__main__": ("cli",),
 }
 WIRE = ("seldrt.keys", "seldrt.replies", "seldrt.client", "seldrt.runtime", "seldrt.cli")

@@ -140,7 +140,7 @@ def extract(
     config = section(FeatureConfig, features.PRESETS, preset, config_file, "features")
     with Progress() as progress:
         bar = progress.add_task("features")
-        extraction.extract(
+        stored = extraction.extract(
             data,
             out,
             config,
@@ -150,6 +150,8 @@ def extract(
             folds=folds or None,
             split=split,
         )
+    minutes = sum(place.labels for place in stored) * config.samples_per_label / config.sample_rate / 60
+    click.echo(f"{out}: {len(stored)} recordings, {minutes:.0f} minutes")
 
 
 @click.command()

@@ -66,7 +66,9 @@ def evaluate(
     report = evaluation.measure(recordings, folder, classes, np.random.default_rng(0))
     if out:
         evaluation.write_report(report, out / "metrics.json")
-    Console().print(evaluation.tables(report))
+    to_people = Console()
+    to_people.width = to_people.width if to_people.is_terminal else 140  # a file or a pipe cuts nothing off
+    to_people.print(evaluation.tables(report))
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -80,13 +81,16 @@ def train(
     from offline import train as training
     from offline.config import TRAIN_PRESETS, TrainConfig
     from offline.extract import Store
-    from offline.transfer import shape_of
+    from offline.transfer import IMAGES, shape_of
     from seldrt import networks
-    from seldrt.config import NetworkConfig, override
+    from seldrt.config import ConfigError, NetworkConfig, override
     from seldrt.inference import torch_device
     from seldrt.pipeline import model_path
+    from seldrt.signals import stop_on_signals
 
     torch.set_num_threads(threads)
+    if start and start.endswith(IMAGES) and not Path(start).is_file():
+        raise ConfigError(f"--start {start}: no such file")
     first = model_path(start) if start else None
     shapes = {name: networks.preset(name, task) for name in networks.PRESETS}
     found = shape_of(first, task) if first else None
@@ -95,27 +99,33 @@ def train(
     shape = section(NetworkConfig, shapes, preset, config_file, "network")
     recipe = recipe or ("baseline" if task == "baseline" else "compact")
     settings = override(section(TrainConfig, TRAIN_PRESETS, recipe, config_file, "train"), **overrides)
-    progress = training.train(
-        task,
-        [Store(folder) for folder in stores],
-        [Store(folder) for folder in validation],
-        out,
-        shape,
-        settings,
-        str(torch_device(device)),
-        None if time_budget is None else time_budget * 60,
-        resume,
-        first,
-        mapped,
-        lambda figures: click.echo("  ".join(f"{key} {value:.4g}" for key, value in figures.items()), err=True),
-    )
+    interrupted: list[bool] = []
+    with stop_on_signals(lambda: interrupted.append(True)):
+        progress = training.train(
+            task,
+            [Store(folder) for folder in stores],
+            [Store(folder) for folder in validation],
+            out,
+            shape,
+            settings,
+            str(torch_device(device)),
+            None if time_budget is None else time_budget * 60,
+            resume,
+            first,
+            mapped,
+            lambda figures: click.echo("  ".join(f"{key} {value:.4g}" for key, value in figures.items()), err=True),
+            lambda: bool(interrupted),
+        )
     if os.environ.get("RANK", "0") != "0":
         return
     if progress.epoch < settings.epochs:
         done = f"{progress.epoch} of {settings.epochs} epochs and {progress.step} steps are done"
-        click.echo(f"the time is up, {done}: --resume goes on", err=True)
+        why = "stopped" if interrupted else "the time is up"
+        click.echo(f"{why}, {done}: --resume goes on", err=True)
     for path in sorted(out.glob("*.safetensors")):
         click.echo(f"{path}")
+    if interrupted:
+        sys.exit(130)
 
 
 @click.command()
@@ -147,3 +157,6 @@ def merge(checkpoints: tuple[Path, ...], out: Path, card: Path | None, views: in
     checkpoint.save(model, out, torch.float16)
     told_networks = (f"{task} of {len(g)}" if len(g) > 1 else task for task, g in model.networks.items())
     click.echo(f"{out}: {', '.join(told_networks)}")
+    missing = [task for task in ("sad", "sed", "doae") if task not in model.networks]
+    if missing and "baseline" not in model.networks:
+        click.echo(f"not yet a model that listens: {' and '.join(missing)} must be merged, too", err=True)

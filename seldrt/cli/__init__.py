@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 
 import click
 
@@ -41,9 +42,20 @@ for command in (run, replay, listen, keys, schema, devices, doctor, service, inf
     cli.add_command(command)
 
 
+def unknown_settings(names: Iterable[str]) -> list[str]:
+    """Which names of environment variables look like settings, and are none."""
+    members = list(cli.commands.values())
+    for command in members:
+        members += command.commands.values() if isinstance(command, click.Group) else []
+    known = {option.envvar for command in members for option in command.params}
+    return sorted(name for name in names if name.startswith("SELDRT_") and name not in known)
+
+
 def main() -> None:
     """Runs the command line; the exit code is 2 for a mistake, told in one line."""
     code: int | None
+    for name in unknown_settings(os.environ):
+        say(f"seldrt: note: the environment variable {name} is no setting, see --help of the commands")
     try:
         code = cli.main(standalone_mode=False)
     except (click.ClickException, SeldrtError) as error:

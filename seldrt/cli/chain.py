@@ -41,8 +41,14 @@ setting_options = options(  # what `settings` takes
     setting("--source", env="SOURCE", metavar="NAME", meaning="Name of this microphone in the topics."),
     setting("--control", env="CONTROL", metavar="URL", meaning="Answer requests there, see docs/protocol.md."),
     setting("--curve-keys", env="CURVE_KEYS", metavar="DIR", meaning="Only for clients with keys, see `seldrt keys`."),
-    click.option("--insecure-bind", is_flag=True, help="Allow an address that the network can reach."),
-    click.option("--levels", is_flag=True, help="Also publish how loud the channels are."),
+    setting(
+        "--insecure-bind",
+        env="INSECURE_BIND",
+        is_flag=True,
+        default=None,
+        meaning="Allow an address that the network can reach.",
+    ),
+    setting("--levels", env="LEVELS", is_flag=True, default=None, meaning="Also publish how loud the channels are."),
 )
 chain_options = options(
     setting_options,
@@ -61,8 +67,8 @@ def settings(flags: Flags) -> DaemonConfig:
         bind=flags["bind"],
         control=flags["control"],
         curve_keys=flags["curve_keys"],
-        insecure_bind=flags["insecure_bind"] or None,
-        levels=flags["levels"] or None,
+        insecure_bind=flags["insecure_bind"],
+        levels=flags["levels"],
         source=flags["source"],
     )
     pipeline = override(config.pipeline, model=flags["model"], device=flags["compute"], threads=flags["threads"])
@@ -113,9 +119,10 @@ def serve(
     more_sinks: Sequence[Sink] = (),
 ) -> StreamInfo:
     """Loads the model and listens until the source ends or a signal comes; the stack closes what is opened."""
-    from seldrt.runtime.daemon import Daemon, stop_on_signals, stream_info
+    from seldrt.runtime.daemon import Daemon, stream_info
     from seldrt.runtime.display import EventLines
     from seldrt.runtime.sinks import DcaseCsv, JsonLines, LevelSink
+    from seldrt.signals import stop_on_signals
 
     stack.enter_context(stop_on_signals(source.stop))
     from seldrt.pipeline import load_pipeline

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from seldrt.cli.shell import say
 from seldrt.config import ConfigError
 
 if TYPE_CHECKING:
@@ -17,7 +18,10 @@ def devices() -> None:
     """List the sound devices that can record, and what they would be taken for."""
     from seldrt.runtime.devices import list_inputs
 
-    for device in list_inputs():
+    found = list_inputs()
+    if not found:
+        say("no device here can record: is the microphone plugged in, and switched to work as an audio interface?")
+    for device in found:
         channels = f"{device.channels} channel{'s' if device.channels > 1 else ''}"
         click.echo(f"{device.number:3d}  {device.name}, {device.host}: {channels}, {usable_as(device)}")
 

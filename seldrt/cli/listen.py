@@ -30,18 +30,18 @@ def listen(
 ) -> None:
     """Show what a daemon hears, until stopped."""
     from seldrt.client import DEFAULT_URL, Subscriber
-    from seldrt.runtime.display import show_json, show_lines, show_table
+    from seldrt.runtime.display import Patience, show_json, show_lines, show_table
 
     if bool(key) != bool(server_key):
         raise ConfigError("--key and --server-key belong together: your secret key, and the daemon's public one")
     url, keys = connect or DEFAULT_URL, (key, server_key) if key and server_key else None
     with Subscriber(url, source=source or "", classes=classes, keys=keys) as subscriber, until_stopped():
         if jsonl:
-            show_json(subscriber, sys.stdout)
+            show_json(subscriber, sys.stdout, Patience(url, say))
         elif sys.stderr.isatty():
             show_table(subscriber, url)
         else:
-            show_lines(subscriber, say)
+            show_lines(subscriber, say, Patience(url, say))
 
 
 @contextmanager

@@ -40,9 +40,12 @@ def replay(file: str | None, demo: bool, fast: bool, speed: float | None, **flag
     with ExitStack() as stack:
         recording, truth = Path(str(file)), None
         if demo:
-            from seldrt.runtime.demo import demo_files
+            from seldrt.pipeline import model_path
+            from seldrt.runtime import demo as demonstration
 
-            recording, truth = demo_files()
+            recording, truth = demonstration.demo_files()
+            if config.pipeline.model:
+                demonstration.check_model(model_path(config.pipeline.model))
             flags["no_publish"] |= flags["bind"] is None
         pace = None if fast else speed or 1.0
         source = Recording(recording, mic, pace, capture.block_ms, () if demo else capture.channels)
@@ -50,8 +53,16 @@ def replay(file: str | None, demo: bool, fast: bool, speed: float | None, **flag
         publisher = prepare(config.publisher, flags, stack, recording)
         if truth is None:
             serve(config, flags, source, safe_name(recording.stem), publisher, stack)
+            require_whole(source)
         elif not demonstrate(truth, config, flags, source, publisher, stack):
             sys.exit(1)
+
+
+def require_whole(source: Recording) -> None:
+    """Says so, and ends with the exit code of an interruption, when the recording was not played to its end."""
+    if source.played_s < source.length_s:
+        say(f"stopped at {source.played_s:.1f} s of {source.length_s:.1f} s: the outputs hold that much")
+        raise click.Abort
 
 
 def demonstrate(
@@ -69,6 +80,7 @@ def demonstrate(
 
     heard = demo.Heard()
     stream = serve(config, flags, source, "demo", publisher, stack, [heard])
+    require_whole(source)
     played, found = demo.spans(demo.read_table(truth)), demo.spans(heard.rows)
     verdicts = demo.compare(played, found)
     Console(stderr=True).print(demo.verdict_table(verdicts, stream.classes))

@@ -135,7 +135,9 @@ def warnings(program: str, options: dict[str, object]) -> list[str]:
         if isinstance(name, str) and name.startswith("ipc://") and not name.startswith("ipc:///run/seldrt/"):
             found.append(f"--{option} {name}: the service can make sockets in /run/seldrt only")
     for option in ("config", "model", "mic", "curve_keys"):
-        name = str(options.get(option) or "")
+        name, flag = str(options.get(option) or ""), f"--{option.replace('_', '-')}"
         if os.path.exists(name) and not os.path.isabs(name):
-            found.append(f"--{option.replace('_', '-')} {name}: give the whole path, the service starts in {STATE}")
+            found.append(f"{flag} {name}: give the whole path, the service starts in {STATE}")
+        if (option in ("config", "curve_keys") or os.path.dirname(name)) and name and not os.path.exists(name):
+            found.append(f"{flag} {name}: there is no such file yet, and the service cannot start without it")
     return found

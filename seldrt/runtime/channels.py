@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 PATIENCE_S = 3.0  # a fault is one when it has lasted so long
 FULL_SCALE = 0.999
+LOUDEST = 1000.0  # of full scale: what is beyond it is no sound
 CLIPPED_BLOCKS = 0.1  # share of the last blocks that touch full scale
+
+
+def is_sound(samples: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which float samples are numbers that a microphone could give."""
+    found: NDArray[np.bool_] = np.abs(samples) <= LOUDEST
+    return found
 
 
 class ChannelCheck:
@@ -28,13 +35,14 @@ class ChannelCheck:
         self._alike = np.zeros(len(self._pairs))  # frames since they differed
         self._opposite = np.zeros(len(self._pairs))
         self._clipped = np.zeros(channels)  # share of the last blocks
-        self._no_number = np.zeros(channels)  # frames for which it is told
+        self._no_sound = np.zeros(channels)  # frames for which it is told
 
     def push(self, frames: NDArray[Any]) -> None:
         """Takes a block (n, channels) as the device gave it."""
         if not len(frames):
             return
-        count, low, high, total = len(frames), frames.min(axis=0), frames.max(axis=0), frames.sum(axis=0)
+        count, low, high = len(frames), frames.min(axis=0), frames.max(axis=0)
+        total = frames.sum(axis=0, dtype=np.float64)
         moving = (low < high) | (low != self._value)
         self._value = low
         self._still = np.where(moving, 0, self._still + count)
@@ -48,7 +56,8 @@ class ChannelCheck:
             since[~(same & told)] = 0
         new = min(count / self._patience, 1.0)
         self._clipped += new * ((np.maximum(high, -low) >= FULL_SCALE) - self._clipped)
-        self._no_number = np.where(np.isfinite(total), np.maximum(self._no_number - count, 0), self._patience)
+        sound = (low >= -LOUDEST) & (high <= LOUDEST)
+        self._no_sound = np.where(sound, np.maximum(self._no_sound - count, 0), self._patience)
 
     def complaints(self) -> dict[str, str]:
         """What is wrong, by what it is wrong with."""
@@ -56,8 +65,10 @@ class ChannelCheck:
         for number, (still, value) in enumerate(zip(self._still, self._value, strict=True), 1):
             if still >= self._patience:
                 found[f"channel {number}"] = "dead: nothing but zeros" if value == 0 else f"stuck at {value:.4f}"
-            elif self._no_number[number - 1]:
-                found[f"channel {number}"] = "gives samples that are no numbers"
+            elif self._no_sound[number - 1]:
+                found[f"channel {number}"] = (
+                    f"gives samples that are no numbers, or beyond {LOUDEST:g} times full scale"
+                )
             elif self._clipped[number - 1] > CLIPPED_BLOCKS:
                 found[f"channel {number}"] = "clipped: turn the gain down"
         for (a, b), alike, opposite in zip(self._pairs + 1, self._alike, self._opposite, strict=True):

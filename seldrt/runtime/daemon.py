@@ -6,11 +6,8 @@ nothing has to be handed over, an error anywhere surfaces here, and the status c
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -27,7 +24,6 @@ from seldrt.runtime.sinks import Sink, wire_sink
 from seldrt.runtime.systemd import ServiceManager
 
 STATUS_S = 1.0
-SAME_WISH_S = 0.5  # signals so close together ask for one orderly end
 
 
 class Pipeline(Protocol):
@@ -236,29 +232,3 @@ def _later(frame: LabelFrame, samples: int, samples_per_label: int) -> LabelFram
     sources = [replace(source, onset_sample=source.onset_sample + samples) for source in frame.sources]
     index = frame.index + samples // samples_per_label
     return replace(frame, index=index, sample=frame.sample + samples, sources=sources)
-
-
-@contextmanager
-def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM call ``stop``; another one after `SAME_WISH_S` ends the process at once.
-
-    Before that it is the same wish told twice: `timeout` and shells signal a process and then its group.
-    """
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    first_s: float | None = None
-
-    def wished(number: int, _frame: FrameType | None) -> None:
-        nonlocal first_s
-        if first_s is None:
-            first_s = time.monotonic()
-            stop()
-        elif time.monotonic() - first_s > SAME_WISH_S:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-
-    before = {number: signal.signal(number, wished) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from rich.table import Table
 
+from seldrt.config import ConfigError
 from seldrt.detection import GAP_LABELS, LabelFrame
 from seldrt.runtime.devices import CaptureError
 from seldrt.runtime.sinks import Sink
@@ -49,6 +50,17 @@ def demo_files() -> tuple[Path, Path]:
         if not path.is_file():
             raise CaptureError(f"{path}: this installation has no demonstration; give a recording")
     return recording, truth
+
+
+def check_model(path: Path) -> None:
+    """`ConfigError` when a model knows other classes than the demonstration has."""
+    from seldrt.checkpoint import describe
+    from seldrt.pipeline import model_path
+
+    if describe(path).classes != describe(model_path(None)).classes:
+        raise ConfigError(
+            f"--demo: {path} knows other classes than sound there; leave out --model, or give a recording"
+        )
 
 
 class Heard(Sink):

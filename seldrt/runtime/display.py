@@ -105,6 +105,23 @@ class LiveTable:
         return Text("\n".join(lines) or "waiting for a status")
 
 
+class Patience:
+    """Says once, through ``tell``, that nothing comes from ``url``; anew after something came."""
+
+    def __init__(self, url: str, tell: Callable[[str], None]) -> None:
+        self._url, self._tell = url, tell
+        self._heard_s, self._told = time.monotonic(), False
+
+    def turn(self, heard: bool) -> None:
+        """A turn of waiting ends."""
+        now_s = time.monotonic()
+        if heard:
+            self._heard_s, self._told = now_s, False
+        elif not self._told and now_s - self._heard_s >= SILENT_S:
+            self._tell(f"nothing heard from {self._url} for {SILENT_S:.0f} s: is the daemon running?")
+            self._told = True
+
+
 def show_table(subscriber: Subscriber, url: str) -> None:
     """The live table on stderr, for ever."""
     table = LiveTable(url)
@@ -116,19 +133,21 @@ def show_table(subscriber: Subscriber, url: str) -> None:
             live.update(table.render(), refresh=True)
 
 
-def show_lines(subscriber: Subscriber, write: Callable[[str], None]) -> None:
+def show_lines(subscriber: Subscriber, write: Callable[[str], None], patience: Patience) -> None:
     """One line for each message that is news, for ever."""
     while True:
         message = subscriber.receive(REFRESH_S)
+        patience.turn(message is not None)
         line = None if message is None else message_line(message)
         if line is not None:
             write(line)
 
 
-def show_json(subscriber: Subscriber, file: TextIO) -> None:
+def show_json(subscriber: Subscriber, file: TextIO, patience: Patience) -> None:
     """Every message as one JSON line with all its keys, also those that this version does not know; for ever."""
     while True:
         received = subscriber.receive_bytes(REFRESH_S)
+        patience.turn(received is not None)
         if received is None:
             continue
         try:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from seldrt.detection import Clock
 from seldrt.microphones import CHANNELS, Profile
 from seldrt.runtime.capture import LABELS_PER_S, TURN_S, Block, Resampler
-from seldrt.runtime.channels import ChannelCheck
+from seldrt.runtime.channels import ChannelCheck, is_sound
 from seldrt.runtime.clock import WallClock
 from seldrt.runtime.devices import FIRST_CHANNELS
 from seldrt.runtime.watched import WatchedInput
@@ -126,7 +126,7 @@ class Microphone:
                     sample = max(first * sample_rate // rate, sample)
                 check.push(frames)
                 expected = first + len(frames)
-                frames = np.nan_to_num(frames, copy=False, posinf=0.0, neginf=0.0)
+                frames[~is_sound(frames)] = 0.0
                 if self.keeper is not None:
                     self.keeper.keep(first, frames, rate, self._captured_ns(first))
                 samples = resampler.push(frames)

@@ -13,6 +13,7 @@ import numpy as np
 from seldrt.detection import Clock
 from seldrt.microphones import CHANNELS, Profile
 from seldrt.runtime.capture import TURN_S, Block, Resampler, Samples
+from seldrt.runtime.channels import ChannelCheck, is_sound
 from seldrt.runtime.devices import FIRST_CHANNELS, CaptureError
 
 
@@ -20,7 +21,7 @@ class Recording:
     """A sound file, at the pace of ``speed`` (1 = real time; None = as fast as the computer goes).
 
     ``channels`` are the four that are heard, by number from 1; () takes a file of four as it is. `CaptureError` when
-    the file is missing, no sound, empty, truncated, not of four channels, or holds NaN or inf.
+    the file is missing, no sound, empty, truncated, not of four channels, or holds what is no sample: NaN, inf, 32768.
     """
 
     def __init__(
@@ -41,6 +42,17 @@ class Recording:
         self._stopped = False
         self._start_ns = self._handed_ns = 0
         self._rate = 1
+        self._left = self._file.frames  # that were not handed out yet
+        self._check = ChannelCheck(CHANNELS, self.device_rate)
+
+    @property
+    def length_s(self) -> float:
+        return float(self._file.frames / self.device_rate)
+
+    @property
+    def played_s(self) -> float:
+        """How far it has come."""
+        return self.length_s - self._left / self.device_rate
 
     def blocks(self, sample_rate: int) -> Iterator[Block]:
         self._rate, self._start_ns = sample_rate, time.time_ns()
@@ -56,7 +68,7 @@ class Recording:
             sample += len(samples)
 
     def complaints(self) -> dict[str, str]:
-        return {}
+        return self._check.complaints()
 
     def clock(self) -> Clock:
         return Clock(self._start_ns, self._rate)
@@ -76,11 +88,11 @@ class Recording:
         rate = self.device_rate
         resampler = Resampler(rate, sample_rate, self.profile)
         size = max(rate * self._block_ms // 1000, 1)
-        left = self._file.frames
-        while left and not self._stopped:
-            chunk = _read(self._file, self._path, min(size, left))
-            left -= len(chunk)
-            yield resampler.push(chunk[:, self._picked])
+        while self._left and not self._stopped:
+            chunk = _read(self._file, self._path, min(size, self._left))[:, self._picked]
+            self._left -= len(chunk)
+            self._check.push(chunk)
+            yield resampler.push(chunk)
         yield resampler.push(np.zeros((0, CHANNELS), np.float32), last=True)
 
 
@@ -123,10 +135,12 @@ def _check(file: Any, path: Path, channels: Sequence[int]) -> None:
     if file.subtype in ("FLOAT", "DOUBLE"):
         start = 0
         for chunk in file.blocks(65536, dtype="float32", always_2d=True):
-            finite = np.isfinite(chunk).all(axis=1)
-            if not finite.all():
-                at_s = (start + int(np.argmin(finite))) / file.samplerate
-                raise CaptureError(f"{path}: a sample that is no number (NaN or inf) at {at_s:.3f} s")
+            sound = is_sound(chunk)
+            if not sound.all():
+                row, channel = np.argwhere(~sound)[0].tolist()
+                value, at_s = chunk[row, channel], (start + row) / file.samplerate
+                what = f"a sample of {value:g}: full scale is 1" if np.isfinite(value) else "a sample that is no number"
+                raise CaptureError(f"{path}: at {at_s:.3f} s, channel {channel + 1}, {what}")
             start += len(chunk)
         file.seek(0)
 

@@ -124,7 +124,7 @@ class WatchedInput:
         texts = []
         if trouble is not None:
             texts.append(f"{trouble}; trying to open it anew for {time.monotonic() - self._since_s:.0f} s")
-        if attempt is not None and attempt is not trouble:
+        if attempt is not None and str(attempt) != str(trouble):
             texts.append(f"last: {attempt}")
         if hangs_s:
             texts.append(f"PortAudio has not answered for {hangs_s:.0f} s: is the audio server frozen?")

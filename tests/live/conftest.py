@@ -1,6 +1,6 @@
 """An audio server for tests that touch the real thing.
 
-Without one they are skipped; with ``SELDRT_TESTS_LIVE=required`` (as in .ci/run) they fail instead.
+Without one they are skipped; with ``LIVE_TESTS=required`` (as in .ci/run) they fail instead.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.live.audio_server import AudioServer, missing
 @pytest.fixture(scope="package")
 def audio_server() -> Iterator[AudioServer]:
     if reason := missing():
-        (pytest.fail if os.environ.get("SELDRT_TESTS_LIVE") == "required" else pytest.skip)(reason)
+        (pytest.fail if os.environ.get("LIVE_TESTS") == "required" else pytest.skip)(reason)
     server = AudioServer()
     yield server
     server.close()
