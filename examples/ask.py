@@ -13,11 +13,13 @@ parser.add_argument("url", nargs="?", default="tcp://127.0.0.1:5578")
 parser.add_argument("--key", metavar="FILE", help="your secret key, where the daemon asks for keys")
 parser.add_argument("--server-key", metavar="FILE", help="the daemon's public key")
 wanted = parser.parse_args()
+if bool(wanted.key) != bool(wanted.server_key):
+    parser.error("--key and --server-key belong together")
 
 socket = zmq.Context().socket(zmq.REQ)
 socket.linger = 0
 try:
-    if wanted.key and wanted.server_key:
+    if wanted.key:
         socket.curve_publickey, socket.curve_secretkey = load_certificate(wanted.key)
         socket.curve_serverkey = load_certificate(wanted.server_key)[0]
     socket.connect(wanted.url)

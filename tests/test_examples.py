@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from seldrt.keys import make_keys
+from seldrt.runtime.publisher import Publisher
 from tests.seldrt.energy_pipeline import SAMPLE_RATE, two_pianos
 
 ROOT = Path(__file__).parents[1]
@@ -74,6 +76,27 @@ def test_asking(daemon: tuple[str, str]) -> None:
     assert "model_id: energy" in run(sys.executable, str(EXAMPLES / "ask.py"), "info", daemon[1])
 
 
+def test_asking_with_a_key(tmp_path: Path) -> None:
+    make_keys(tmp_path, "laptop")
+    publisher = Publisher("tcp://127.0.0.1:*", control="tcp://127.0.0.1:*", curve_keys=str(tmp_path))
+    keys = ["--key", str(tmp_path / "laptop.key_secret"), "--server-key", str(tmp_path / "server.key")]
+    command = [sys.executable, str(EXAMPLES / "ask.py"), "ping", publisher.control_endpoint, *keys]
+    asking = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    while asking.poll() is None:
+        publisher.attend("h3")
+        time.sleep(0.01)
+    publisher.close()
+    assert "type: pong" in asking.communicate()[0]
+
+
+@pytest.mark.parametrize("words", [["subscribe.py", "nonsense"], ["ask.py", "ping", "nonsense"]])
+def test_an_address_that_is_none_is_told_in_one_line(words: list[str]) -> None:
+    command = [sys.executable, str(EXAMPLES / words[0]), *words[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert re.fullmatch(r"cannot connect to nonsense: Invalid argument.*\n", done.stderr)
+
+
 def test_node(daemon: tuple[str, str]) -> None:
     node = shutil.which("node")
     if node is None:
@@ -89,7 +112,7 @@ def test_node(daemon: tuple[str, str]) -> None:
 def test_the_snippets_need_nothing_of_seldrt() -> None:
     for path in EXAMPLES.glob("*.py"):
         imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import)]
-        assert {alias.name for node in imports for alias in node.names} == {"sys", "msgpack", "zmq"}
+        assert {alias.name for node in imports for alias in node.names} - {"argparse"} == {"sys", "msgpack", "zmq"}
 
 
 def test_what_the_readme_shows(daemon: tuple[str, str]) -> None:

@@ -1,10 +1,22 @@
-"""Mistakes at the offline commands; what they do when all is well: test_own_sounds.py."""
+"""Mistakes and interruptions at the offline commands; what they do when all is well: test_own_sounds.py."""
 
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from click.testing import CliRunner
+from msgspec.structs import replace
+
+from offline import cli
+from seldrt import checkpoint
+from tests.models import small_model
+from tests.offline.stores import write_tones
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -15,6 +27,10 @@ import pytest
         (["extract", "--data", "nowhere", "--out", "o", "--preset", "huge"], "huge"),
         (["train", "sed", "--store", "nowhere", "--validation", "x", "--out", "o"], "no feature store"),
         (["train", "sed", "--store", "x", "--validation", "x", "--out", "o", "--preset", "huge"], "huge"),
+        (
+            ["train", "sed", "--store", "x", "--validation", "x", "--out", "o", "--start", "no.pth"],
+            "--start no.pth: no such file",
+        ),
         (["merge", "nowhere.safetensors", "--out", "o"], "nowhere.safetensors"),
         (["calibrate", "nowhere.safetensors", "--data", "x", "--out", "o"], "nowhere.safetensors"),
         (["evaluate", "--data", "nowhere", "--model", "x", "--out", "o"], "nowhere"),
@@ -24,9 +40,57 @@ def test_mistakes_get_one_line_and_exit_code_2(tmp_path: Path, arguments: list[s
     result = subprocess.run(
         [sys.executable, "-m", "offline.cli", *arguments],
         capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False,
-        env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
     assert result.returncode == 2
     assert said in result.stderr
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wish", [signal.SIGINT, signal.SIGTERM])
+def test_a_training_that_is_stopped_keeps_its_steps_and_says_how_to_go_on(
+    tones: Path, tmp_path: Path, wish: signal.Signals
+) -> None:
+    settings = tmp_path / "small.toml"
+    settings.write_text("[network]\nchunk_frames = 60\nlookahead_labels = 1\n[train]\nsteps_per_epoch = 10000\n")
+    stores = ["--store", str(tones / "train.store"), "--validation", str(tones / "val.store")]
+    command = [sys.executable, "-m", "offline.cli", "train", "sad", *stores, "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [*command, "--config", str(settings)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not list(tmp_path.glob("run/events*")):  # the logs are opened right before the first step
+        assert process.poll() is None
+    process.send_signal(wish)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert re.fullmatch(r"stopped, 0 of \d+ epochs and \d+ steps are done: --resume goes on\n", errors), errors
+    steps = int(re.findall(r"and (\d+) steps", errors)[0])
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True) if steps else {"step": 0}
+    assert state["step"] == steps < 10000
+    assert out == ("" if not steps else f"{tmp_path}/run/best.safetensors\n")
+
+
+def test_merge_says_what_is_missing(tmp_path: Path) -> None:
+    model = small_model()
+    model.description = replace(model.description, networks={"sad": model.description.networks["sad"]})
+    model.networks = {"sad": model.networks["sad"]}
+    checkpoint.save(model, tmp_path / "sad.safetensors")
+    result = CliRunner().invoke(cli.main, ["merge", str(tmp_path / "sad.safetensors"), "--out", str(tmp_path / "m")])
+    assert result.exit_code == 0
+    assert "sed and doae must be merged, too" in result.stderr
+
+
+def test_extract_says_what_it_made_and_which_labels_do_not_fit(tmp_path: Path) -> None:
+    write_tones(tmp_path / "data", 2, 3.0, 0)
+    command = ["extract", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "store")]
+    result = CliRunner().invoke(cli.main, command)
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[-1] == f"{tmp_path}/store: 2 recordings, 0 minutes"
+    for row, said in (("3,99,0,10,0", "labels hold class 99"), ("3,0,0,400,0", "line 1: expected frame,class")):
+        first = sorted((tmp_path / "data" / "metadata_dev").iterdir())[0]
+        first.write_text(f"{row}\n")
+        result = CliRunner().invoke(cli.main, command)
+        assert result.exit_code == 2
+        assert f"{first}" in result.stderr
+        assert said in result.stderr

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ import pytest
 import soundfile
 from rich.console import Console
 
+from seldrt import checkpoint
 from seldrt.cli.info import card_lines
 from seldrt.config import ConfigError, DaemonConfig, PostprocessConfig, load_toml, override
 from seldrt.detection import Frame, Status
 from seldrt.runtime import demo
-from seldrt.runtime.display import LiveTable
+from seldrt.runtime.display import REFRESH_S, LiveTable, Patience
 from seldrt.runtime.publisher import Publisher
+from tests.models import small_model
 from tests.seldrt.energy_pipeline import PIANO, SAMPLE_RATE, two_pianos
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +101,9 @@ def refused(*arguments: Any, **env: str) -> str:
         ("replay {folder}/text.wav", "not a sound file"),
         ("replay {folder}/cut.wav", "truncated"),
         ("replay {folder}/stereo.wav", "2 channels; needs 4"),
-        ("replay {folder}/nan.wav", r"NaN.*at 0\.500 s"),
+        ("replay {folder}/nan.wav", r"at 0\.500 s, channel 2, a sample that is no number"),
+        ("replay {folder}/loud.wav", r"at 0\.500 s, channel 3, a sample of 32768: full scale is 1"),
+        ("replay --demo --no-publish --model {folder}/other.safetensors", "knows other classes than sound there"),
         ("replay", "give a recording, or --demo"),
         ("replay {ok} --demo", "give a recording, or --demo"),
         ("replay {ok} --fast --speed 2", "exclude each other"),
@@ -130,6 +135,7 @@ def refused(*arguments: Any, **env: str) -> str:
         ("run --device h3 --no-publish", "libportaudio2"),
         ("devices", "libportaudio2"),
         ("listen --connect nonsense", "cannot connect to 'nonsense'"),
+        ("listen --connect tcp://127.0.0.1:0", "which port"),
         ("info --model nonsense", "'nonsense' was not found"),
         ("dance", "No such command 'dance'"),
         ("replay --dance", "No such option"),
@@ -146,6 +152,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(recording: Path, tmp_path: Path, 
     soundfile.write(tmp_path / "stereo.wav", sound[:, :2], SAMPLE_RATE)
     sound[SAMPLE_RATE // 2, 1] = np.nan
     soundfile.write(tmp_path / "nan.wav", sound, SAMPLE_RATE, subtype="FLOAT")
+    sound[SAMPLE_RATE // 2, 1:3] = 0, 32768
+    soundfile.write(tmp_path / "loud.wav", sound, SAMPLE_RATE, subtype="FLOAT")
+    checkpoint.save(small_model(), tmp_path / "other.safetensors")
     (tmp_path / "bad.toml").write_text("[capture]\nbloc = 3\n")
     (tmp_path / "link").symlink_to(recording)
     (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
@@ -228,6 +237,40 @@ def test_a_reader_that_leaves_ends_it_without_a_traceback(recording: Path) -> No
     assert process.wait(20) == 1
     process.stderr.close()
     assert "Traceback" not in errors
+
+
+def test_a_replay_that_is_stopped_says_how_far_it_came(recording: Path, tmp_path: Path) -> None:
+    table = tmp_path / "out.csv"
+    process = start("replay", recording, "--speed", "0.5", "--no-publish", "--dcase", table, program=SMALL)
+    assert process.stderr is not None
+    while "onset" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    told = re.search(r"stopped at (\d\.\d) s of 3\.0 s: the outputs hold that much", errors.splitlines()[-1])
+    assert told, errors
+    assert 0.5 <= float(told[1]) < 3
+    assert table.read_bytes().startswith(b"5,13,0,90,10\n")
+
+
+def test_channels_of_a_recording_are_watched(recording: Path, tmp_path: Path) -> None:
+    sound, _ = soundfile.read(recording, dtype="float32")
+    sound = np.concatenate([sound] * 3)
+    sound[:, 3] = 0
+    soundfile.write(tmp_path / "dead.wav", sound, SAMPLE_RATE)
+    code, _, errors = seldrt("replay", tmp_path / "dead.wav", "--speed", "4", "--no-publish", "--quiet", program=SMALL)
+    assert code == 0
+    assert "degraded: channel 4: dead: nothing but zeros" in errors
+
+
+def test_an_environment_variable_that_is_no_setting_is_told(recording: Path) -> None:
+    code, _, errors = seldrt("replay", recording, "--fast", "--no-publish", program=SMALL, SELDRT_DEVISE="h3")
+    assert code == 0
+    assert "the environment variable SELDRT_DEVISE is no setting" in errors
+    known = {"SELDRT_LEVELS": "1", "SELDRT_CURVE_KEYS": "", "SELDRT_DEVICE": "h3"}
+    code, _, errors = seldrt("replay", recording, "--fast", "--no-publish", program=SMALL, **known)
+    assert (code, "no setting" in errors) == (0, False)
 
 
 def test_a_flag_beats_the_environment_beats_the_file(recording: Path, tmp_path: Path) -> None:
@@ -317,6 +360,28 @@ def test_listen_tells_events_in_lines_where_there_is_no_terminal(recording: Path
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize("form", [[], ["--jsonl"]])
+def test_listen_says_once_that_nothing_comes(tmp_path: Path, form: list[str]) -> None:
+    process = start("listen", "--connect", f"ipc://{tmp_path}/s", *form)
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert line == f"nothing heard from ipc://{tmp_path}/s for 3 s: is the daemon running?\n"
+    time.sleep(2 * REFRESH_S)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20) == ("", "")
+
+
+def test_patience_begins_anew_when_something_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, told = 0.0, list[str]()
+    monkeypatch.setattr("seldrt.runtime.display.time.monotonic", lambda: now_s)
+    patience = Patience("ipc://x", told.append)
+    steps = [(2.9, False, 0), (3.1, False, 1), (9.0, False, 1), (10.0, True, 1), (12.0, False, 1), (13.1, False, 2)]
+    for at_s, heard, count in steps:
+        now_s = at_s
+        patience.turn(heard)
+        assert len(told) == count
+
+
 def test_the_live_table_shows_what_sounds_and_when_nothing_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     def text() -> str:
         console = Console(file=io.StringIO(), width=120)
@@ -339,6 +404,16 @@ def test_the_live_table_shows_what_sounds_and_when_nothing_comes(monkeypatch: py
     now_s += 10
     assert "nothing heard for 10 s: is the daemon running?" in text()
     assert "piano" not in text()
+
+
+def test_no_device_is_told() -> None:
+    program = (
+        "import sys; from tests.seldrt import energy_pipeline, fake_sounddevice as fake;"
+        "fake.query_devices = lambda *_: []; sys.modules['sounddevice'] = fake; energy_pipeline.main()"
+    )
+    code, out, errors = seldrt("devices", program=("-c", program))
+    assert (code, out) == (0, "")
+    assert errors.startswith("no device here can record: ")
 
 
 def test_devices_and_info_print_to_stdout() -> None:

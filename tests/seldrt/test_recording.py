@@ -94,6 +94,7 @@ def test_stop_ends_a_recording_soon(tmp_path: Path) -> None:
     start_s = time.monotonic()
     joined(blocks)
     assert time.monotonic() - start_s < 10
+    assert 0 < recording.played_s < recording.length_s == pytest.approx(len(X) / RATE)
     recording.close()
 
 

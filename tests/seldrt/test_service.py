@@ -103,6 +103,12 @@ def test_what_the_service_may_not_do_is_told() -> None:
     assert done.returncode == 0
     notes = [line for line in done.stderr.splitlines() if "home folder" not in line]
     assert [note.split()[1] for note in notes] == ["--record", "--bind", "--config"]
-    quiet = seldrt("service", "--", "--device", "h3", "--record", "kept", "--bind", "ipc:///run/seldrt/s")
+    missing = seldrt("service", "--", "--config", "/nowhere/my.toml", "--model", "/nowhere/my.safetensors")
+    notes = [line for line in missing.stderr.splitlines() if "home folder" not in line]
+    assert [note.split()[1] for note in notes] == ["--config", "--model"]
+    assert all("there is no such file yet" in note for note in notes)
+    quiet = seldrt(
+        "service", "--", "--device", "h3", "--model", "compact", "--record", "kept", "--bind", "ipc:///run/seldrt/s"
+    )
     assert [line for line in quiet.stderr.splitlines() if "home folder" not in line] == []
     assert "StateDirectory=seldrt" in SYSTEM
