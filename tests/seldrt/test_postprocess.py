@@ -15,7 +15,8 @@ from scipy.signal import medfilt
 from scipy.spatial.transform import Rotation
 
 from seldrt.config import ConfigError, PostprocessConfig
-from seldrt.postprocess import Tracker, activity_stage, doa_stage, median_labels, postprocess_stage
+from seldrt.postprocess import Tracker, activity_stage, median_labels, postprocess_stage
+from seldrt.smoothing import doa_stage
 from seldrt.spatial import angle_deg, azimuth_elevation, normalized, unit_vector
 from seldrt.stream import Map, run
 from tests.contracts import AsArrays, assert_streaming_law
