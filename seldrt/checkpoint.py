@@ -16,6 +16,7 @@ import msgspec
 import safetensors
 import safetensors.torch
 import torch
+from torch.nn import Parameter
 
 from seldrt.config import FeatureConfig, NetworkConfig, PostprocessConfig, SeldrtError
 from seldrt.networks import Network, build
@@ -48,13 +49,17 @@ class Checkpoint:
 
 
 def save(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write under a temporary name, then rename: a reader sees the old file or the whole new one."""
+    """Write under a temporary name, then rename: a reader sees the old file or the whole new one.
+
+    ``dtype`` is that of the parameters; what was counted (buffers: means, variances) has no bounds and stays as it is.
+    """
     tensors = {
-        f"{task}.{i}.{name}": (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
+        f"{task}.{i}.{name}": value.to(dtype) if isinstance(value, Parameter) else value
         for task, group in checkpoint.networks.items()
         for i, network in enumerate(group)
-        for name, value in network.state_dict().items()
+        for name, value in network.state_dict(keep_vars=True).items()
     }
+    tensors = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
     metadata = {"seldrt": msgspec.json.encode(checkpoint.description).decode()}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

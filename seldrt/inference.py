@@ -7,6 +7,7 @@ the baseline answers), probability of the class, and x, y, z of its direction (o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from seldrt.stream import Scan, Stage, Windowed, run
 
 Array = NDArray[np.float32]
 
+SUREST = 1e-6  # probabilities are taken to be this far from 0 and 1 at least
 CHUNKS_AT_ONCE = 8  # of networks that see chunks anew: as fast as more, and needs less memory
 
 
@@ -38,8 +40,8 @@ def torch_device(name: str) -> torch.device:
 class Estimator:
     """Runs the networks of a checkpoint on pieces of a stream of features.
 
-    These are one or several for each of the three tasks, whose answers are averaged (probabilities, and the vectors of
-    directions), or baselines alone, which answer for all.
+    These are one or several for each of the three tasks, whose answers are averaged (the log-odds of
+    probabilities, and the vectors of directions), or baselines alone, which answer for all.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str) -> None:
@@ -108,7 +110,7 @@ class Estimator:
                     y = torch.cat([probability.unsqueeze(-1), doa], dim=-1)
                 answers.append(y)
                 after.append(state)
-            return torch.stack(answers).mean(0) if len(answers) > 1 else answers[0], after
+            return _agreed(task, answers), after
 
     def _directions(self, network: Network, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Vectors (batch, label frames, classes, 3), averaged over the network's views of the sound, and its state."""
@@ -145,6 +147,26 @@ class Estimator:
                 if awake.any():
                     answers[task][awake] = self._answers(task, chunks[awake])[0][:, spoken_of]
         return _assembled(answers)
+
+
+def _agreed(task: str, answers: Sequence[Tensor]) -> Tensor:
+    """The mean of the answers of several networks: of the log-odds of probabilities, and of vectors.
+
+    Networks that learnt by soft F are sure of themselves, and near 1 a mean of probabilities asks whether all are; the
+    log-odds weigh how sure.
+    """
+    if len(answers) == 1:
+        return answers[0]
+    y = torch.stack(list(answers))
+    if task == "doae":
+        return y.mean(0)
+    if task == "baseline":
+        return torch.cat([_mean_probability(y[..., :1]), y[..., 1:].mean(0)], dim=-1)
+    return _mean_probability(y)
+
+
+def _mean_probability(y: Tensor) -> Tensor:
+    return torch.sigmoid(torch.logit(y, SUREST).mean(0))
 
 
 def _assembled(answers: dict[str, Tensor]) -> Array:

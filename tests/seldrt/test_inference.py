@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from msgspec.structs import replace
+from scipy.special import expit, logit
 
 from seldrt import checkpoint, inference
 from seldrt.checkpoint import Checkpoint, CheckpointError, Description
@@ -44,11 +45,26 @@ def estimates(model: Checkpoint, x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("network", [CAUSAL, WINDOWED], ids=["causal", "windowed"])
-def test_an_ensemble_answers_with_the_mean_of_its_networks(network: NetworkConfig) -> None:
+def test_an_ensemble_answers_with_the_mean_log_odds_and_the_mean_vectors(network: NetworkConfig) -> None:
     models, x = [small_model(network, seed=seed) for seed in range(3)], features(12)
     alone = np.stack([estimates(model, x) for model in models])
     assert np.abs(alone[0] - alone[1]).max() > 0.05
-    np.testing.assert_allclose(estimates(together(*models), x), alone.mean(axis=0), atol=1e-5)
+    y = estimates(together(*models), x)
+    np.testing.assert_allclose(y[..., :2], expit(logit(alone[..., :2]).mean(axis=0)), atol=1e-5)
+    np.testing.assert_allclose(y[..., 2:], alone[..., 2:].mean(axis=0), atol=1e-5)
+
+
+def test_one_that_is_certain_does_not_decide_alone() -> None:
+    """Certainty beyond the last digit has finite odds."""
+    certain, doubting = small_model(), small_model(seed=1)
+    head = dict(certain.networks["sed"][0].named_parameters())
+    with torch.no_grad():
+        head["head.dense.weight"].zero_()
+        head["head.dense.bias"].fill_(200)
+    x = features(8)
+    assert (estimates(certain, x)[..., 1] == 1).all()
+    expected = expit((logit(1 - 1e-6) + logit(estimates(doubting, x)[..., 1])) / 2)
+    np.testing.assert_allclose(estimates(together(certain, doubting), x)[..., 1], expected, atol=1e-4)
 
 
 def test_directions_are_averaged_as_vectors_not_as_angles() -> None:
