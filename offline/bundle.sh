@@ -94,15 +94,15 @@ extract train
 budget=$(left 0.5 1)
 say "training for $budget minutes: $TASKS"
 for task in $TASKS; do
-  run="$WORK/runs/$task" brought="$bundle/runs/$task" begin=()
+  run="$WORK/runs/$task" brought="$bundle/runs/$task" begin=(--preset "$PRESET")
   mkdir -p "$run"
   if [ ! -e "$run/last.pt" ] && [ -d "$brought" ]; then
     cp "$brought"/* "$run"
     if [ -e "$run/last.pt.aa" ]; then cat "$run"/last.pt.?? >"$run/last.pt" && rm "$run"/last.pt.??; fi
   fi
-  if [ -e "$run/last.pt" ]; then begin=(--resume)
+  if [ -e "$run/last.pt" ]; then begin+=(--resume)
   elif [ -e "$run/best.safetensors" ]; then begin=(--start "$run/best.safetensors"); fi
-  offline train "$task" --store "$WORK/train.store" --validation "$WORK/val.store" --out "$run" --preset "$PRESET" \
+  offline train "$task" --store "$WORK/train.store" --validation "$WORK/val.store" --out "$run" \
     --recipe "$RECIPE" --seed "$SEED" --device "$device" --threads $((cores > 3 ? cores / 3 : 1)) \
     --time-budget "$budget" ${EPOCHS:+--epochs "$EPOCHS"} "${begin[@]}" "${config[@]}" >"$WORK/logs/$task.log" 2>&1 &
   trainings+=($!)

@@ -29,7 +29,7 @@ from offline.config import read_section, section
     help="Feature store to choose the best weights by.",
 )
 @click.option("--out", type=PATH, required=True, help="Run folder.")
-@click.option("--preset", default="compact", show_default=True, help="Network: compact or paper.")
+@click.option("--preset", help="Network: compact or paper.  [default: that of --start, else compact]")
 @click.option("--recipe", help="Training: compact, report, etri1 ... etri4, baseline.  [default: compact, or baseline]")
 @click.option(
     "--config",
@@ -59,7 +59,7 @@ def train(
     stores: tuple[Path, ...],
     validation: tuple[Path, ...],
     out: Path,
-    preset: str,
+    preset: str | None,
     recipe: str | None,
     config_file: Path | None,
     device: str,
@@ -93,10 +93,11 @@ def train(
         raise ConfigError(f"--start {start}: no such file")
     first = model_path(start) if start else None
     shapes = {name: networks.preset(name, task) for name in networks.PRESETS}
-    found = shape_of(first, task) if first else None
-    if found and preset in shapes:
-        shapes[preset] = found
-    shape = section(NetworkConfig, shapes, preset, config_file, "network")
+    if first and (found := shape_of(first, task)):
+        if preset:
+            raise ConfigError(f"--preset {preset}: the network has the shape of --start {start}; leave one of them out")
+        shapes["compact"] = found
+    shape = section(NetworkConfig, shapes, preset or "compact", config_file, "network")
     recipe = recipe or ("baseline" if task == "baseline" else "compact")
     settings = override(section(TrainConfig, TRAIN_PRESETS, recipe, config_file, "train"), **overrides)
     interrupted: list[bool] = []

@@ -71,6 +71,14 @@ def test_a_training_that_is_stopped_keeps_its_steps_and_says_how_to_go_on(
     assert out == ("" if not steps else f"{tmp_path}/run/best.safetensors\n")
 
 
+def test_a_preset_beside_a_model_to_begin_with_is_refused(tmp_path: Path) -> None:
+    checkpoint.save(small_model(), tmp_path / "first.safetensors")
+    command = ["train", "sed", "--store", "x", "--validation", "x", "--out", "o", "--preset", "paper"]
+    result = CliRunner().invoke(cli.main, [*command, "--start", str(tmp_path / "first.safetensors")])
+    assert result.exit_code == 2
+    assert "--preset paper: the network has the shape of --start" in result.stderr
+
+
 def test_merge_says_what_is_missing(tmp_path: Path) -> None:
     model = small_model()
     model.description = replace(model.description, networks={"sad": model.description.networks["sad"]})
