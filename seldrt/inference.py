@@ -19,6 +19,8 @@ from seldrt.checkpoint import Checkpoint, CheckpointError
 from seldrt.config import ConfigError, NetworkConfig
 from seldrt.features import silence, task_indices
 from seldrt.networks import TASKS, Network, State, decode_doa, split_joint, turns
+from seldrt.networks.causal import Memory
+from seldrt.networks.focus import Focus
 from seldrt.stream import Scan, Stage, Windowed, run
 
 Array = NDArray[np.float32]
@@ -54,6 +56,9 @@ class Estimator:
         self.n_classes = len(checkpoint.description.classes)
         self.features = checkpoint.description.features
         self.config = _common({task: checkpoint.description.networks[task] for task in self.tasks})
+        focus_labels = 0 if "doae" not in self.tasks else checkpoint.description.networks["doae"][0].focus_labels
+        shape = focus_labels, self.config.causal, self.features.frames_per_label
+        self.focus = Focus(*shape) if focus_labels else None
 
     def stage(self, silent_below: float) -> Stage:
         """Features (frames, channels, n_mels) in, estimates (label frames, classes, 5) out.
@@ -64,7 +69,7 @@ class Estimator:
         hop, ahead = self.features.frames_per_label, self.config.lookahead_labels
         fill = silence(self.features)
         if self.config.causal:
-            return Scan(self._continue, lambda: dict.fromkeys(self.tasks), hop, delay=ahead, fill=fill)
+            return Scan(self._continue, lambda: dict.fromkeys((*self.tasks, "focus")), hop, delay=ahead, fill=fill)
         past = self.config.chunk_frames - hop * (1 + ahead)
         return Windowed(lambda x: self._chunks(x, silent_below), past, hop * ahead, hop, fill)
 
@@ -84,7 +89,9 @@ class Estimator:
 
         def middles(x: Array) -> Array:
             chunks = torch.from_numpy(np.stack([x[i : i + size] for i in range(0, len(x) - size + 1, step)]))
-            answers = {task: self._answers(task, chunks.to(self.device))[0] for task in self.tasks}
+            chunks = chunks.to(self.device)
+            answers = {task: self._answers(task, chunks)[0] for task in self.tasks}
+            self._draw(answers, chunks)
             return _assembled({task: y[:, before : before + kept].flatten(0, 1) for task, y in answers.items()})
 
         whole = len(x) // hop * hop
@@ -120,11 +127,22 @@ class Estimator:
         doa = turns.turned_back(decode_doa(y, self.n_classes, network.config.representation), swap, signs)
         return doa.unflatten(0, (network.config.views, -1)).mean(0), state
 
+    def _draw(self, answers: dict[str, Tensor], x: Tensor, state: State | None = None) -> State:
+        """Draws the directions among the answers to what was heard (see `Focus`); its state."""
+        if self.focus is None:
+            return {}
+        memory = Memory(state)
+        with torch.inference_mode():
+            features = x[:, :, task_indices("doae")].transpose(1, 2)
+            answers["doae"] = self.focus(answers["doae"], answers["sad"] * answers["sed"], features, memory)
+        return memory.new
+
     def _continue(self, states: dict[str, Any], x: Array) -> tuple[dict[str, Any], Array]:
         piece = torch.from_numpy(np.ascontiguousarray(x)).to(self.device).unsqueeze(0)
         answers, after = {}, {}
         for task in self.tasks:
             answers[task], after[task] = self._answers(task, piece, states[task])
+        after["focus"] = self._draw(answers, piece, states["focus"])
         return after, _assembled({task: answer[0] for task, answer in answers.items()})
 
     def _chunks(self, x: Array, silent_below: float) -> Array:
@@ -138,14 +156,19 @@ class Estimator:
         chunks = torch.from_numpy(x).to(self.device)
         spoken_of = self.config.chunk_frames // self.features.frames_per_label - 1 - self.config.lookahead_labels
         first, *others = self.tasks
-        answers = {first: self._answers(first, chunks)[0][:, spoken_of]}
+        of_all = self._answers(first, chunks)[0]
+        answers = {first: of_all[:, spoken_of]}
         if others:
             awake = answers[first][:, 0] >= silent_below
+            of_awake = {first: of_all[awake]}
+            if awake.any():
+                of_awake |= {task: self._answers(task, chunks[awake])[0] for task in others}
+                self._draw(of_awake, chunks[awake])
             for task in others:
                 shape = (self.n_classes, 3) if task == "doae" else (self.n_classes,)
                 answers[task] = chunks.new_zeros(len(chunks), *shape)
                 if awake.any():
-                    answers[task][awake] = self._answers(task, chunks[awake])[0][:, spoken_of]
+                    answers[task][awake] = of_awake[task][:, spoken_of]
         return _assembled(answers)
 
 

@@ -19,7 +19,6 @@ from seldrt.networks.baseline import BASELINE, Baseline
 from seldrt.networks.causal import Memory, Past, State
 from seldrt.networks.direct import MaskedIntensity
 from seldrt.networks.efficientnet import EfficientNetLite
-from seldrt.networks.focus import Focus
 from seldrt.networks.guidance import GuidanceFlow, PyramidGuidance, TrellisGuidance
 from seldrt.networks.heads import Head, decode_doa, split_joint
 from seldrt.networks.interface import Network
@@ -91,8 +90,6 @@ class Pyramid(Network):
         self.head = Head(finer[0], task, n_classes, config)
         wanted = task == "doae" and config.direct_labels
         self.direct = MaskedIntensity(finer[0], n_classes, config) if wanted else None
-        focused = task == "doae" and config.focus_labels
-        self.focus = Focus(config.focus_labels, causal, features.frames_per_label) if focused else None
         for name, module in self.named_modules():
             if isinstance(module, Past):
                 module.key = name
@@ -113,8 +110,6 @@ class Pyramid(Network):
         if self.direct is not None:
             with torch.autocast(y.device.type, enabled=False):
                 y = y + self.direct(merged.float(), features, labels, memory)
-        if self.focus is not None and not self.training:
-            y = self.focus(y, features, memory)
         return y, memory.new if self.config.causal else {}
 
 

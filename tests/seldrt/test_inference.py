@@ -106,6 +106,28 @@ def test_the_card_tells_what_an_ensemble_costs() -> None:
     assert three["networks"] == dict.fromkeys(TASKS, 3)
 
 
+# --- focus ---------------------------------------------------------------------------------------------------------
+
+
+def focused(network: NetworkConfig, labels: int = 4) -> Checkpoint:
+    """A small model whose directions are drawn to the intensity."""
+    model = small_model(replace(network, representation="xyz"))
+    shapes = dict(model.description.networks)
+    shapes["doae"] = tuple(replace(shape, focus_labels=labels) for shape in shapes["doae"])
+    return Checkpoint(replace(model.description, networks=shapes), model.networks)
+
+
+@pytest.mark.parametrize("network", [CAUSAL, WINDOWED], ids=["causal", "windowed"])
+def test_drawn_directions_keep_the_streaming_law(network: NetworkConfig) -> None:
+    model, x = focused(network), features(10)[:97]
+    x[:, 4:10] = RNG.uniform(-0.5, 0.5, x[:, 4:10].shape)  # intensities
+    assert_streaming_law(lambda: Estimator(model, "cpu").stage(0.0), x, hop=10, atol=1e-4)
+    drawn, plain = estimates(model, x), estimates(focused(network, 0), x)
+    np.testing.assert_array_equal(drawn[..., :2], plain[..., :2])
+    np.testing.assert_allclose(np.linalg.norm(drawn[..., 2:], axis=-1), 1, atol=1e-5)
+    assert np.abs(drawn[..., 2:] - plain[..., 2:]).max() > 0.1
+
+
 # --- the baseline --------------------------------------------------------------------------------------------------
 
 

@@ -66,7 +66,6 @@ def test_paper_preset_gives_20_label_frames_of_200_frames(task: str) -> None:
         {"guidance": "trellis"},
         {"direct_labels": 4},
         {"backbone": "efficientnet_lite0"},
-        {"focus_labels": 4},
     ],
 )
 @pytest.mark.parametrize("cut", [[1] * 12, [3, 1, 8], [12]])
@@ -219,26 +218,59 @@ def test_masked_intensity_needs_vectors() -> None:
         build("doae", 5, SMALL_FEATURES, replace(SMALL, direct_labels=4, representation="azel"))
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_focus_leads_from_between_two_sources_to_the_nearer_one(causal: bool) -> None:
-    """Bands that belong to one of two plane waves each; the directions begin 40 degrees off, between the two."""
+def two_waves(louder_db: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Directions of two plane waves, and features in which each band of each frame belongs to one of them."""
     truth = torch.tensor(unit_vector(np.array([0.0, 100.0]), np.array([10.0, -20.0]))).float()
     rng = torch.Generator().manual_seed(0)
     owner = torch.randint(0, 2, (200, 32), generator=rng)
     x = torch.full((1, 10, 200, 32), -30.0)
+    x[:, 0] += louder_db * (owner == 0)
     noise = 0.05 * torch.randn(1, 3, 200, 32, generator=rng)
     x[:, 4:7] = (truth[owner] / 2).permute(2, 0, 1) + noise  # active intensity of a plane wave: half its direction
-    between = functional.normalize(
-        torch.stack([0.6 * truth[0] + 0.4 * truth[1], 0.4 * truth[0] + 0.6 * truth[1]]), dim=-1
-    )
-    y = between.T.flatten().expand(1, 20, 6)  # all x, all y, all z
-    focused = Focus(4, causal, 10)(y, x, Memory()).unflatten(2, (3, 2)).transpose(2, 3)
-    assert (between * truth).sum(-1).max() < np.cos(np.radians(35))
-    assert (focused * truth).sum(-1).min() > np.cos(np.radians(5))
+    return truth, x
+
+
+def mixtures(truth: torch.Tensor, *shares: float) -> torch.Tensor:
+    """For 20 label frames, directions between two, by their share of the first: (1, 20, shares, 3)."""
+    between = [share * truth[0] + (1 - share) * truth[1] for share in shares]
+    return functional.normalize(torch.stack(between), dim=-1).expand(1, 20, -1, 3)
+
+
+def cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return (a * b).sum(-1)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_focus_leads_from_between_two_sources_to_the_nearer_one(causal: bool) -> None:
+    truth, x = two_waves(louder_db=0)
+    between = mixtures(truth, 0.7, 0.3)
+    focused = Focus(4, causal, 10)(between, torch.ones(1, 20, 2), x, Memory())
+    assert cosines(between, truth).max() < np.cos(np.radians(24))
+    assert cosines(focused, truth).min() > np.cos(np.radians(5))
+
+
+def test_of_two_that_are_drawn_to_the_louder_source_the_further_one_goes_to_the_other() -> None:
+    truth, x = two_waves(louder_db=12)
+    between = mixtures(truth, 0.7, 0.5)
+    focus = Focus(4, True, 10)
+    alone = focus(between, torch.zeros(1, 20, 2), x, Memory())
+    assert cosines(alone, truth[0]).min() > np.cos(np.radians(10))
+    together = focus(between, torch.ones(1, 20, 2), x, Memory())
+    assert cosines(together, truth).min() > np.cos(np.radians(10))
+
+
+def test_one_that_does_not_sound_takes_nothing_from_others() -> None:
+    truth, x = two_waves(louder_db=0)
+    between = mixtures(truth, 0.7, 0.3, 0.65)
+    activity = torch.tensor([1.0, 1.0, 0.0]).expand(1, 20, 3)
+    focus = Focus(4, True, 10)
+    focused = focus(between, activity, x, Memory())
+    pair = focus(between[:, :, :2], activity[:, :, :2], x, Memory())
+    torch.testing.assert_close(focused[:, :, :2], pair, atol=1e-5, rtol=0)
 
 
 def test_focus_leaves_directions_where_there_is_nothing_to_hear() -> None:
     x = torch.zeros(1, 10, 100, 32)
     x[:, :4] = -100.0
-    y = functional.normalize(torch.randn(1, 10, 3, 5), dim=2).flatten(2)
-    torch.testing.assert_close(Focus(4, True, 10)(y, x, Memory()), y)
+    doa = functional.normalize(torch.randn(1, 10, 5, 3), dim=-1)
+    torch.testing.assert_close(Focus(4, True, 10)(doa, torch.zeros(1, 10, 5), x, Memory()), doa)
