@@ -315,6 +315,9 @@ HEADINGS = dict(zip(METRICS, ("ER20", "F20 %", "LE_CD deg", "LR_CD %", "recall %
 
 
 def cells(scores: Scores) -> list[str]:
+    """The figures as text; dashes where nothing was there to be found."""
     s = scores
+    if s.er_20 > 1e6 or s.er_20 == s.f_20 == 0:  # over an empty reference, see `offline.metrics.EPS`
+        return ["-"] * len(METRICS)
     percent = [f"{100 * value:.1f}" for value in (s.f_20, s.lr_cd, s.lr_recall)]
     return [f"{s.er_20:.3f}", percent[0], f"{s.le_cd:.1f}", percent[1], percent[2], f"{s.seld:.3f}"]

@@ -14,7 +14,8 @@ from rich.console import Console
 from offline import evaluate
 from offline.cli import main
 from offline.dataset import Recording, content_digest, list_recordings, read_metadata, write_metadata
-from offline.evaluate import Job, measure, predict, predicted_frames, prediction_rows, tables, write_report
+from offline.evaluate import Job, cells, measure, predict, predicted_frames, prediction_rows, tables, write_report
+from offline.metrics import count
 from seldrt import checkpoint
 from seldrt.config import ConfigError, PostprocessConfig
 from seldrt.detection import LabelFrame, Source
@@ -160,6 +161,14 @@ def test_the_report_as_text_and_json(dataset, tmp_path):
         "misplaced": 0,
         "false": 0,
     }
+
+
+@pytest.mark.parametrize("said", [[], [[3, 0, 0, 10, 0]]])
+def test_where_nothing_was_to_be_found_there_are_no_figures(said):
+    empty = np.zeros((0, 5), np.int64)
+    scores = count(empty, np.array(said, np.int64).reshape(-1, 5), 3).scores()
+    assert cells(scores) == ["-"] * 6
+    assert cells(count([[3, 0, 0, 10, 0]], empty, 3).scores())[:2] == ["1.000", "0.0"]
 
 
 def test_recordings_that_do_not_fit_the_model(tmp_path):
