@@ -53,16 +53,17 @@ def replay(file: str | None, demo: bool, fast: bool, speed: float | None, **flag
         publisher = prepare(config.publisher, flags, stack, recording)
         if truth is None:
             serve(config, flags, source, safe_name(recording.stem), publisher, stack)
-            require_whole(source)
+            is_whole(source)
         elif not demonstrate(truth, config, flags, source, publisher, stack):
             sys.exit(1)
 
 
-def require_whole(source: Recording) -> None:
-    """Says so, and ends with the exit code of an interruption, when the recording was not played to its end."""
+def is_whole(source: Recording) -> bool:
+    """Whether the recording was played to its end; says so if not."""
     if source.played_s < source.length_s:
         say(f"stopped at {source.played_s:.1f} s of {source.length_s:.1f} s: the outputs hold that much")
-        raise click.Abort
+        return False
+    return True
 
 
 def demonstrate(
@@ -80,7 +81,8 @@ def demonstrate(
 
     heard = demo.Heard()
     stream = serve(config, flags, source, "demo", publisher, stack, [heard])
-    require_whole(source)
+    if not is_whole(source):
+        raise click.Abort
     played, found = demo.spans(demo.read_table(truth)), demo.spans(heard.rows)
     verdicts = demo.compare(played, found)
     Console(stderr=True).print(demo.verdict_table(verdicts, stream.classes))

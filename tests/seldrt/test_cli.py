@@ -247,11 +247,23 @@ def test_a_replay_that_is_stopped_says_how_far_it_came(recording: Path, tmp_path
         pass
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
-    assert process.returncode == 130
+    assert process.returncode == 0
     told = re.search(r"stopped at (\d\.\d) s of 3\.0 s: the outputs hold that much", errors.splitlines()[-1])
     assert told, errors
     assert 0.5 <= float(told[1]) < 3
     assert table.read_bytes().startswith(b"5,13,0,90,10\n")
+
+
+def test_a_demonstration_that_is_stopped_judges_nothing() -> None:
+    process = start("replay", "--demo", "--speed", "0.5")
+    assert process.stderr is not None
+    while "onset" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1].startswith("stopped at ")
+    assert "FAILED" not in errors
 
 
 def test_channels_of_a_recording_are_watched(recording: Path, tmp_path: Path) -> None:

@@ -23,12 +23,13 @@ import zmq
 from seldrt.detection import Clock, EventChange, LabelFrame
 from seldrt.microphones import profile
 from seldrt.runtime.capture import Block
-from seldrt.runtime.daemon import SAME_WISH_S, Daemon, stream_info
+from seldrt.runtime.daemon import Daemon, stream_info
 from seldrt.runtime.health import Health
 from seldrt.runtime.microphone import Microphone
 from seldrt.runtime.publisher import Publisher
 from seldrt.runtime.recording import Recording
 from seldrt.runtime.sinks import Sink
+from seldrt.signals import SAME_WISH_S
 from tests.seldrt import fake_sounddevice
 from tests.seldrt.energy_pipeline import LABEL, SAMPLE_RATE, EnergyPipeline, noise, two_pianos
 
