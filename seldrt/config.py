@@ -141,9 +141,7 @@ class NetworkConfig(Section, frozen=True):
     dropout: float = 0.0
     representation: Literal["azel", "xyz"] = "azel"  # of the directions (DOAE only)
     direct_labels: int = 0  # label frames whose masked intensity tells the direction (DOAE with xyz only); 0 = none
-    focus_labels: int = (
-        0  # label frames whose intensity draws the directions to it (as above; not in training); 0 = none
-    )
+    focus_labels: int = 0  # label frames whose intensity draws a model's directions to it (of its first DOAE); 0 = none
     views: int = 1  # turns and mirrors of the sound over which a listening DOAE averages, 1..8; costs as many times
 
 

@@ -56,9 +56,8 @@ class Estimator:
         self.n_classes = len(checkpoint.description.classes)
         self.features = checkpoint.description.features
         self.config = _common({task: checkpoint.description.networks[task] for task in self.tasks})
-        focus_labels = 0 if "doae" not in self.tasks else checkpoint.description.networks["doae"][0].focus_labels
-        shape = focus_labels, self.config.causal, self.features.frames_per_label
-        self.focus = Focus(*shape) if focus_labels else None
+        labels = checkpoint.description.networks["doae"][0].focus_labels if "doae" in self.tasks else 0
+        self.focus = Focus(labels, self.config.causal, self.features.frames_per_label) if labels else None
 
     def stage(self, silent_below: float) -> Stage:
         """Features (frames, channels, n_mels) in, estimates (label frames, classes, 5) out.
@@ -160,14 +159,13 @@ class Estimator:
         answers = {first: of_all[:, spoken_of]}
         if others:
             awake = answers[first][:, 0] >= silent_below
-            of_awake = {first: of_all[awake]}
-            if awake.any():
-                of_awake |= {task: self._answers(task, chunks[awake])[0] for task in others}
-                self._draw(of_awake, chunks[awake])
             for task in others:
                 shape = (self.n_classes, 3) if task == "doae" else (self.n_classes,)
                 answers[task] = chunks.new_zeros(len(chunks), *shape)
-                if awake.any():
+            if awake.any():
+                of_awake = {task: self._answers(task, chunks[awake])[0] for task in others} | {first: of_all[awake]}
+                self._draw(of_awake, chunks[awake])
+                for task in others:
                     answers[task][awake] = of_awake[task][:, spoken_of]
         return _assembled(answers)
 

@@ -81,17 +81,14 @@ def train(
     from offline import train as training
     from offline.config import TRAIN_PRESETS, TrainConfig
     from offline.extract import Store
-    from offline.transfer import IMAGES, shape_of
+    from offline.transfer import shape_of, weights_path
     from seldrt import networks
     from seldrt.config import ConfigError, NetworkConfig, override
     from seldrt.inference import torch_device
-    from seldrt.pipeline import model_path
     from seldrt.signals import stop_on_signals
 
     torch.set_num_threads(threads)
-    if start and start.endswith(IMAGES) and not Path(start).is_file():
-        raise ConfigError(f"--start {start}: no such file")
-    first = model_path(start) if start else None
+    first = weights_path(start) if start else None
     shapes = {name: networks.preset(name, task) for name in networks.PRESETS}
     if first and (found := shape_of(first, task)):
         if preset:
@@ -119,13 +116,14 @@ def train(
         )
     if os.environ.get("RANK", "0") != "0":
         return
-    if progress.epoch < settings.epochs:
+    unfinished = progress.epoch < settings.epochs
+    if unfinished:
         done = f"{progress.epoch} of {settings.epochs} epochs and {progress.step} steps are done"
         why = "stopped" if interrupted else "the time is up"
         click.echo(f"{why}, {done}: --resume goes on", err=True)
     for path in sorted(out.glob("*.safetensors")):
         click.echo(f"{path}")
-    if interrupted:
+    if interrupted and unfinished:
         sys.exit(130)
 
 

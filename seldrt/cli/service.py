@@ -138,6 +138,6 @@ def warnings(program: str, options: dict[str, object]) -> list[str]:
         name, flag = str(options.get(option) or ""), f"--{option.replace('_', '-')}"
         if os.path.exists(name) and not os.path.isabs(name):
             found.append(f"{flag} {name}: give the whole path, the service starts in {STATE}")
-        if (option in ("config", "curve_keys") or os.path.dirname(name)) and name and not os.path.exists(name):
+        elif name and not os.path.exists(name) and (os.path.dirname(name) or option in ("config", "curve_keys")):
             found.append(f"{flag} {name}: there is no such file yet, and the service cannot start without it")
     return found

@@ -56,8 +56,7 @@ class ChannelCheck:
             since[~(same & told)] = 0
         new = min(count / self._patience, 1.0)
         self._clipped += new * ((np.maximum(high, -low) >= FULL_SCALE) - self._clipped)
-        sound = (low >= -LOUDEST) & (high <= LOUDEST)
-        self._no_sound = np.where(sound, np.maximum(self._no_sound - count, 0), self._patience)
+        self._no_sound = np.where(is_sound(low) & is_sound(high), np.maximum(self._no_sound - count, 0), self._patience)
 
     def complaints(self) -> dict[str, str]:
         """What is wrong, by what it is wrong with."""

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
         (["train", "sed", "--store", "x", "--validation", "x", "--out", "o", "--preset", "huge"], "huge"),
         (
             ["train", "sed", "--store", "x", "--validation", "x", "--out", "o", "--start", "no.pth"],
-            "--start no.pth: no such file",
+            "no.pth: no such file",
         ),
         (["merge", "nowhere.safetensors", "--out", "o"], "nowhere.safetensors"),
         (["calibrate", "nowhere.safetensors", "--data", "x", "--out", "o"], "nowhere.safetensors"),

@@ -418,22 +418,23 @@ def test_the_live_table_shows_what_sounds_and_when_nothing_comes(monkeypatch: py
     assert "piano" not in text()
 
 
-def test_no_device_is_told() -> None:
+def listed_devices(change: str = "") -> tuple[int, str, str]:
+    """What `devices` says of the devices of `fake_sounddevice`, after a change to it."""
     program = (
         "import sys; from tests.seldrt import energy_pipeline, fake_sounddevice as fake;"
-        "fake.query_devices = lambda *_: []; sys.modules['sounddevice'] = fake; energy_pipeline.main()"
+        f"{change or 'pass'}; sys.modules['sounddevice'] = fake; energy_pipeline.main()"
     )
-    code, out, errors = seldrt("devices", program=("-c", program))
+    return seldrt("devices", program=("-c", program))
+
+
+def test_no_device_is_told() -> None:
+    code, out, errors = listed_devices("fake.query_devices = lambda *_: []")
     assert (code, out) == (0, "")
     assert errors.startswith("no device here can record: ")
 
 
 def test_devices_and_info_print_to_stdout() -> None:
-    program = (
-        "import sys; from tests.seldrt import energy_pipeline, fake_sounddevice as fake;"
-        "sys.modules['sounddevice'] = fake; energy_pipeline.main()"
-    )
-    code, out, errors = seldrt("devices", program=("-c", program))
+    code, out, errors = listed_devices()
     assert (code, errors) == (0, "")
     known = "  0  Zoom H3-VR: USB Audio (hw:1,0), ALSA: 4 channels, 48000 Hz (also 44100); profile zoom-h3vr"
     assert known in out
