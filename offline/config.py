@@ -46,6 +46,8 @@ class SceneConfig(Section, frozen=True):
     class_speed: dict[str, Range] = msgspec.field(default_factory=dict)  # of some, instead
     lowpass_probability: float = 0.3  # of a clip to lose what lies above a frequency from lowpass_hz
     lowpass_hz: Range = (4000.0, 11000.0)
+    highpass_probability: float = 0.0  # of a clip to lose what lies below a frequency from highpass_hz
+    highpass_hz: Range = (150.0, 500.0)
     imperfections: bool = True  # channel gains off by up to gain_error_db
     gain_error_db: float = 0.5
     sensor_db: Range = (-30.0, -8.0)  # the channels' own noise re the background
@@ -71,6 +73,8 @@ class SceneConfig(Section, frozen=True):
                 raise ValueError(f"speed must lie in 0.25..4, slowest first ({name})")
         if not 500 <= self.lowpass_hz[0] <= self.lowpass_hz[1]:
             raise ValueError("lowpass_hz must start at 500 or more")
+        if not 20 <= self.highpass_hz[0] <= self.highpass_hz[1] <= 1000:
+            raise ValueError("highpass_hz must lie in 20..1000")
         if self.distance_m[0] < 0.5:
             raise ValueError("distance_m must start at 0.5 or more")
         if not (0 <= self.max_elevation_deg <= 85 and 0 <= self.open_max_elevation_deg <= 85):

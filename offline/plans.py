@@ -38,13 +38,14 @@ class Trajectory(msgspec.Struct, frozen=True):
 
 
 class Colour(msgspec.Struct, frozen=True):
-    """How a dry clip is varied: its speed, a low-pass, a tilt of its spectrum and a bump in it."""
+    """How a dry clip is varied: its speed, a low-pass, a tilt of its spectrum, a bump in it and a high-pass."""
 
     speed: float = 1.0
     lowpass_hz: float | None = None
     tilt_db_per_octave: float = 0.0
     bump_hz: float = 1000.0
     bump_db: float = 0.0
+    highpass_hz: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class MixedIn(msgspec.Struct, frozen=True):

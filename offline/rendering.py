@@ -117,6 +117,8 @@ def _coloured(sound: Samples, colour: Colour) -> Samples:
     gain = 10 ** (gain_db / 20)
     if colour.lowpass_hz:
         gain /= np.sqrt(1 + (frequency / colour.lowpass_hz) ** 12)
+    if colour.highpass_hz:
+        gain /= np.sqrt(1 + (colour.highpass_hz / frequency) ** 12)
     spectrum = scipy.fft.rfft(sound, n_fft) * gain.astype(np.float32)
     return scipy.fft.irfft(spectrum, n_fft)[: len(sound)]
 

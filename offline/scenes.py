@@ -7,6 +7,7 @@ into sound.
 from __future__ import annotations
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from offline.arrays import SPHERE_RADIUS_M, sphere_grid
@@ -159,13 +160,16 @@ class _EventDrawer:
         else:
             speed = rng.uniform(*config.speed)
         lowpass_hz = _round(rng.uniform(*config.lowpass_hz)) if rng.uniform() < config.lowpass_probability else None
-        return Colour(
+        colour = Colour(
             speed=_round(speed),
             lowpass_hz=lowpass_hz,
             tilt_db_per_octave=_round(rng.uniform(-2, 2)),
             bump_hz=_round(100 * 80 ** rng.uniform()),
             bump_db=_round(rng.uniform(-6, 6)),
         )
+        if not config.highpass_probability or rng.uniform() >= config.highpass_probability:
+            return colour
+        return replace(colour, highpass_hz=_round(rng.uniform(*config.highpass_hz)))
 
 
 def _draw_layer(

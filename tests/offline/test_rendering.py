@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import scipy.signal
 
 from offline.arrays import SAMPLE_RATE, array_named
 from offline.bank import read_clip
@@ -125,6 +126,18 @@ def test_repeats_and_speed(bank):
     assert not dry[SAMPLE_RATE * 3 // 10 : SAMPLE_RATE * 7 // 10].any()
     quick = dry_signal(make_event(Trajectory((0.0, 0.0)), seconds=2.0, colour=Colour(speed=1.1)), bank)
     assert len(quick) == pytest.approx(2 * SAMPLE_RATE, abs=2)
+
+
+def test_a_clip_between_two_corners_keeps_what_lies_between(bank):
+    still = Trajectory((0.0, 0.0))
+    plain, narrow = (
+        dry_signal(make_event(still, colour=colour), bank)
+        for colour in (Colour(), Colour(lowpass_hz=3400.0, highpass_hz=300.0))
+    )
+    frequency, power = scipy.signal.welch(np.stack([plain, narrow]), SAMPLE_RATE, nperseg=4096)
+    gain_db = 10 * np.log10(power[1] / power[0])
+    for hz, expected in ((100, -57.2), (300, -3.0), (1000, 0.0), (3400, -3.0)):  # Butterworth of order 6
+        assert gain_db[np.abs(frequency - hz).argmin()] == pytest.approx(expected, abs=2), hz
 
 
 # --- switches ------------------------------------------------------------------------------------------------------

@@ -122,6 +122,13 @@ def test_speeds_and_low_passes_are_those_of_the_class(bank):
     assert all(2000 <= cutoff <= 3000 for cutoff in cutoffs if cutoff)
 
 
+def test_some_clips_lose_their_low_frequencies_where_that_is_asked(bank):
+    scenes = plans(bank, 20, highpass_probability=0.4, highpass_hz=(300.0, 400.0))
+    cutoffs = [event.colour.highpass_hz for scene in scenes for event in scene.events]
+    assert np.mean([bool(cutoff) for cutoff in cutoffs]) == pytest.approx(0.4, abs=0.1)
+    assert all(300 <= cutoff <= 400 for cutoff in cutoffs if cutoff)
+
+
 def test_a_class_that_is_not_there_has_no_speed(bank):
     with pytest.raises(ConfigError, match="has no folder drum, which class_speed names"):
         plans(bank, 1, class_speed={"drum": (0.5, 2.0)})
@@ -175,6 +182,7 @@ def test_capsules_lie_within_their_ranges(bank):
         ({"pattern_error": 0.4}, "pattern_error goes to 0.25"),
         ({"low_cut_hz": (10.0, 1000.0)}, "low_cut_hz must lie in"),
         ({"lowpass_hz": (100.0, 1000.0)}, "lowpass_hz must start at 500"),
+        ({"highpass_hz": (100.0, 2000.0)}, "highpass_hz must lie in 20..1000"),
         ({"class_speed": {"knock": (2.0, 0.5)}}, r"speed must lie in .* \(knock\)"),
     ],
 )
