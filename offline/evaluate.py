@@ -15,8 +15,6 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Group
-from rich.table import Table
 
 from offline.dataset import (
     Recording,
@@ -28,7 +26,6 @@ from offline.dataset import (
 )
 from offline.encoding import foa_blocks
 from offline.metrics import (
-    METRICS,
     EventCounts,
     MetricsError,
     Scores,
@@ -151,10 +148,13 @@ def class_numbers(spoken: Sequence[str], wanted: Sequence[str]) -> list[int]:
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """The metrics of some recordings, with 95 % intervals by drawing recordings (None: too few)."""
+    """The metrics of some recordings, with 95 % intervals by drawing recordings (None: too few).
+
+    There are no scores where no class ever sounds, here and below.
+    """
 
     recordings: int
-    scores: Scores
+    scores: Scores | None
     intervals: dict[str, tuple[float, float]] | None
 
 
@@ -162,7 +162,7 @@ class ClassMeasured(msgspec.Struct, frozen=True):
     """One class alone; class segments by what became of them (see `SeldCounts`)."""
 
     name: str
-    scores: Scores | None  # None where the class never sounds
+    scores: Scores | None
     reference: int
     missed: int
     misplaced: int
@@ -184,7 +184,7 @@ class EventsMeasured(msgspec.Struct, frozen=True):
 class RecordingMeasured(msgspec.Struct, frozen=True):
     """One recording alone."""
 
-    scores: Scores
+    scores: Scores | None
     events: EventsMeasured
 
 
@@ -237,7 +237,7 @@ def compare(
         classes=_measured_classes(classes, sum(counts.values(), SeldCounts.zero(len(classes)))),
         events=_measured_events(sum(events.values(), EventCounts())),
         recordings={
-            name: RecordingMeasured(one.scores(), _measured_events(events[name])) for name, one in counts.items()
+            name: RecordingMeasured(_scores(one), _measured_events(events[name])) for name, one in counts.items()
         },
     )
 
@@ -261,8 +261,13 @@ def _measured_events(events: EventCounts) -> EventsMeasured:
 
 def _measured(counts: Sequence[SeldCounts], rng: np.random.Generator) -> Measured:
     total = functools.reduce(SeldCounts.__add__, counts)
-    intervals = bootstrap_interval(counts, rng) if len(counts) > 1 else None
-    return Measured(len(counts), total.scores(), intervals)
+    scores = _scores(total)
+    intervals = bootstrap_interval(counts, rng) if scores and len(counts) > 1 else None
+    return Measured(len(counts), scores, intervals)
+
+
+def _scores(counts: SeldCounts) -> Scores | None:
+    return counts.scores() if counts.reference.any() else None
 
 
 def _measured_classes(classes: Sequence[str], counts: SeldCounts) -> tuple[ClassMeasured, ...]:
@@ -281,43 +286,6 @@ def _measured_classes(classes: Sequence[str], counts: SeldCounts) -> tuple[Class
     )
 
 
-# Showing
-
-
 def write_report(report: Report, path: Path) -> None:
     """The report as JSON."""
     write_file(path, msgspec.json.format(msgspec.json.encode(report), indent=1))
-
-
-def tables(report: Report) -> Group:
-    """The report for a terminal."""
-    overall = Table("", "recordings", *HEADINGS.values(), title="DCASE 2020 metrics, with 95 % intervals")
-    for group, measured in {"all": report.overall, **report.by_overlap}.items():
-        overall.add_row(group, str(measured.recordings), *cells(measured.scores))
-        if measured.intervals:
-            low, high = zip(*(measured.intervals[name] for name in METRICS), strict=True)
-            between = zip(cells(Scores(*low)), cells(Scores(*high)), strict=True)
-            overall.add_row("", "", *(f"{a}..{b}" for a, b in between), style="dim")
-    columns = ("segments", "missed", "misplaced", "false")
-    classes = Table("class", *HEADINGS.values(), *columns, title="Each class alone, and what became of its segments")
-    for row in report.classes:
-        figures = cells(row.scores) if row.scores else ["-"] * len(METRICS)
-        classes.add_row(row.name, *figures, *map(str, (row.reference, row.missed, row.misplaced, row.false)))
-    e = report.events
-    heard = f"{e.found} of {e.true} events found"
-    if e.found:
-        heard += f", {e.median_angle_deg:.1f} degrees off in the median"
-    invented = f"{e.false} false events, {e.false_per_minute:.2f} a minute"
-    return Group(overall, classes, heard, invented, f"data {report.data}")
-
-
-HEADINGS = dict(zip(METRICS, ("ER20", "F20 %", "LE_CD deg", "LR_CD %", "recall %", "SELD"), strict=True))
-
-
-def cells(scores: Scores) -> list[str]:
-    """The figures as text; dashes where nothing was there to be found."""
-    s = scores
-    if s.er_20 > 1e6 or s.er_20 == s.f_20 == 0:  # over an empty reference, see `offline.metrics.EPS`
-        return ["-"] * len(METRICS)
-    percent = [f"{100 * value:.1f}" for value in (s.f_20, s.lr_cd, s.lr_recall)]
-    return [f"{s.er_20:.3f}", percent[0], f"{s.le_cd:.1f}", percent[1], percent[2], f"{s.seld:.3f}"]

@@ -45,6 +45,7 @@ def evaluate(
 
     from offline import dataset
     from offline import evaluate as evaluation
+    from offline.report import terminal
 
     changes = {key: value for key, value in overrides.items() if value is not None}
     if predictions and (model or changes):
@@ -68,7 +69,7 @@ def evaluate(
         evaluation.write_report(report, out / "metrics.json")
     to_people = Console()
     to_people.width = to_people.width if to_people.is_terminal else 140  # a file or a pipe cuts nothing off
-    to_people.print(evaluation.tables(report))
+    to_people.print(terminal.tables(report))
 
 
 @click.command()

@@ -154,6 +154,8 @@ def read_data(base: Path, array: str = "foa", folds: tuple[int, ...] | None = No
     recordings = tuple(list_recordings(base, array, folds, split))
     if any(recording.metadata is None for recording in recordings):
         raise ConfigError(f"{base}: split {split} has no labels to measure by")
+    if not any(len(read_metadata(recording.metadata)) for recording in recordings if recording.metadata):
+        raise ConfigError(f"{base}: no class ever sounds in its labels; quiet scenes are for --quiet")
     return Dataset(base, recordings, tuple(read_classes(base)), content_digest(recordings))
 
 
@@ -233,6 +235,7 @@ def latency_points(system: System, data: Dataset) -> list[Point]:
     points = []
     for varied, labels, postprocess in variants:
         s = measure(system, "streamed", postprocess, data).overall.scores
+        assert s, "read_data refuses data without a single label"
         table = load_pipeline(system.path, postprocess).latency_table
         waited_s = sum(ms for _, ms in table) / 1000
         points.append(Point(system.name, varied, labels, waited_s, s.er_20, s.f_20, s.le_cd, s.lr_cd, s.seld))

@@ -10,9 +10,10 @@ from typing import Any
 
 from offline.dataset import write_file
 from offline.errors import DIMENSIONS, FALSE, OUTCOMES, Group, by_class, by_dimension, confusions, losses
-from offline.evaluate import HEADINGS, Measured, cells
+from offline.evaluate import Measured
 from offline.metrics import METRICS, Scores
 from offline.report.findings import Findings, Row
+from offline.report.terminal import HEADINGS, cells
 
 MOST_CONFUSIONS = 15
 Cells = Sequence[object]
@@ -91,8 +92,8 @@ def _table1(row: Row) -> list[Any]:
     return [row.system, row.form, row.postprocess, *_values(measured.scores), *ends]
 
 
-def _values(scores: Scores) -> list[float]:
-    return [_short(getattr(scores, name)) for name in METRICS]
+def _values(scores: Scores | None) -> list[Any]:
+    return [_short(getattr(scores, name)) if scores else "" for name in METRICS]
 
 
 def _short(value: Any) -> Any:

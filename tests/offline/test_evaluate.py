@@ -14,8 +14,9 @@ from rich.console import Console
 from offline import evaluate
 from offline.cli import main
 from offline.dataset import Recording, content_digest, list_recordings, read_metadata, write_metadata
-from offline.evaluate import Job, cells, measure, predict, predicted_frames, prediction_rows, tables, write_report
+from offline.evaluate import Job, Measured, measure, predict, predicted_frames, prediction_rows, write_report
 from offline.metrics import count
+from offline.report.terminal import cells, tables
 from seldrt import checkpoint
 from seldrt.config import ConfigError, PostprocessConfig
 from seldrt.detection import LabelFrame, Source
@@ -163,12 +164,17 @@ def test_the_report_as_text_and_json(dataset, tmp_path):
     }
 
 
-@pytest.mark.parametrize("said", [[], [[3, 0, 0, 10, 0]]])
-def test_where_nothing_was_to_be_found_there_are_no_figures(said):
-    empty = np.zeros((0, 5), np.int64)
-    scores = count(empty, np.array(said, np.int64).reshape(-1, 5), 3).scores()
-    assert cells(scores) == ["-"] * 6
-    assert cells(count([[3, 0, 0, 10, 0]], empty, 3).scores())[:2] == ["1.000", "0.0"]
+@pytest.mark.parametrize("said", [[], event(0, 3, 4, 10)])
+def test_where_nothing_was_to_be_found_there_are_no_figures(tmp_path, said):
+    for name in ("fold1_room1_mix001_ov1", "fold1_room1_mix002_ov1"):
+        write_recording(tmp_path, name, [])
+        write_metadata(tmp_path / "said" / f"{name}.csv", said)
+    report = measure(list_recordings(tmp_path), tmp_path / "said", CLASSES, np.random.default_rng(0))
+    assert report.overall == report.by_overlap["ov1"] == Measured(2, None, None)
+    assert {one.scores for one in report.recordings.values()} == {None}
+    assert report.events.false == 2 * bool(said)
+    assert cells(report.overall.scores) == ["-"] * 6
+    assert cells(count(event(0, 3, 4, 10), [], 3).scores())[:2] == ["1.000", "0.0"]
 
 
 def test_recordings_that_do_not_fit_the_model(tmp_path):

@@ -110,6 +110,7 @@ def test_the_whole_report(tones: Path, folder: Path, monkeypatch: pytest.MonkeyP
     ("arguments", "message"),
     [
         (["--quiet", "{data}"], "has labels; quiet scenes"),
+        (["--data", "{folder}/quiet"], "no class ever sounds in its labels"),
         (["--run", "{folder}"], "has no log.jsonl"),
         (["--model", "nowhere"], "'nowhere' was not found"),
         (["--model", "compact"], "the dataset does not"),
