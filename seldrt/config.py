@@ -93,7 +93,8 @@ class PostprocessConfig(Section, frozen=True):
     sad_median_labels: int = 3  # label frames, odd
     sed_median_labels: tuple[int, ...] = (3,)  # one for all classes, or one a class; odd
     doa_smoothing: bool = True
-    doa_window_labels: int = 5  # label frames, odd
+    doa_window_labels: int = 5  # label frames, odd; half of them are waited for
+    doa_history_labels: int = 18  # label frames before these that count, too
     speeds_deg_per_s: tuple[float, ...] = (
         0.0,
         10.0,

@@ -12,6 +12,7 @@ from seldrt.spatial import normalized
 from seldrt.stream import Array, Map, Stage, Windowed
 
 OUTLIER = np.radians(20.0)  # a direction this far off loses most of its weight; the metrics call it wrong, too
+STILL = np.zeros(1)  # the speeds of what does not move
 
 Floats = NDArray[np.float64]
 
@@ -19,74 +20,86 @@ Floats = NDArray[np.float64]
 def doa_stage(config: PostprocessConfig, label_rate_hz: float = 10.0) -> Stage:
     """Active, confidence, x, y, z (n, classes, 5) -> the same with smoothed unit vectors where active.
 
-    In a centred window of ``doa_window_labels`` an event is taken to move along a great circle at one of
-    ``speeds_deg_per_s`` (at any speed up to ``max_speed_deg_per_s`` when there are none); its direction is
-    that of the fitted motion in the middle. Latency: half the window. With ``doa_smoothing`` off nothing
-    changes.
+    In a centred window of ``doa_window_labels`` and the ``doa_history_labels`` before it an event is taken to
+    move along a great circle at one of ``speeds_deg_per_s`` (at any speed up to ``max_speed_deg_per_s`` when
+    there are none); its direction is that of the fitted motion in the middle of the window. A direction counts
+    the more, the surer the class is and the fewer others sound beside it. Latency: half the window. With
+    ``doa_smoothing`` off nothing changes.
 
     Source: report, section 5, which says only that known speeds correct directions that change evenly. Raises
-    `ConfigError` for an even window or a negative speed.
+    `ConfigError` for an even window, a negative history or speed.
     """
     if not config.doa_smoothing:
         return Map(lambda x: x)
     if config.doa_window_labels < 1 or config.doa_window_labels % 2 == 0:
         raise ConfigError(f"doa_window_labels: {config.doa_window_labels}: must be odd and at least 1")
-    half = config.doa_window_labels // 2
+    if config.doa_history_labels < 0:
+        raise ConfigError(f"doa_history_labels: {config.doa_history_labels}: must not be negative")
+    future = config.doa_window_labels // 2
+    past = future + config.doa_history_labels
     if min(*config.speeds_deg_per_s, config.max_speed_deg_per_s, 0.0) < 0:
         raise ConfigError("speeds_deg_per_s and max_speed_deg_per_s: a speed must not be negative")
     speeds = np.radians(sorted(config.speeds_deg_per_s)) / label_rate_hz
     fastest = speeds[-1] if len(speeds) else np.radians(config.max_speed_deg_per_s) / label_rate_hz
 
     def smooth(x: Array) -> Array:
-        y = x[half : len(x) - half].copy()
+        y = x[past : len(x) - future].copy()
         frame, class_id = np.nonzero(y[..., 0] > 0)
         if len(frame):
-            windows = x[frame[:, None] + np.arange(2 * half + 1), class_id[:, None]]
-            weight = _same_event(windows[..., 0] > 0)
-            y[frame, class_id, 2:] = _fitted_directions(windows[..., 2:], weight, speeds, fastest)
+            at = frame[:, None] + np.arange(past + future + 1), class_id[:, None]
+            active = x[..., 0] > 0
+            trust = x[..., 1].astype(float) / np.maximum(active.sum(axis=1, keepdims=True), 1)
+            weight = _same_event(active[at], past) * trust[at]
+            y[frame, class_id, 2:] = _fitted_directions(x[at][..., 2:], weight, past, speeds, fastest)
         return y
 
-    return Windowed(smooth, half, half)
+    return Windowed(smooth, past, future)
 
 
-def _same_event(active: NDArray[np.bool_]) -> Floats:
-    """Weights (m, w): 1 for active frames that no gap longer than `GAP_LABELS` parts from the middle one."""
-    half = active.shape[1] // 2
+def _same_event(active: NDArray[np.bool_], now: int) -> NDArray[np.bool_]:
+    """Which of the label frames (m, w) are active with no gap longer than `GAP_LABELS` between them and ``now``."""
 
     def outwards(side: NDArray[np.bool_]) -> NDArray[np.bool_]:
         padded = np.concatenate([np.ones_like(side, shape=(len(side), GAP_LABELS)), side], axis=1)
         recent = sliding_window_view(padded, GAP_LABELS + 1, axis=1).any(axis=-1)
         return np.logical_and.accumulate(recent, axis=1) & side
 
-    after = outwards(active[:, half:])
-    before = outwards(active[:, half::-1])[:, :0:-1]
-    return np.concatenate([before, after], axis=1).astype(float)
+    after = outwards(active[:, now:])
+    before = outwards(active[:, now::-1])[:, :0:-1]
+    return np.concatenate([before, after], axis=1)
 
 
-def _fitted_directions(doa: Array, weight: Floats, speeds: Floats, fastest: float) -> Floats:
-    """Directions (m, 3) in the middle of m windows (m, w, 3), each fitted by a motion along a great circle.
+def _fitted_directions(doa: Array, weight: Floats, now: int, speeds: Floats, fastest: float) -> Floats:
+    """Directions (m, 3) at the label frame ``now`` of m windows (m, w, 3), each of a motion along a great circle.
 
     ``weight`` (m, w) is 0 for what does not belong to the event; speeds are in radians a label frame. The fit
-    starts at the *medoid*, the observation nearest to all others, frames near the middle counting more: so of
-    two clusters the one around the middle wins, and a short excursion is outvoted. It first uses what a
-    source at the medoid can reach at the fastest speed, then once more with weights that fall with the
-    distance from the first motion.
+    starts at the *medoid*, the observation nearest to all others, frames near ``now`` counting more: so of two
+    clusters the one around now wins, and a short excursion is outvoted. It first uses what a source at the
+    medoid can reach at the fastest speed, then once more with weights that fall with the distance from the
+    first motion. An event stands still unless a motion explains more of what was heard.
     """
     u = normalized(doa) * (weight > 0)[..., None]
+    labels = np.arange(-now, u.shape[1] - now, dtype=np.float64)
     weight = weight * u.any(axis=-1)
-    half = u.shape[1] // 2
-    labels = np.arange(-half, half + 1.0)
-    nearness = weight * (1 - np.abs(labels) / (half + 1))
+    nearness = weight * np.exp(-2 * np.abs(labels) / max(now, 1))
     angles = _arc(np.einsum("mic,mjc->mij", u, u))
     distance = np.where(weight > 0, (angles * nearness[:, None]).sum(axis=-1), np.inf)
     medoid = np.arange(len(u)), distance.argmin(axis=-1)
 
     reach = OUTLIER + fastest * np.abs(labels - labels[medoid[1], None])
     within = weight * (angles[medoid] <= reach)
-    track = _fitted_track(u, within, u[medoid], labels, speeds, fastest)
-    residual = _arc((u * track).sum(axis=-1))
-    trusted = within * np.exp(-((residual / OUTLIER) ** 2))
-    return _fitted_track(u, trusted, track[:, half], labels, speeds, fastest)[:, half]
+    fits = []
+    for among in (STILL, speeds):
+        track = _fitted_track(u, within, u[medoid], labels, among, fastest)
+        track = _fitted_track(u, within * _credence(u, track), track[:, now], labels, among, fastest)
+        fits.append((track[:, now], (weight * _credence(u, track)).sum(axis=-1, keepdims=True)))
+    (still, for_still), (moving, for_moving) = fits
+    return np.where(for_moving > for_still, moving, still)
+
+
+def _credence(u: Floats, track: Floats) -> Floats:
+    """How well observations (m, w, 3) agree with a motion: 1 on it, little beyond `OUTLIER`."""
+    return np.exp(-((_arc((u * track).sum(axis=-1)) / OUTLIER) ** 2))
 
 
 def _fitted_track(u: Floats, weight: Floats, base: Floats, labels: Floats, speeds: Floats, fastest: float) -> Floats:

@@ -148,6 +148,7 @@ def test_the_latency_is_half_the_longest_filter_and_nothing_without_filters():
         ({"sed_median_labels": (4,)}, "sed_median_labels: 4: .* odd"),
         ({"sad_median_labels": -1}, "sad_median_labels"),
         ({"doa_window_labels": 8}, "doa_window_labels: 8: .* odd"),
+        ({"doa_history_labels": -1}, "doa_history_labels: -1: must not be negative"),
         ({"speeds_deg_per_s": (0.0, -10.0)}, "speed must not be negative"),
         ({"max_speed_deg_per_s": -1.0}, "speed must not be negative"),
     ],
@@ -177,7 +178,7 @@ def test_a_clean_motion_at_a_known_speed_is_left_alone(speed):
 @pytest.mark.parametrize("speed", [0, 10, 20, 40])
 def test_noise_shrinks_by_the_root_of_the_window(speed, speeds):
     rng = np.random.default_rng(speed)
-    config = PostprocessConfig(doa_window_labels=9, speeds_deg_per_s=speeds)
+    config = PostprocessConfig(doa_window_labels=9, doa_history_labels=0, speeds_deg_per_s=speeds)
     before, after, ends = [], [], []
     for _ in range(20):
         doa = motion(speed, 60, rng)
@@ -188,6 +189,32 @@ def test_noise_shrinks_by_the_root_of_the_window(speed, speeds):
         ends.append(np.concatenate([error[:2], error[-2:]]) ** 2)
     assert np.sqrt(np.mean(before) / np.mean(after)) == pytest.approx(3.0, rel=0.15)
     assert np.mean(ends) < 0.75 * np.mean(before)
+
+
+@pytest.mark.parametrize("speeds", [(0.0,), ()])
+def test_noise_shrinks_further_with_history(speeds):
+    """As the error of a least-squares line at its label frame: of known slope, and of any."""
+    config = PostprocessConfig(doa_window_labels=5, doa_history_labels=18, speeds_deg_per_s=speeds)
+    labels = np.arange(-20, 3)
+    variance = 1 / 23 + (0 if speeds else labels.mean() ** 2 / (23 * labels.var()))
+    rng = np.random.default_rng(0)
+    still = np.tile(unit_vector(100, -30), (5000, 1))
+    heard = noisy(still, 3.0, rng)
+    before, after = (angle_deg(doa, still)[20:-2] ** 2 for doa in (heard, smoothed(heard, config)))
+    assert after.mean() / before.mean() == pytest.approx(variance, rel=0.2)
+
+
+def test_directions_count_more_where_the_class_is_sure_and_sounds_alone():
+    x = np.zeros((40, 2, 5))
+    x[:, 0, :2] = 1
+    x[..., 2:] = unit_vector(0, 0)
+    x[10:20, 0, 2:] = unit_vector(18, 0)
+    errors = []
+    for confidence, beside in ((1.0, 0), (0.2, 0), (1.0, 1), (0.2, 1)):
+        x[10:20, 0, 1], x[10:20, 1, :2] = confidence, beside
+        errors.append(angle_deg(run(doa_stage(PostprocessConfig()), x)[22:28, 0, 2:], unit_vector(0, 0)).mean())
+    assert errors[0] > max(errors[1:3])
+    assert min(errors[1:3]) > errors[3] > 0
 
 
 def test_large_noise_shrinks_too():
@@ -215,8 +242,14 @@ def test_a_short_excursion_is_outvoted(length):
 def test_a_jump_to_another_source_makes_no_phantom_between(jump_deg):
     rng = np.random.default_rng(jump_deg)
     doa = unit_vector(np.repeat([0, jump_deg], 20), 0)
-    error = angle_deg(smoothed(noisy(doa, 4.0, rng)), doa)
+    heard = noisy(doa, 4.0, rng)
+    error = angle_deg(smoothed(heard, replace(CONFIG, doa_history_labels=0)), doa)
     assert error.max() < 10
+    with_history = smoothed(heard)
+    nearest = np.minimum(*(angle_deg(with_history, unit_vector(azimuth, 0)) for azimuth in (0, jump_deg)))
+    assert np.sum(nearest > 10) <= 2
+    assert nearest.max() < 20
+    assert angle_deg(with_history[30:], doa[30:]).max() < 10  # it takes half a second to a second
 
 
 def test_an_event_is_not_mixed_with_the_one_before_a_gap():
