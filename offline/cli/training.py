@@ -9,6 +9,7 @@ import click
 
 from offline.cli.shell import PATH, explain_mistakes
 from offline.config import read_section, section
+from seldrt.config import ConfigError
 
 
 @click.command()
@@ -131,11 +132,26 @@ def train(
 @click.argument("checkpoints", type=PATH, nargs=-1, required=True)
 @click.option("--out", type=PATH, required=True, help="Model to write, .safetensors.")
 @click.option("--card", type=PATH, help="TOML file whose section [card] goes into the model, for `seldrt info`.")
+@click.option(
+    "--weight",
+    "weights",
+    type=click.FloatRange(0, min_open=True),
+    multiple=True,
+    help="How much the "
+    "networks of each checkpoint count in an ensemble, in their order.  [default: as much as each other]",
+)
 @click.option("--views", type=click.IntRange(1, 8), help="Turns of the sound that DOAE averages over.  [default: 1]")
 @click.option("--focus", type=click.IntRange(0), help="Label frames whose intensity draws directions to where it "
               "crowds; 0 = none.  [default: as trained]")  # fmt: skip
 @explain_mistakes
-def merge(checkpoints: tuple[Path, ...], out: Path, card: Path | None, views: int | None, focus: int | None) -> None:
+def merge(
+    checkpoints: tuple[Path, ...],
+    out: Path,
+    card: Path | None,
+    weights: tuple[float, ...],
+    views: int | None,
+    focus: int | None,
+) -> None:
     """Make one model, float16, of the checkpoints of the three tasks.
 
     Several of one task become an ensemble, whose answers are averaged; it costs as much more.
@@ -145,7 +161,11 @@ def merge(checkpoints: tuple[Path, ...], out: Path, card: Path | None, views: in
 
     from seldrt import checkpoint, pipeline
 
-    model = checkpoint.merged(checkpoints)
+    if weights and len(weights) != len(checkpoints):
+        raise ConfigError(
+            f"--weight is given {len(weights)} times for {len(checkpoints)} checkpoints: give one for each"
+        )
+    model = checkpoint.merged(checkpoints, weights)
     description = pipeline.with_medians(model.description)
     changes = {name: value for name, value in (("views", views), ("focus_labels", focus)) if value is not None}
     shapes = dict(description.networks)

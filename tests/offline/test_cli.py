@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[2]
             "no.pth: no such file",
         ),
         (["merge", "nowhere.safetensors", "--out", "o"], "nowhere.safetensors"),
+        (["merge", "nowhere.safetensors", "--out", "o", "--weight", "1", "--weight", "2"], "2 times for 1 checkpoints"),
         (["calibrate", "nowhere.safetensors", "--data", "x", "--out", "o"], "nowhere.safetensors"),
         (["evaluate", "--data", "nowhere", "--model", "x", "--out", "o"], "nowhere"),
     ],

@@ -54,6 +54,19 @@ def test_an_ensemble_answers_with_the_mean_log_odds_and_the_mean_vectors(network
     np.testing.assert_allclose(y[..., 2:], alone[..., 2:].mean(axis=0), atol=1e-5)
 
 
+def test_networks_of_an_ensemble_count_by_their_weights(tmp_path: Path) -> None:
+    models, x = [small_model(seed=seed) for seed in range(3)], features(12)
+    paths = [tmp_path / f"{seed}.safetensors" for seed in range(3)]
+    for model, path in zip(models, paths, strict=True):
+        checkpoint.save(model, path)
+    weights = np.array([1.0, 2.0, 0.5])
+    checkpoint.save(checkpoint.merged(paths, weights.tolist()), tmp_path / "together.safetensors")
+    y = estimates(checkpoint.load(tmp_path / "together.safetensors"), x)
+    alone = np.stack([estimates(model, x) for model in models])
+    np.testing.assert_allclose(y[..., :2], expit(np.average(logit(alone[..., :2]), 0, weights)), atol=1e-5)
+    np.testing.assert_allclose(y[..., 2:], np.average(alone[..., 2:], 0, weights), atol=1e-5)
+
+
 def test_one_that_is_certain_does_not_decide_alone() -> None:
     """Certainty beyond the last digit has finite odds."""
     certain, doubting = small_model(), small_model(seed=1)
