@@ -33,6 +33,7 @@ SMOOTHING = {  # as in Table 1: medians over SAD and SED, smoothing of the direc
 }
 LONGEST_MEDIANS = (1, 3, 5, 7, 9, 13, 17)  # label frames
 DOA_WINDOWS = (1, 3, 5, 7, 9, 13, 17)  # label frames
+DOA_HISTORIES = (0, 4, 8, 18, 38)
 MEDIAN_SHARE = 0.25  # of the mean duration of an event
 
 Estimate = Callable[[Job], list[Estimates]]
@@ -219,7 +220,7 @@ def false_events(system: System, recordings: Sequence[Recording], estimate: Esti
 
 
 def latency_points(system: System, data: Dataset) -> list[Point]:
-    """The model as it is, with other medians, and with other windows for its directions; thresholds stay.
+    """The model as it is, with other medians, and with other windows and histories of its directions; thresholds stay.
 
     Latency is what the chain waits for after a label frame has begun, without the computation.
     """
@@ -231,7 +232,9 @@ def latency_points(system: System, data: Dataset) -> list[Point]:
         other = replace(own, sed_median_labels=lengths, sad_median_labels=sad_labels)
         variants.append(("longest median", longest, other))
     for window in DOA_WINDOWS:
-        variants.append(("DOA window", window, replace(own, doa_window_labels=window, doa_smoothing=window > 1)))
+        variants.append(("DOA window", window, replace(own, doa_window_labels=window, doa_smoothing=True)))
+    for history in DOA_HISTORIES:
+        variants.append(("DOA history", history, replace(own, doa_history_labels=history, doa_smoothing=True)))
     points = []
     for varied, labels, postprocess in variants:
         s = measure(system, "streamed", postprocess, data).overall.scores

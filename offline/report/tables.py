@@ -155,7 +155,7 @@ def markdown(findings: Findings, system: str) -> str:
         _table(
             ["system", "varied", "label frames", "latency s", "ER20", "F20 %", "LE deg", "LR %", "SELD"],
             [
-                [p.system, p.varied, p.labels or "", f"{p.latency_s:.2f}", f"{p.er_20:.3f}", f"{100 * p.f_20:.1f}",
+                [p.system, p.varied, "" if p.varied == "as calibrated" else p.labels, f"{p.latency_s:.2f}", f"{p.er_20:.3f}", f"{100 * p.f_20:.1f}",
                  f"{p.le_cd:.1f}", f"{100 * p.lr_cd:.1f}", f"{p.seld:.3f}"]
                 for p in findings.latency
             ],
