@@ -32,6 +32,7 @@ SMOOTHING = {  # as in Table 1: medians over SAD and SED, smoothing of the direc
     "+ DOA and SED post-processing": (True, True),
 }
 LONGEST_MEDIANS = (1, 3, 5, 7, 9, 13, 17)  # label frames
+AS_IT_IS = "as calibrated"
 DOA_WINDOWS = (1, 3, 5, 7, 9, 13, 17)  # label frames
 DOA_HISTORIES = (0, 4, 8, 18, 38)
 MEDIAN_SHARE = 0.25  # of the mean duration of an event
@@ -225,7 +226,7 @@ def latency_points(system: System, data: Dataset) -> list[Point]:
     Latency is what the chain waits for after a label frame has begun, without the computation.
     """
     own = system.postprocess
-    variants = [("as calibrated", 0, own)]
+    variants = [(AS_IT_IS, 0, own)]
     for longest in LONGEST_MEDIANS:
         lengths = median_labels(system.model.mean_event_labels, MEDIAN_SHARE, longest) or (longest,)
         sad_labels = min(own.sad_median_labels, longest)

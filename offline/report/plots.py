@@ -11,7 +11,7 @@ import numpy as np
 from offline.dataset import whole
 from offline.errors import DIMENSIONS, OUTCOMES, Errors, by_class, by_dimension, confusions, losses
 from offline.metrics import Scores
-from offline.report.findings import Findings
+from offline.report.findings import AS_IT_IS, Findings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -159,7 +159,7 @@ def latency(findings: Findings) -> Figure:
     ):
         for i, system in enumerate(findings.systems):
             colour = COLOURS[(4 + i) % len(COLOURS)]
-            for varied, style in (("longest median", "s-"), ("DOA window", "^--"), ("as calibrated", "*")):
+            for varied, style in (("longest median", "s-"), ("DOA window", "^--"), (AS_IT_IS, "*")):
                 own = sorted((p for p in findings.latency if (p.system, p.varied) == (system, varied)),
                              key=lambda p: p.latency_s)  # fmt: skip
                 size = 14 if style == "*" else 5
