@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -132,14 +133,8 @@ def train(
 @click.argument("checkpoints", type=PATH, nargs=-1, required=True)
 @click.option("--out", type=PATH, required=True, help="Model to write, .safetensors.")
 @click.option("--card", type=PATH, help="TOML file whose section [card] goes into the model, for `seldrt info`.")
-@click.option(
-    "--weight",
-    "weights",
-    type=click.FloatRange(0, min_open=True),
-    multiple=True,
-    help="How much the "
-    "networks of each checkpoint count in an ensemble, in their order.  [default: as much as each other]",
-)
+@click.option("--weight", "weights", type=float, multiple=True, help="How much the networks of each checkpoint count "
+              "in an ensemble; one for each, in their order.  [default: as they say, 1]")  # fmt: skip
 @click.option("--views", type=click.IntRange(1, 8), help="Turns of the sound that DOAE averages over.  [default: 1]")
 @click.option("--focus", type=click.IntRange(0), help="Label frames whose intensity draws directions to where it "
               "crowds; 0 = none.  [default: as trained]")  # fmt: skip
@@ -162,9 +157,11 @@ def merge(
     from seldrt import checkpoint, pipeline
 
     if weights and len(weights) != len(checkpoints):
-        raise ConfigError(
-            f"--weight is given {len(weights)} times for {len(checkpoints)} checkpoints: give one for each"
-        )
+        given = f"{len(weights)} times for {len(checkpoints)} checkpoints"
+        raise ConfigError(f"--weight is given {given}: give one for each")
+    for weight in weights:
+        if not 0 < weight < math.inf:
+            raise ConfigError(f"--weight {weight:g}: must be finite and above 0")
     model = checkpoint.merged(checkpoints, weights)
     description = pipeline.with_medians(model.description)
     changes = {name: value for name, value in (("views", views), ("focus_labels", focus)) if value is not None}

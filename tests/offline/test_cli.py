@@ -33,6 +33,7 @@ ROOT = Path(__file__).parents[2]
         ),
         (["merge", "nowhere.safetensors", "--out", "o"], "nowhere.safetensors"),
         (["merge", "nowhere.safetensors", "--out", "o", "--weight", "1", "--weight", "2"], "2 times for 1 checkpoints"),
+        (["merge", "nowhere.safetensors", "--out", "o", "--weight", "nan"], "--weight nan: must be finite"),
         (["calibrate", "nowhere.safetensors", "--data", "x", "--out", "o"], "nowhere.safetensors"),
         (["evaluate", "--data", "nowhere", "--model", "x", "--out", "o"], "nowhere"),
     ],
