@@ -200,6 +200,7 @@ class Slow(EnergyPipeline):
 
     ramp = 0
     largest = 0
+    one_at_a_time = threading.Lock()  # a device has one thread, here the first sound comes from another than the rest
 
     def push(self, samples: np.ndarray) -> list[LabelFrame]:
         self.largest = max(self.largest, len(samples))
@@ -208,16 +209,17 @@ class Slow(EnergyPipeline):
 
     def deliver(self, count: int) -> None:
         """Frames that hold their own index, in blocks of 20 ms, until the stream is closed."""
-        if not fake_sounddevice.streams[0].active:
-            return
-        for start in range(self.ramp, self.ramp + count, 480):
-            block = np.arange(start, min(start + 480, self.ramp + count), dtype=np.float32)
-            fake_sounddevice.streams[0].deliver(block[:, None].repeat(4, axis=1) / 2**24)
-        self.ramp += count
+        with self.one_at_a_time:
+            if not fake_sounddevice.streams[0].active:
+                return
+            for start in range(self.ramp, self.ramp + count, 480):
+                block = np.arange(start, min(start + 480, self.ramp + count), dtype=np.float32)
+                fake_sounddevice.streams[0].deliver(block[:, None].repeat(4, axis=1) / 2**24)
+            self.ramp += count
 
 
 def test_too_slow_a_computer_loses_the_oldest_sound_counted_and_told_in_bounded_memory(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, context: zmq.Context
 ) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", fake_sounddevice)
     monkeypatch.setattr(fake_sounddevice, "MANUAL", True)
@@ -238,7 +240,7 @@ def test_too_slow_a_computer_loses_the_oldest_sound_counted_and_told_in_bounded_
     pipeline, collected = Slow(), Heard()
     monkeypatch.setattr(pipeline, "flush", lambda: [])  # a flush takes no sound, so no time either
     publisher = Publisher("tcp://127.0.0.1:*")
-    subscriptions = Subscriptions(publisher)
+    subscriptions = Subscriptions(publisher, context)
     daemon = Daemon(pipeline, microphone, stream_info(pipeline, "h3"), [collected], publisher)
 
     def begin() -> None:
@@ -264,9 +266,8 @@ def test_too_slow_a_computer_loses_the_oldest_sound_counted_and_told_in_bounded_
 class Subscriptions:
     """A plain SUB socket that has subscribed to everything of a publisher."""
 
-    def __init__(self, publisher: Publisher) -> None:
-        self._context = zmq.Context()
-        self.socket = self._context.socket(zmq.SUB)
+    def __init__(self, publisher: Publisher, context: zmq.Context) -> None:
+        self.socket = context.socket(zmq.SUB)
         self.socket.setsockopt(zmq.RCVHWM, 0)
         self.socket.subscribe("seld1.")
         self.socket.connect(publisher.endpoint)
@@ -281,17 +282,17 @@ class Subscriptions:
         got = []
         while not got or got[-1][1].get("state", "running") == "running":
             got.append(self.receive())
-        self._context.destroy(linger=0)
         return got
 
 
 def published(source: Any, model: str | None = None) -> list[tuple[bytes, dict[str, Any]]]:
-    publisher = Publisher("tcp://127.0.0.1:*")
-    subscriptions = Subscriptions(publisher)
+    publisher, context = Publisher("tcp://127.0.0.1:*"), zmq.Context()
     try:
+        subscriptions = Subscriptions(publisher, context)
         listen(source, model, publisher)
         return subscriptions.until_the_end()
     finally:
+        context.destroy(linger=0)
         publisher.close()
 
 
@@ -347,9 +348,9 @@ def test_a_loss_is_published_and_makes_the_status_degraded() -> None:
     assert "lost" in got[-1]["why"]
 
 
-def test_a_failing_pipeline_ends_the_daemon_and_the_subscribers_learn_why() -> None:
+def test_a_failing_pipeline_ends_the_daemon_and_the_subscribers_learn_why(context: zmq.Context) -> None:
     publisher = Publisher("tcp://127.0.0.1:*")
-    subscriptions = Subscriptions(publisher)
+    subscriptions = Subscriptions(publisher, context)
     collected, pipeline = Collected(), EnergyPipeline("broken")
     daemon = Daemon(pipeline, Script(blocks_of(noise(3.0, 0, 0))), stream_info(pipeline, "h3"), [collected], publisher)
     with pytest.raises(ArithmeticError, match="burnt down"):
@@ -376,12 +377,11 @@ class Endless(Script):
         self.stopped = True
 
 
-def test_the_status_comes_each_second_and_to_each_new_subscriber() -> None:
+def test_the_status_comes_each_second_and_to_each_new_subscriber(context: zmq.Context) -> None:
     publisher = Publisher("tcp://127.0.0.1:*")
     source = Endless([])
     daemon = threading.Thread(target=listen, args=(source, None, publisher))
     daemon.start()
-    context = zmq.Context()
     try:
         for _ in range(3):
             start_s = time.monotonic()
@@ -398,7 +398,6 @@ def test_the_status_comes_each_second_and_to_each_new_subscriber() -> None:
     finally:
         source.stop()
         daemon.join()
-        context.destroy(linger=0)
         publisher.close()
 
 
@@ -469,11 +468,12 @@ def until_the_end(socket: zmq.Socket) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_daemon_in_order(recording: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_the_daemon_in_order(
+    recording: Path, tmp_path: Path, number: signal.Signals, context: zmq.Context
+) -> None:
     table, lines = tmp_path / "out.csv", tmp_path / "out.jsonl"
     arguments = ["replay", str(recording), "--speed", "0.5", "--bind", "tcp://127.0.0.1:*"]
     process = start(*arguments, "--dcase", str(table), "--jsonl", str(lines))
-    context = zmq.Context()
     socket = context.socket(zmq.SUB)
     socket.subscribe("seld1.")
     socket.connect(endpoint_of(process))
@@ -483,7 +483,6 @@ def test_a_signal_ends_the_daemon_in_order(recording: Path, tmp_path: Path, numb
     process.send_signal(number)  # as `timeout` does: to the process, and to its group
     got = [first, *until_the_end(socket)]
     _, errors = process.communicate(timeout=20)
-    context.destroy(linger=0)
     assert process.returncode == 0
     assert "Traceback" not in errors
     assert got[-1]["state"] == "ended"
@@ -520,14 +519,13 @@ def test_a_failure_leaves_no_table_and_a_nonzero_exit(recording: Path, tmp_path:
     assert list(tmp_path.glob("*.csv*")) == list(tmp_path.glob(".*.tmp")) == []
 
 
-def test_a_microphone_is_served_like_a_recording(tmp_path: Path) -> None:
+def test_a_microphone_is_served_like_a_recording(tmp_path: Path, context: zmq.Context) -> None:
     program = (
         "import sys, numpy; from tests.seldrt import energy_pipeline, fake_sounddevice as fake;"
         "fake.SOUND = energy_pipeline.two_pianos(48000); sys.modules['sounddevice'] = fake; energy_pipeline.main()"
     )
     arguments = ["run", "--device", "h3", "--bind", f"ipc://{tmp_path}/s", "--source", "roof"]
     process = subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    context = zmq.Context()
     socket = context.socket(zmq.SUB)
     socket.subscribe("seld1.")
     socket.connect(endpoint_of(process))
@@ -539,7 +537,6 @@ def test_a_microphone_is_served_like_a_recording(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     got += until_the_end(socket)
     process.communicate(timeout=20)
-    context.destroy(linger=0)
     assert process.returncode == 0
     assert {m["source"] for m in got} == {"roof"}
     onsets = [(m["event_id"], round(m["azimuth_deg"])) for m in got if m.get("phase") == "onset"]

@@ -34,13 +34,6 @@ def publisher() -> Iterator[Publisher]:
     publisher.close()
 
 
-@pytest.fixture
-def context() -> Iterator[zmq.Context]:
-    context = zmq.Context()
-    yield context
-    context.destroy(linger=0)
-
-
 def subscribe(context: zmq.Context, publisher: Publisher, prefix: str) -> zmq.Socket:
     """A plain SUB socket whose subscription has arrived."""
     sub = context.socket(zmq.SUB)

@@ -114,7 +114,7 @@ without_keys = pytest.mark.parametrize("daemon", ["open"], indirect=True)  # wit
 linux = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is measured as Linux tells it")
 
 
-def test_garbage_on_every_socket_does_no_harm(daemon: Running) -> None:
+def test_garbage_on_every_socket_does_no_harm(daemon: Running, context: zmq.Context) -> None:
     rng = np.random.default_rng(1)
     for address in (daemon.endpoint, daemon.control):
         for _ in range(40):
@@ -123,7 +123,6 @@ def test_garbage_on_every_socket_does_no_harm(daemon: Running) -> None:
             raw(address, [GREETING, READY, random_bytes(rng, 3000)])
             raw(address, [CURVE_GREETING, b"\x04\xc8\x05HELLO" + random_bytes(rng, 400)])
         raw(address, [GREETING, READY, b"\x02" + (2**62).to_bytes(8, "big") + bytes(4096)])  # "a huge frame follows"
-    context = zmq.Context()
     clients = []
     for kind, address in (
         *((kind, daemon.endpoint) for kind in (zmq.XSUB, zmq.SUB, zmq.DEALER, zmq.REQ, zmq.PUSH)),
@@ -146,7 +145,7 @@ def test_garbage_on_every_socket_does_no_harm(daemon: Running) -> None:
 
 
 @without_keys
-def test_requests_are_answered_or_refused(daemon: Running) -> None:
+def test_requests_are_answered_or_refused(daemon: Running, context: zmq.Context) -> None:
     info = ask("info", daemon.control, WAIT_S)
     assert isinstance(info, Info)
     assert (info.source, info.model_id, info.mic, info.frame_ms) == ("garden", "energy", "ambix", 100)
@@ -155,7 +154,6 @@ def test_requests_are_answered_or_refused(daemon: Running) -> None:
     status = ask("status", daemon.control, WAIT_S)
     assert isinstance(status, Status)
     assert (status.state, status.epoch) == ("running", info.epoch)
-    context = zmq.Context()
     validator = jsonschema.Draft202012Validator(json_schema())
     for kind, request, answered in (
         (zmq.REQ, [b"ping"], "pong"),
