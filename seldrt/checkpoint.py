@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch.nn import Parameter
 
-from seldrt.config import FeatureConfig, NetworkConfig, PostprocessConfig, SeldrtError
+from seldrt.config import FeatureConfig, NetworkConfig, PostprocessConfig, SeldrtError, override
 from seldrt.networks import Network, build
 
 FORMAT_VERSION = 2
@@ -116,8 +116,8 @@ def load(path: Path, device: str = "cpu") -> Checkpoint:
 def merged(paths: Sequence[Path], weights: Sequence[float] = ()) -> Checkpoint:
     """One checkpoint of several that share features and classes; several networks of a task become its ensemble.
 
-    ``weights`` are those of the networks of each checkpoint, () leaves them as they are. The card of a task with
-    several is that of each, by its number from 1.
+    ``weights`` are those of the networks of each checkpoint, () leaves them as they are; `ConfigError` for one that
+    is none. The card of a task with several is that of each, by its number from 1.
     """
     parts = [load(path) for path in paths]
     first = parts[0].description
@@ -127,8 +127,7 @@ def merged(paths: Sequence[Path], weights: Sequence[float] = ()) -> Checkpoint:
         require_same(first, part.description, path)
         for task, group in part.networks.items():
             for network in group:
-                if weight is not None:
-                    network.config = msgspec.structs.replace(network.config, weight=weight)
+                network.config = override(network.config, weight=weight)
             networks.setdefault(task, []).extend(group)
             cards.setdefault(task, []).append(part.description.card.get(task, {}))
     card = {key: value for part in parts for key, value in part.description.card.items() if key not in networks}

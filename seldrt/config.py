@@ -6,6 +6,7 @@ the key and what to do. Sections travel with a checkpoint as JSON.
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -145,6 +146,10 @@ class NetworkConfig(Section, frozen=True):
     focus_labels: int = 0  # label frames whose intensity draws a model's directions to it (of its first DOAE); 0 = none
     weight: float = 1.0  # of the answers of this network among those of its task, in an ensemble
     views: int = 1  # turns and mirrors of the sound over which a listening DOAE averages, 1..8; costs as many times
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < math.inf:
+            raise ValueError(f"weight is {self.weight:g}; it must be finite and above 0")
 
 
 class CaptureConfig(Section, frozen=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 
@@ -85,7 +84,7 @@ def train(
     from offline.extract import Store
     from offline.transfer import shape_of, weights_path
     from seldrt import networks
-    from seldrt.config import ConfigError, NetworkConfig, override
+    from seldrt.config import NetworkConfig, override
     from seldrt.inference import torch_device
     from seldrt.signals import stop_on_signals
 
@@ -159,9 +158,6 @@ def merge(
     if weights and len(weights) != len(checkpoints):
         given = f"{len(weights)} times for {len(checkpoints)} checkpoints"
         raise ConfigError(f"--weight is given {given}: give one for each")
-    for weight in weights:
-        if not 0 < weight < math.inf:
-            raise ConfigError(f"--weight {weight:g}: must be finite and above 0")
     model = checkpoint.merged(checkpoints, weights)
     description = pipeline.with_medians(model.description)
     changes = {name: value for name, value in (("views", views), ("focus_labels", focus)) if value is not None}

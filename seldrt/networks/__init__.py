@@ -6,8 +6,6 @@ report does not give the layers, so these are not the authors' architecture.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from msgspec.structs import replace
 from torch import Tensor, nn
@@ -137,8 +135,6 @@ def build(task: str, n_classes: int, features: FeatureConfig, config: NetworkCon
         raise ConfigError(f"chunk_frames {config.chunk_frames} is no multiple of {features.frames_per_label}")
     if not 1 <= config.views <= MOST_VIEWS:
         raise ConfigError(f"views is {config.views}: use 1 to {MOST_VIEWS}")
-    if not 0 < config.weight < math.inf:
-        raise ConfigError(f"weight is {config.weight:g}: it must be finite and above 0")
     if (config.direct_labels or config.focus_labels) and config.representation != "xyz":
         raise ConfigError('direct_labels and focus_labels need representation = "xyz": an intensity is a vector')
     labels = config.chunk_frames // features.frames_per_label

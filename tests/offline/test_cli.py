@@ -33,7 +33,6 @@ ROOT = Path(__file__).parents[2]
         ),
         (["merge", "nowhere.safetensors", "--out", "o"], "nowhere.safetensors"),
         (["merge", "nowhere.safetensors", "--out", "o", "--weight", "1", "--weight", "2"], "2 times for 1 checkpoints"),
-        (["merge", "nowhere.safetensors", "--out", "o", "--weight", "nan"], "--weight nan: must be finite"),
         (["calibrate", "nowhere.safetensors", "--data", "x", "--out", "o"], "nowhere.safetensors"),
         (["evaluate", "--data", "nowhere", "--model", "x", "--out", "o"], "nowhere"),
     ],
@@ -79,6 +78,16 @@ def test_a_preset_beside_a_model_to_begin_with_is_refused(tmp_path: Path) -> Non
     result = CliRunner().invoke(cli.main, [*command, "--start", str(tmp_path / "first.safetensors")])
     assert result.exit_code == 2
     assert "--preset paper: the network has the shape of --start" in result.stderr
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf"])
+def test_merge_refuses_what_is_no_weight(tmp_path: Path, weight: str) -> None:
+    checkpoint.save(small_model(), tmp_path / "model.safetensors")
+    given = ["merge", str(tmp_path / "model.safetensors"), "--weight", weight, "--out", str(tmp_path / "merged")]
+    result = CliRunner().invoke(cli.main, given)
+    assert result.exit_code == 2
+    assert f"weight is {weight}; it must be finite and above 0" in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "merged").exists()
 
 
 def test_merge_says_what_is_missing(tmp_path: Path) -> None:

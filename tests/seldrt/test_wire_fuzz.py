@@ -174,7 +174,6 @@ def test_requests_are_answered_or_refused(daemon: Running, context: zmq.Context)
             plain = msgpack.unpackb(client.recv_multipart()[-1])
             assert plain["type"] == answered
             assert not list(validator.iter_errors(plain))
-    context.destroy(0)
     ends_well(daemon)
 
 
@@ -249,7 +248,7 @@ def until(condition: Callable[[], bool], turn: Callable[[], Any]) -> None:
 
 
 @linux
-def test_fifty_subscribers_one_stuck_one_dying_one_late() -> None:
+def test_fifty_subscribers_one_stuck_one_dying_one_late(context: zmq.Context) -> None:
     publisher = Publisher("tcp://127.0.0.1:*")
     stuck, dying = (
         subprocess.Popen(
@@ -260,7 +259,6 @@ def test_fifty_subscribers_one_stuck_one_dying_one_late() -> None:
         )
         for _ in range(2)
     )
-    context = zmq.Context()
     readers = [context.socket(zmq.SUB) for _ in range(47)]
     got: list[list[int]] = [[] for _ in range(48)]
     next_sample = 0
@@ -333,5 +331,4 @@ def test_fifty_subscribers_one_stuck_one_dying_one_late() -> None:
         for process in (stuck, dying):
             process.kill()
             process.communicate()
-        context.destroy(0)
         publisher.close()
