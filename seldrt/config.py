@@ -104,6 +104,24 @@ class PostprocessConfig(Section, frozen=True):
     )  # possible angular speeds; () = any up to the limit
     max_speed_deg_per_s: float = 40.0
 
+    def __post_init__(self) -> None:
+        for name in ("sad_median_labels", "sed_median_labels", "doa_window_labels"):
+            if any(length < 1 or length % 2 == 0 for length in self._values(name)):
+                raise ValueError(f"{name} is {self._said(name)}: lengths must be odd and at least 1")
+        for name in ("sad_threshold", "sed_thresholds", "sed_hold"):
+            if any(not 0 <= probability <= 1 for probability in self._values(name)):
+                raise ValueError(f"{name} is {self._said(name)}: probabilities lie in 0..1")
+        for name in ("sed_lookback_labels", "doa_history_labels", "speeds_deg_per_s", "max_speed_deg_per_s"):
+            if any(not 0 <= value < math.inf for value in self._values(name)):
+                raise ValueError(f"{name} is {self._said(name)}: it must not be negative")
+
+    def _values(self, name: str) -> tuple[float, ...]:
+        value = getattr(self, name)
+        return value if isinstance(value, tuple) else (value,)
+
+    def _said(self, name: str) -> str:
+        return ", ".join(f"{value:g}" for value in self._values(name))
+
 
 def decode(data: bytes | str | dict[str, Any], kind: type[SectionT], where: str) -> SectionT:
     """A section from JSON text or from plain values; `ConfigError` says where and which key is wrong."""
@@ -112,7 +130,28 @@ def decode(data: bytes | str | dict[str, Any], kind: type[SectionT], where: str)
             return msgspec.convert(data, kind)
         return msgspec.json.decode(data, type=kind)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise ConfigError(f"{where}: {error}") from None
+        raise ConfigError(f"{where}: {_plainly(str(error))}") from None
+
+
+PLAIN_WORDS = {
+    "`float`": "a number",
+    "`int`": "a whole number",
+    "`str`": "text",
+    "`bool`": "true or false",
+    "`array`": "a list",
+    "`object`": "a section",
+    "`null`": "nothing",
+}
+
+
+def _plainly(error: str) -> str:
+    """What msgspec says of a value, for those who wrote it: first where it stands, then in words what is wrong."""
+    message, _, place = error.partition(" - at `$")
+    for word, plain in PLAIN_WORDS.items():
+        message = message.replace(word, plain)
+    if not place:
+        return message
+    return f"{place.strip('.`')}: {message[0].lower()}{message[1:]}"
 
 
 class NetworkConfig(Section, frozen=True):

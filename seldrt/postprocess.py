@@ -54,21 +54,16 @@ def activity_stage(config: PostprocessConfig, classes: Sequence[str]) -> Stage:
     ``sed_hold`` times its threshold, as long as the gate is open; and what was so just before it became active, for up
     to ``sed_lookback_labels``, belongs to it, for which every class waits, too.
 
-    Raises `ConfigError` for a number of values that fits neither one class nor all, an even length, or a
-    threshold or share outside 0..1.
+    Raises `ConfigError` for a number of values that fits neither one class nor all.
     """
-    sad_lengths = _lengths((config.sad_median_labels,), len(classes), "sad_median_labels")
-    sed_lengths = _lengths(config.sed_median_labels, len(classes), "sed_median_labels")
-    sad_thresholds = _thresholds((config.sad_threshold,), len(classes), "sad_threshold")
-    sed_thresholds = _thresholds(config.sed_thresholds, len(classes), "sed_thresholds")
-    thresholds = np.stack([sad_thresholds, sed_thresholds], axis=-1)
-    lengths = np.stack([sad_lengths, sed_lengths], axis=-1)
+    sed_lengths = _per_class(config.sed_median_labels, len(classes), "sed_median_labels")
+    sed_thresholds = _per_class(config.sed_thresholds, len(classes), "sed_thresholds")
+    thresholds = np.stack([np.full(len(classes), config.sad_threshold), sed_thresholds], axis=-1)
+    lengths = np.stack([np.full(len(classes), config.sad_median_labels), sed_lengths], axis=-1)
     if not config.sed_median:
         lengths = np.ones_like(lengths)
-    half, hold = int(lengths.max()) // 2, _thresholds((config.sed_hold,), 1, "sed_hold")[0]
-    lower, back = thresholds * [1.0, hold], config.sed_lookback_labels
-    if back < 0:
-        raise ConfigError(f"sed_lookback_labels: {back} must not be negative")
+    half, back = int(lengths.max()) // 2, config.sed_lookback_labels
+    lower = thresholds * [1.0, config.sed_hold]
 
     def decide(x: Array) -> Array:
         """The first channel: above the thresholds for staying active, and once more for those of becoming so."""
@@ -180,23 +175,7 @@ class Tracker:
         return track, onset
 
 
-def _lengths(values: Sequence[int], classes: int, name: str) -> Array:
-    if any(value < 1 or value % 2 == 0 for value in values):
-        raise ConfigError(f"{name}: {_listed(values)}: filter lengths must be odd and at least 1")
-    return _per_class(values, classes, name)
-
-
-def _thresholds(values: Sequence[float], classes: int, name: str) -> Array:
-    if any(not 0 <= value <= 1 for value in values):
-        raise ConfigError(f"{name}: {_listed(values)}: probabilities lie in 0..1")
-    return _per_class(values, classes, name)
-
-
 def _per_class(values: Sequence[float], classes: int, name: str) -> Array:
     if len(values) not in (1, classes):
         raise ConfigError(f"{name}: {len(values)} values for {classes} classes; give one, or one a class")
     return np.broadcast_to(np.asarray(values), classes)
-
-
-def _listed(values: Sequence[float]) -> str:
-    return ", ".join(map(str, values))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from seldrt.config import ConfigError, PostprocessConfig
+from seldrt.config import PostprocessConfig
 from seldrt.detection import GAP_LABELS
 from seldrt.spatial import normalized
 from seldrt.stream import Array, Map, Stage, Windowed
@@ -26,19 +26,12 @@ def doa_stage(config: PostprocessConfig, label_rate_hz: float = 10.0) -> Stage:
     the more, the surer the class is and the fewer others sound beside it. Latency: half the window. With
     ``doa_smoothing`` off nothing changes.
 
-    Source: report, section 5, which says only that known speeds correct directions that change evenly. Raises
-    `ConfigError` for an even window, a negative history or speed.
+    Source: report, section 5, which says only that known speeds correct directions that change evenly.
     """
     if not config.doa_smoothing:
         return Map(lambda x: x)
-    if config.doa_window_labels < 1 or config.doa_window_labels % 2 == 0:
-        raise ConfigError(f"doa_window_labels: {config.doa_window_labels}: must be odd and at least 1")
-    if config.doa_history_labels < 0:
-        raise ConfigError(f"doa_history_labels: {config.doa_history_labels}: must not be negative")
     future = config.doa_window_labels // 2
     past = future + config.doa_history_labels
-    if min(*config.speeds_deg_per_s, config.max_speed_deg_per_s, 0.0) < 0:
-        raise ConfigError("speeds_deg_per_s and max_speed_deg_per_s: a speed must not be negative")
     speeds = np.radians(sorted(config.speeds_deg_per_s)) / label_rate_hz
     fastest = speeds[-1] if len(speeds) else np.radians(config.max_speed_deg_per_s) / label_rate_hz
 

@@ -25,7 +25,7 @@ def test_a_section_is_read_beside_the_others(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("[trian]\nepochs = 7\n", r"a\.toml: unknown key 'trian'; known: scenes, features, network, train, card"),
-        ("train = 7\n", r"a\.toml: Expected `object`, got `int` - at `\$\.train`"),
+        ("train = 7\n", r"a\.toml: train: expected a section, got a whole number"),
         ("epochs = 7\n", r"a\.toml: unknown key 'epochs'"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy.ndimage import median_filter
 from scipy.signal import medfilt
 from scipy.spatial.transform import Rotation
 
-from seldrt.config import ConfigError, PostprocessConfig
+from seldrt.config import ConfigError, PostprocessConfig, override
 from seldrt.postprocess import Tracker, activity_stage, median_labels, postprocess_stage
 from seldrt.smoothing import doa_stage
 from seldrt.spatial import angle_deg, azimuth_elevation, normalized, unit_vector
@@ -141,21 +142,32 @@ def test_the_latency_is_half_the_longest_filter_and_nothing_without_filters():
     [
         ({"sed_thresholds": (0.5, 0.5)}, "sed_thresholds: 2 values for 3 classes"),
         ({"sed_thresholds": ()}, "sed_thresholds: 0 values"),
-        ({"sed_lookback_labels": -1}, "sed_lookback_labels: -1 must not be negative"),
-        ({"sed_thresholds": (1.5,)}, "0..1"),
-        ({"sad_threshold": -0.1}, "sad_threshold"),
         ({"sed_median_labels": (3, 3, 3, 3)}, "sed_median_labels: 4 values for 3 classes"),
-        ({"sed_median_labels": (4,)}, "sed_median_labels: 4: .* odd"),
-        ({"sad_median_labels": -1}, "sad_median_labels"),
-        ({"doa_window_labels": 8}, "doa_window_labels: 8: .* odd"),
-        ({"doa_history_labels": -1}, "doa_history_labels: -1: must not be negative"),
-        ({"speeds_deg_per_s": (0.0, -10.0)}, "speed must not be negative"),
-        ({"max_speed_deg_per_s": -1.0}, "speed must not be negative"),
+    ],
+)
+def test_settings_that_do_not_fit_the_classes(change, message):
+    with pytest.raises(ConfigError, match=message):
+        postprocess_stage(replace(PostprocessConfig(), **change), CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sed_thresholds": (0.2, 1.5)}, "sed_thresholds is 0.2, 1.5: probabilities lie in 0..1"),
+        ({"sad_threshold": -0.1}, "sad_threshold is -0.1: probabilities"),
+        ({"sed_hold": float("nan")}, "sed_hold is nan: probabilities"),
+        ({"sed_median_labels": (4,)}, "sed_median_labels is 4: lengths must be odd"),
+        ({"sad_median_labels": -1}, "sad_median_labels is -1: lengths"),
+        ({"doa_window_labels": 8}, "doa_window_labels is 8: lengths must be odd"),
+        ({"doa_history_labels": -1}, "doa_history_labels is -1: it must not be negative"),
+        ({"sed_lookback_labels": -1}, "sed_lookback_labels is -1: it must not be negative"),
+        ({"speeds_deg_per_s": (0.0, -10.0)}, "speeds_deg_per_s is 0, -10: it must not be negative"),
+        ({"max_speed_deg_per_s": -1.0}, "max_speed_deg_per_s is -1: it must not be negative"),
     ],
 )
 def test_settings_that_cannot_be_used(change, message):
-    with pytest.raises(ConfigError, match=message):
-        postprocess_stage(replace(PostprocessConfig(), **change), CLASSES)
+    with pytest.raises(ConfigError, match=f"^command line: {re.escape(message)}"):
+        override(PostprocessConfig(), **change)
 
 
 def test_median_lengths_from_mean_durations():
