@@ -86,14 +86,18 @@ def _labels(recording: Recording) -> Rows:
 
 
 def waiting(start: PostprocessConfig, lookback: int | None, longest_median: int | None) -> PostprocessConfig:
-    """``start`` with another lookback and no longer medians, in label frames: what its latency is made of."""
+    """``start`` with another lookback and no longer medians, in label frames: what its latency is made of.
+
+    Medians are odd: of an even ``longest_median`` they have one less.
+    """
     settings = start if lookback is None else replace(start, sed_lookback_labels=lookback)
     if longest_median is None:
         return settings
+    longest = longest_median - (longest_median + 1) % 2
     return replace(
         settings,
-        sad_median_labels=min(start.sad_median_labels, longest_median),
-        sed_median_labels=tuple(min(labels, longest_median) for labels in start.sed_median_labels),
+        sad_median_labels=min(start.sad_median_labels, longest),
+        sed_median_labels=tuple(min(labels, longest) for labels in start.sed_median_labels),
     )
 
 

@@ -46,12 +46,12 @@ class Job(msgspec.Struct, frozen=True):
 def estimates_of(job: Job, kept: Path | None = None, workers: int = 1, progress: Progress = silent) -> list[Estimates]:
     """The estimates of each recording, with one thread a process.
 
-    With a folder ``kept``, what lies there is not computed again. Raises `CheckpointError` for a model that cannot be
-    run, `ConfigError` for a recording that does not fit it.
+    With a folder ``kept``, what lies there whole is not computed again. Raises `CheckpointError` for a model that
+    cannot be run, `ConfigError` for a recording that does not fit it.
     """
     folder = kept / f"{networks_key(job.model)}-{job.form}" if kept else None
     paths = [_kept_path(folder, recording) if folder else None for recording in job.recordings]
-    found = {i: np.load(path) for i, path in enumerate(paths) if path and path.is_file()}
+    found = {i: known for i, path in enumerate(paths) if path and (known := _read_kept(path)) is not None}
     progress(len(found), len(paths))
     for i, estimates in _computed(job, [i for i in range(len(paths)) if i not in found], workers):
         found[i] = estimates
@@ -88,6 +88,13 @@ def _kept_path(folder: Path, recording: Recording) -> Path:
     return folder / f"{recording.array}-{digest}.npy"
 
 
+def _read_kept(path: Path) -> Estimates | None:
+    try:
+        return np.load(path)
+    except (OSError, EOFError, ValueError):  # it is not there, or damaged
+        return None
+
+
 def _computed(job: Job, missing: Sequence[int], workers: int) -> Iterable[tuple[int, Estimates]]:
     if workers == 1 or len(missing) < 2:
         return (_compute(job, i) for i in missing)
@@ -100,7 +107,7 @@ def _compute(job: Job, index: int) -> tuple[int, Estimates]:
     samples = read_foa(job.recordings[index], config.sample_rate)
     block = BLOCK_LABELS * config.sample_rate // LABEL_RATE_HZ
     if job.form == "streamed":
-        estimates = run(Chain(features_stage(config), estimator.stage(0.0)), samples, block)
+        estimates = run(Chain(features_stage(config), estimator.stage()), samples, block)
     else:
         features = run(features_stage(config), samples, block)
         estimates = None if features is None else estimator.at_once(features)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from torch import Tensor
 from offline.config import TrainConfig
 from offline.optimization import Optimization
 from seldrt.checkpoint import Checkpoint, CheckpointError, Description, save
+from seldrt.files import replacing
 from seldrt.networks import Network
 
 STATE = "last.pt"
@@ -63,9 +63,12 @@ class Run:
             "network": self._network.state_dict(),
             **optimization.state_dict(),
         }
-        temporary = self.out / f".{STATE}.tmp"
-        torch.save(state, temporary)
-        os.replace(temporary, self.out / STATE)
+        path = self.out / STATE
+        try:
+            with replacing(path) as temporary:
+                torch.save(state, temporary)
+        except (OSError, RuntimeError) as error:  # torch's own for a full disk
+            raise CheckpointError(f"{path}: cannot be written: {' '.join(str(error).split())[:160]}") from None
 
     def restore(self, optimization: Optimization) -> Progress:
         """Put a kept state back. `CheckpointError` says in one line which setting is another one now."""

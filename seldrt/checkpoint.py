@@ -7,7 +7,6 @@ training labels, post-processing, and a card. Format version 1 knew one network 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from torch.nn import Parameter
 
 from seldrt.config import FeatureConfig, NetworkConfig, PostprocessConfig, SeldrtError, override
+from seldrt.files import check_writable, replacing
 from seldrt.networks import Network, build
 
 FORMAT_VERSION = 2
@@ -50,7 +50,7 @@ class Checkpoint:
 
 
 def save(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write under a temporary name, then rename: a reader sees the old file or the whole new one.
+    """Write the whole file or, with a `CheckpointError` in one line, none.
 
     ``dtype`` is that of the parameters; what was counted (buffers: means, variances) has no bounds and stays as it is.
     """
@@ -62,11 +62,14 @@ def save(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32)
     }
     tensors = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
     metadata = {"seldrt": msgspec.json.encode(checkpoint.description).decode()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    safetensors.torch.save_file(tensors, temporary, metadata)
-    os.chmod(temporary, 0o644)  # safetensors makes it for its owner only
-    os.replace(temporary, path)
+    try:
+        check_writable(path)
+        with replacing(path) as temporary:
+            safetensors.torch.save_file(tensors, temporary, metadata)
+            temporary.chmod(0o644)  # safetensors makes it for its owner only
+    except (OSError, safetensors.SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"{path}: cannot be written: {reason or error}") from None
 
 
 def describe(path: Path) -> Description:

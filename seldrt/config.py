@@ -7,7 +7,9 @@ the key and what to do. Sections travel with a checkpoint as JSON.
 from __future__ import annotations
 
 import math
+import re
 import tomllib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -30,6 +32,8 @@ DCASE2020_CLASSES = (
     "ringing_phone",
     "piano",
 )
+
+RATES_HZ = (8000, 768_000)  # lowest and highest of devices and recordings
 
 SectionT = TypeVar("SectionT", bound=msgspec.Struct)
 
@@ -83,6 +87,9 @@ class FeatureConfig(Section, frozen=True):
             raise ValueError("needs 0 <= f_min_hz < f_max_hz <= sample_rate / 2")
 
 
+LONGEST_LABELS = 601  # label frames that a filter may span: a minute
+
+
 class PostprocessConfig(Section, frozen=True):
     """Gate, medians and smoothing of the network outputs (report, sections 3.3 and 5)."""
 
@@ -105,22 +112,27 @@ class PostprocessConfig(Section, frozen=True):
     max_speed_deg_per_s: float = 40.0
 
     def __post_init__(self) -> None:
-        for name in ("sad_median_labels", "sed_median_labels", "doa_window_labels"):
-            if any(length < 1 or length % 2 == 0 for length in self._values(name)):
-                raise ValueError(f"{name} is {self._said(name)}: lengths must be odd and at least 1")
-        for name in ("sad_threshold", "sed_thresholds", "sed_hold"):
-            if any(not 0 <= probability <= 1 for probability in self._values(name)):
-                raise ValueError(f"{name} is {self._said(name)}: probabilities lie in 0..1")
-        for name in ("sed_lookback_labels", "doa_history_labels", "speeds_deg_per_s", "max_speed_deg_per_s"):
-            if any(not 0 <= value < math.inf for value in self._values(name)):
-                raise ValueError(f"{name} is {self._said(name)}: it must not be negative")
+        lengths = ("sad_median_labels", "sed_median_labels", "doa_window_labels")
+        _require(
+            self, lengths, lambda n: n % 2 == 1 and 1 <= n <= LONGEST_LABELS, f"must be odd, 1 to {LONGEST_LABELS}"
+        )
+        waits = ("sed_lookback_labels", "doa_history_labels")
+        _require(self, waits, lambda n: 0 <= n <= LONGEST_LABELS, f"must be 0 to {LONGEST_LABELS}")
+        _require(self, ("sad_threshold", "sed_thresholds", "sed_hold"), lambda p: 0 <= p <= 1, "must be 0 to 1")
+        speeds = ("speeds_deg_per_s", "max_speed_deg_per_s")
+        _require(self, speeds, lambda v: 0 <= v < math.inf, "must be finite and not negative")
 
-    def _values(self, name: str) -> tuple[float, ...]:
-        value = getattr(self, name)
-        return value if isinstance(value, tuple) else (value,)
 
-    def _said(self, name: str) -> str:
-        return ", ".join(f"{value:g}" for value in self._values(name))
+def _require(section: Section, names: Sequence[str], fits: Callable[[Any], bool], what: str) -> None:
+    """`ValueError` when a number of these settings, each one or a tuple (of tuples), does not fit."""
+    for name in names:
+        numbers = _numbers(getattr(section, name))
+        if not all(map(fits, numbers)):
+            raise ValueError(f"{name} is {', '.join(map(str, numbers))}: it {what}")
+
+
+def _numbers(value: Any) -> list[Any]:
+    return [number for part in value for number in _numbers(part)] if isinstance(value, tuple) else [value]
 
 
 def decode(data: bytes | str | dict[str, Any], kind: type[SectionT], where: str) -> SectionT:
@@ -134,24 +146,32 @@ def decode(data: bytes | str | dict[str, Any], kind: type[SectionT], where: str)
 
 
 PLAIN_WORDS = {
-    "`float`": "a number",
-    "`int`": "a whole number",
-    "`str`": "text",
-    "`bool`": "true or false",
-    "`array`": "a list",
-    "`object`": "a section",
-    "`null`": "nothing",
+    "float": "a number",
+    "int": "a whole number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a section",
+    "null": "nothing",
+    "datetime": "a time",
+    "date": "a date",
+    "time": "a time of day",
 }
 
 
 def _plainly(error: str) -> str:
     """What msgspec says of a value, for those who wrote it: first where it stands, then in words what is wrong."""
     message, _, place = error.partition(" - at `$")
-    for word, plain in PLAIN_WORDS.items():
-        message = message.replace(word, plain)
-    if not place:
-        return message
-    return f"{place.strip('.`')}: {message[0].lower()}{message[1:]}"
+    place = place.strip(".`")
+    if message.startswith("Expected `"):
+        message = re.sub(r"`([a-z |]+)`", lambda kinds: _kinds_in_words(kinds[1]), message)
+    if place and message.startswith(("Expected ", "Invalid ", "Object ")):  # not a name that our own errors begin with
+        message = message[0].lower() + message[1:]
+    return f"{place}: {message}" if place else message
+
+
+def _kinds_in_words(kinds: str) -> str:
+    return " or ".join(PLAIN_WORDS.get(kind, kind) for kind in kinds.split(" | "))
 
 
 class NetworkConfig(Section, frozen=True):
@@ -187,8 +207,15 @@ class NetworkConfig(Section, frozen=True):
     views: int = 1  # turns and mirrors of the sound over which a listening DOAE averages, 1..8; costs as many times
 
     def __post_init__(self) -> None:
-        if not 0 < self.weight < math.inf:
-            raise ValueError(f"weight is {self.weight:g}; it must be finite and above 0")
+        labels = ("lookahead_labels", "direct_labels", "focus_labels")
+        _require(self, labels, lambda n: n >= 0, "must not be negative")
+        widths = ("stem_width", "widths", "converted", "guidance_width", "trellis_hidden", "pyramid_bins", "bands")
+        steps = ("chunk_frames", "stem_stride", "pool_stride", "strides", "blocks", "trellis_dilations", "views")
+        _require(self, (*widths, *steps), lambda n: n >= 1, "must be at least 1")
+        _require(self, ("dropout",), lambda p: 0 <= p < 1, "must be 0 or more, and below 1")
+        _require(self, ("weight",), lambda weight: 0 < weight < math.inf, "must be finite and above 0")
+        if len(self.strides) != len(self.widths):
+            raise ValueError(f"strides has {len(self.strides)} pairs: give {len(self.widths)}, one for each stage")
 
 
 class CaptureConfig(Section, frozen=True):
@@ -215,8 +242,9 @@ class CaptureConfig(Section, frozen=True):
             raise ValueError(f"block_ms is {self.block_ms}: use 1 to 10000")
         if not 1.0 <= self.ring_s <= 600.0:
             raise ValueError(f"ring_s is {self.ring_s}: use 1 to 600")
-        if self.device_rate and not 8000 <= self.device_rate <= 768_000:
-            raise ValueError(f"device_rate is {self.device_rate}: use 0, or 8000 to 768000")
+        lowest, highest = RATES_HZ
+        if self.device_rate and not lowest <= self.device_rate <= highest:
+            raise ValueError(f"device_rate is {self.device_rate}: use 0, or {lowest} to {highest}")
 
 
 class PipelineConfig(Section, frozen=True):

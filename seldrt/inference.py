@@ -59,18 +59,18 @@ class Estimator:
         labels = checkpoint.description.networks["doae"][0].focus_labels if "doae" in self.tasks else 0
         self.focus = Focus(labels, self.config.causal, self.features.frames_per_label) if labels else None
 
-    def stage(self, silent_below: float) -> Stage:
+    def stage(self) -> Stage:
         """Features (frames, channels, n_mels) in, estimates (label frames, classes, 5) out.
 
         Causal networks continue from state to state. Others see, at each label frame, the chunk of the past (and of
-        the look-ahead) anew; there SED and DOAE rest where SAD is below ``silent_below``.
+        the look-ahead) anew.
         """
         hop, ahead = self.features.frames_per_label, self.config.lookahead_labels
         fill = silence(self.features)
         if self.config.causal:
             return Scan(self._continue, lambda: dict.fromkeys((*self.tasks, "focus")), hop, delay=ahead, fill=fill)
         past = self.config.chunk_frames - hop * (1 + ahead)
-        return Windowed(lambda x: self._chunks(x, silent_below), past, hop * ahead, hop, fill)
+        return Windowed(self._chunks, past, hop * ahead, hop, fill)
 
     def at_once(self, x: Array) -> Array | None:
         """The features of a whole recording in, its estimates out: nothing waits, so every chunk may see the future.
@@ -80,7 +80,7 @@ class Estimator:
         """
         hop, size = self.features.frames_per_label, self.config.chunk_frames
         if self.config.causal:
-            return run(self.stage(0.0), x)
+            return run(self.stage(), x)
         labels = size // hop
         kept = (labels + 1) // 2
         before = (labels - kept) // 2
@@ -144,30 +144,18 @@ class Estimator:
         after["focus"] = self._draw(answers, piece, states["focus"])
         return after, _assembled({task: answer[0] for task, answer in answers.items()})
 
-    def _chunks(self, x: Array, silent_below: float) -> Array:
+    def _chunks(self, x: Array) -> Array:
         hop, size = self.features.frames_per_label, self.config.chunk_frames
         starts = range(0, len(x) - size + 1, hop)
         together = [starts[i : i + CHUNKS_AT_ONCE] for i in range(0, len(starts), CHUNKS_AT_ONCE)]
-        parts = ([x[first : first + size] for first in some] for some in together)
-        return np.concatenate([self._some_chunks(np.stack(part), silent_below) for part in parts])
-
-    def _some_chunks(self, x: Array, silent_below: float) -> Array:
-        chunks = torch.from_numpy(x).to(self.device)
-        spoken_of = self.config.chunk_frames // self.features.frames_per_label - 1 - self.config.lookahead_labels
-        first, *others = self.tasks
-        of_all = self._answers(first, chunks)[0]
-        answers = {first: of_all[:, spoken_of]}
-        if others:
-            awake = answers[first][:, 0] >= silent_below
-            for task in others:
-                shape = (self.n_classes, 3) if task == "doae" else (self.n_classes,)
-                answers[task] = chunks.new_zeros(len(chunks), *shape)
-            if awake.any():
-                of_awake = {task: self._answers(task, chunks[awake])[0] for task in others} | {first: of_all[awake]}
-                self._draw(of_awake, chunks[awake])
-                for task in others:
-                    answers[task][awake] = of_awake[task][:, spoken_of]
-        return _assembled(answers)
+        spoken_of = size // hop - 1 - self.config.lookahead_labels
+        parts = []
+        for some in together:
+            chunks = torch.from_numpy(np.stack([x[first : first + size] for first in some])).to(self.device)
+            answers = {task: self._answers(task, chunks)[0] for task in self.tasks}
+            self._draw(answers, chunks)
+            parts.append(_assembled({task: y[:, spoken_of] for task, y in answers.items()}))
+        return np.concatenate(parts)
 
 
 def _agreed(task: str, answers: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

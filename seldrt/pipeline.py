@@ -12,16 +12,15 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
-from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from seldrt import checkpoint
-from seldrt.checkpoint import Checkpoint, CheckpointError, Description
+from seldrt.checkpoint import Checkpoint, CheckpointError
 from seldrt.config import PostprocessConfig
 from seldrt.detection import LabelFrame
 from seldrt.features import features_stage
 from seldrt.inference import Estimator
-from seldrt.postprocess import Tracker, median_labels, postprocess_stage
+from seldrt.postprocess import Tracker, postprocess_stage
 from seldrt.stream import Blocks, Chain
 
 DEFAULT_MODEL = "compact"
@@ -53,7 +52,7 @@ class Pipeline:
         self.postprocess = postprocess or description.postprocess
         self._stages = {
             "features": features_stage(features),
-            "networks": Estimator(model, device).stage(self.postprocess.sad_threshold / 2),
+            "networks": Estimator(model, device).stage(),
             "post-processing": postprocess_stage(self.postprocess, self.classes),
         }
         self._chain = Blocks(Chain(*self._stages.values()), block_labels * self.samples_per_label)
@@ -109,12 +108,6 @@ def load_pipeline(
     path = model_path(model)
     loaded = checkpoint.load(path)
     return Pipeline(loaded, path.stem, postprocess, device, block_labels)
-
-
-def with_medians(description: Description) -> Description:
-    """Median lengths from the average duration per class in the training labels (report, section 5)."""
-    lengths = median_labels(description.mean_event_labels)
-    return replace(description, postprocess=replace(description.postprocess, sed_median_labels=lengths))
 
 
 def _card(model: Checkpoint, name: str) -> dict[str, Any]:

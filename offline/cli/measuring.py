@@ -114,9 +114,11 @@ def calibrate(
     from offline.dataset import content_digest, list_recordings, read_classes
     from offline.estimates import Job
     from seldrt import checkpoint
+    from seldrt.files import check_writable
     from seldrt.pipeline import model_path
 
     torch.set_num_threads(1)
+    check_writable(out)  # before the work, not after it
     path = model_path(model)
     loaded = checkpoint.load(path)
     description = loaded.description
@@ -177,6 +179,7 @@ def report(
 
     from offline.report import findings, plots, tables
 
+    out.mkdir(parents=True, exist_ok=True)
     found = findings.gather(
         findings.read_data(data, array, folds or None, split),
         findings.Wanted(models=models or (None,), baseline=baseline, quiet=quiet, runs=runs),

@@ -148,24 +148,33 @@ def merge(
 ) -> None:
     """Make one model, float16, of the checkpoints of the three tasks.
 
-    Several of one task become an ensemble, whose answers are averaged; it costs as much more.
+    Several of one task become an ensemble, whose answers are averaged; it costs as much more. A model that was
+    calibrated keeps its settings but not the figures of the calibration, unless nothing about its networks changes.
     """
     import torch
     from msgspec.structs import replace
 
-    from seldrt import checkpoint, pipeline
+    from seldrt import checkpoint
+    from seldrt.config import PostprocessConfig
+    from seldrt.postprocess import median_labels
 
     if weights and len(weights) != len(checkpoints):
         given = f"{len(weights)} times for {len(checkpoints)} checkpoints"
         raise ConfigError(f"--weight is given {given}: give one for each")
     model = checkpoint.merged(checkpoints, weights)
-    description = pipeline.with_medians(model.description)
+    description = model.description
+    if description.postprocess == PostprocessConfig():  # not calibrated
+        lengths = median_labels(description.mean_event_labels)
+        description = replace(description, postprocess=PostprocessConfig(sed_median_labels=lengths))
     changes = {name: value for name, value in (("views", views), ("focus_labels", focus)) if value is not None}
     shapes = dict(description.networks)
     shapes["doae"] = tuple(replace(shape, **changes) for shape in shapes.get("doae", ()))
     description = replace(description, networks={task: group for task, group in shapes.items() if group})
-    told = read_section(card, "card")
-    model.description = replace(description, card=description.card | told)
+    figures = dict(description.card)
+    before = checkpoint.describe(checkpoints[0])
+    if description.networks != before.networks and figures.pop("calibration", None):
+        click.echo("calibrated for other networks: `offline calibrate` chooses its settings anew", err=True)
+    model.description = replace(description, card=figures | read_section(card, "card"))
     checkpoint.save(model, out, torch.float16)
     told_networks = (f"{task} of {len(g)}" if len(g) > 1 else task for task, g in model.networks.items())
     click.echo(f"{out}: {', '.join(told_networks)}")

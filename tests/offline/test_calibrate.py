@@ -97,8 +97,8 @@ def test_calibrating_does_not_make_it_wait_longer_than_asked() -> None:
     model = Description(features=FeatureConfig(), classes=CLASSES, networks={}, mean_event_labels=(40.0, 40.0, 40.0))
     trials = Trials(model, WANTED, [])
     trials.scenes = [(scenes[0][1], random_scene(rng, 200)[1])]
-    for longest in (3, 5):
-        start = waiting(replace(PLAIN, sad_median_labels=9, sed_median_labels=(9,)), 2, longest)
+    for asked, longest in ((2, 1), (3, 3), (4, 3), (5, 5)):
+        start = waiting(replace(PLAIN, sad_median_labels=9, sed_median_labels=(9,)), 2, asked)
         assert (start.sad_median_labels, start.sed_median_labels, start.sed_lookback_labels) == (longest, (longest,), 2)
         chosen = calibrate(trials, start)
         assert max(chosen.sad_median_labels, *chosen.sed_median_labels) <= longest

@@ -13,6 +13,8 @@ from msgspec.structs import replace
 
 from offline import cli
 from seldrt import checkpoint
+from seldrt.config import PostprocessConfig
+from seldrt.postprocess import median_labels
 from tests.models import small_model
 from tests.offline.stores import write_tones
 
@@ -86,8 +88,46 @@ def test_merge_refuses_what_is_no_weight(tmp_path: Path, weight: str) -> None:
     given = ["merge", str(tmp_path / "model.safetensors"), "--weight", weight, "--out", str(tmp_path / "merged")]
     result = CliRunner().invoke(cli.main, given)
     assert result.exit_code == 2
-    assert f"weight is {weight}; it must be finite and above 0" in result.stderr.splitlines()[-1]
+    assert f"weight is {float(weight)}: it must be finite and above 0" in result.stderr.splitlines()[-1]
     assert not (tmp_path / "merged").exists()
+
+
+def test_merge_gives_the_medians_of_the_mean_durations_to_what_was_not_calibrated(tmp_path: Path) -> None:
+    model = small_model(postprocess=PostprocessConfig())
+    model.description = replace(model.description, mean_event_labels=(2.0, 12.0, 60.0))
+    checkpoint.save(model, tmp_path / "a.safetensors")
+    result = CliRunner().invoke(cli.main, ["merge", str(tmp_path / "a.safetensors"), "--out", str(tmp_path / "b")])
+    assert result.exit_code == 0, result.output
+    assert checkpoint.describe(tmp_path / "b").postprocess.sed_median_labels == median_labels((2.0, 12.0, 60.0))
+
+
+@pytest.mark.parametrize(("change", "holds"), [([], True), (["--views", "4"], False), (["--weight", "2"], False)])
+def test_a_calibrated_model_keeps_its_settings_and_only_figures_that_hold(
+    tmp_path: Path, change: list[str], holds: bool
+) -> None:
+    model = small_model()
+    model.description = replace(model.description, card={"calibration": {"er_20": 0.4}})
+    checkpoint.save(model, tmp_path / "a.safetensors")
+    command = ["merge", str(tmp_path / "a.safetensors"), "--out", str(tmp_path / "b"), *change]
+    result = CliRunner().invoke(cli.main, command)
+    assert result.exit_code == 0, result.output
+    made = checkpoint.describe(tmp_path / "b")
+    assert made.postprocess == model.description.postprocess
+    assert ("calibration" in made.card, "chooses its settings anew" in result.stderr) == (holds, not holds)
+
+
+@pytest.mark.parametrize("command", ["merge", "calibrate"])
+def test_a_model_that_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path: Path, command: str) -> None:
+    checkpoint.save(small_model(), tmp_path / "a.safetensors")
+    (tmp_path / "folder").mkdir()
+    given = [command, str(tmp_path / "a.safetensors"), "--out", str(tmp_path / "folder")]
+    if command == "calibrate":
+        write_tones(tmp_path / "data", 1, 1.0, 0)
+        given += ["--data", str(tmp_path / "data")]
+    result = CliRunner().invoke(cli.main, given)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].endswith("s a directory")
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_merge_says_what_is_missing(tmp_path: Path) -> None:

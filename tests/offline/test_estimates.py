@@ -53,6 +53,16 @@ def test_what_is_kept_is_not_computed_again(tmp_path: Path, model: Path, monkeyp
     assert asked == [1]
 
 
+@pytest.mark.parametrize("damage", [b"", b"no array", None])
+def test_what_is_kept_but_damaged_is_computed_anew(tmp_path: Path, model: Path, damage: bytes | None) -> None:
+    job = Job(model, recordings(tmp_path, 1.0))
+    first = estimates_of(job, tmp_path / "kept")[0]
+    path = next((tmp_path / "kept").rglob("*.npy"))
+    path.write_bytes(path.read_bytes()[:200] if damage is None else damage)
+    np.testing.assert_array_equal(estimates_of(job, tmp_path / "kept")[0], first)
+    np.testing.assert_array_equal(np.load(path), first)
+
+
 def test_the_key_is_of_the_networks_alone(tmp_path: Path, model: Path) -> None:
     keys = {}
     other = small_model(postprocess=PostprocessConfig(sad_threshold=0.77))

@@ -27,6 +27,7 @@ from offline.train import train
 from seldrt import checkpoint, networks
 from seldrt.checkpoint import CheckpointError
 from seldrt.config import ConfigError, FeatureConfig, NetworkConfig
+from tests.disk import full_disk
 from tests.models import CAUSAL, FEATURES, WINDOWED, small_model
 from tests.offline.stores import memory_store
 
@@ -127,6 +128,17 @@ def test_a_spent_time_budget_changes_nothing(tmp_path: Path) -> None:
     train("sad", [store], [store], tmp_path, SMALL, SHORT, time_budget_s=0.0, resume=True)
     assert_same_tensors(last_of(tmp_path), before)
     assert len(log_of(tmp_path)) == 1
+
+
+def test_a_full_disk_is_one_line_and_the_state_of_before_stays(tmp_path: Path) -> None:
+    store = memory_store((30,))
+    train("sad", [store], [store], tmp_path, SMALL, replace(SHORT, epochs=1))
+    before = (tmp_path / "last.pt").read_bytes()
+    with full_disk(), pytest.raises(CheckpointError, match=r"cannot be written: ") as error:
+        train("sad", [store], [store], tmp_path, SMALL, SHORT, resume=True)
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "last.pt").read_bytes() == before
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_another_network_is_refused_in_one_line(tmp_path: Path) -> None:

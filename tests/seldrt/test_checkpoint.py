@@ -11,11 +11,21 @@ from msgspec.structs import replace
 from seldrt import checkpoint
 from seldrt.checkpoint import Checkpoint, CheckpointError
 from seldrt.pipeline import model_path
+from tests.disk import full_disk
 from tests.models import FEATURES, small_model
 
 
 def refused(match: str) -> pytest.RaisesExc:
     return pytest.raises(CheckpointError, match=match)
+
+
+def test_a_disk_that_is_full_is_told_in_one_line_and_keeps_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(b"old")
+    with full_disk(), refused("m.safetensors: cannot be written: "):
+        checkpoint.save(small_model(), path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m.safetensors"]
+    assert path.read_bytes() == b"old"
 
 
 def test_round_trip(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def together(*models: Checkpoint) -> Checkpoint:
 
 
 def estimates(model: Checkpoint, x: np.ndarray) -> np.ndarray:
-    result: np.ndarray = run(Estimator(model, "cpu").stage(0.0), x)
+    result: np.ndarray = run(Estimator(model, "cpu").stage(), x)
     return result
 
 
@@ -97,7 +97,7 @@ def test_directions_are_averaged_as_vectors_not_as_angles() -> None:
 def test_an_ensemble_keeps_the_streaming_law(network: NetworkConfig) -> None:
     model = together(small_model(network), small_model(network, seed=1))
     x = RNG.uniform(-80, 0, (97, 13, FEATURES.n_mels)).astype(np.float32)
-    assert_streaming_law(lambda: Estimator(model, "cpu").stage(0.0), x, hop=10, atol=1e-5)
+    assert_streaming_law(lambda: Estimator(model, "cpu").stage(), x, hop=10, atol=1e-5)
 
 
 def test_networks_of_an_ensemble_may_differ_in_shape_but_not_in_what_they_wait_for(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def focused(network: NetworkConfig, labels: int = 4) -> Checkpoint:
 def test_drawn_directions_keep_the_streaming_law(network: NetworkConfig) -> None:
     model, x = focused(network), features(10)[:97]
     x[:, 4:10] = RNG.uniform(-0.5, 0.5, x[:, 4:10].shape)  # intensities
-    assert_streaming_law(lambda: Estimator(model, "cpu").stage(0.0), x, hop=10, atol=1e-4)
+    assert_streaming_law(lambda: Estimator(model, "cpu").stage(), x, hop=10, atol=1e-4)
     drawn, plain = estimates(model, x), estimates(focused(network, 0), x)
     np.testing.assert_array_equal(drawn[..., :2], plain[..., :2])
     np.testing.assert_allclose(np.linalg.norm(drawn[..., 2:], axis=-1), 1, atol=1e-5)
@@ -173,7 +173,7 @@ def test_the_baseline_speaks_of_the_middle_of_its_chunk() -> None:
 
 def test_the_baseline_keeps_the_streaming_law() -> None:
     model, x = baseline(SHORT), features(20)[:197]
-    assert_streaming_law(lambda: Estimator(model, "cpu").stage(0.5), x, hop=10, atol=1e-5)
+    assert_streaming_law(lambda: Estimator(model, "cpu").stage(), x, hop=10, atol=1e-5)
 
 
 def test_a_model_of_the_baseline_runs_from_disk(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_mean_over_views_turns_as_the_sound_does(network: NetworkConfig, count
     model = small_model(replace(network, representation="xyz"))
     for one in model.networks["doae"]:
         one.config = replace(one.config, views=count)
-    stage = Estimator(model, "cpu").stage(0.0)
+    stage = Estimator(model, "cpu").stage()
     x = torch.randn(1, 80, len(CHANNELS), FEATURES.n_mels) * 20 - 40
     swap, signs = turns.views(count)
     own = task_indices("doae")
@@ -206,7 +206,7 @@ def test_a_mean_over_views_turns_as_the_sound_does(network: NetworkConfig, count
 
 def test_views_keep_the_streaming_law() -> None:
     model = small_model(replace(CAUSAL, representation="xyz", views=4))
-    stage = Estimator(model, "cpu").stage(0.0)
+    stage = Estimator(model, "cpu").stage()
     x = np.random.default_rng(0).standard_normal((70, len(CHANNELS), FEATURES.n_mels)).astype(np.float32) * 20 - 40
     whole = run(stage, x)
     for block in (10, 30):

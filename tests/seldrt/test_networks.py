@@ -1,5 +1,6 @@
 """The networks: published parameter counts, causality, and streams that equal one pass."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from msgspec.structs import replace
 from torch.nn import functional
 
 from seldrt import features
-from seldrt.config import ConfigError, FeatureConfig, NetworkConfig
+from seldrt.config import ConfigError, FeatureConfig, NetworkConfig, override
 from seldrt.networks import PRESETS, TASKS, Network, build, decode_doa, preset
 from seldrt.networks.causal import Memory
 from seldrt.networks.direct import MaskedIntensity
@@ -34,6 +35,22 @@ def settled(network: Network, seed: int = 0) -> Network:
         for _ in range(30):
             network(torch.randn(4, 100, channels, mels))
     return network.eval()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"stem_width": 0}, "stem_width is 0: it must be at least 1"),
+        ({"strides": ((1, 0), (1, 1), (1, 1), (1, 1))}, "strides is 1, 0, 1, 1, 1, 1, 1, 1: it must be at least 1"),
+        ({"strides": ((1, 1),)}, "strides has 1 pairs: give 4"),
+        ({"pyramid_bins": (0,)}, "pyramid_bins is 0: it must be at least 1"),
+        ({"dropout": 1.0}, "dropout is 1.0: it must be 0 or more, and below 1"),
+        ({"lookahead_labels": -1}, "lookahead_labels is -1: it must not be negative"),
+    ],
+)
+def test_shapes_that_are_none_are_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        override(PRESETS["compact"], **change)
 
 
 @pytest.mark.parametrize(("task", "count"), [("sed", 2_143_950), ("doae", 2_360_796), ("sad", 2_142_273)])
