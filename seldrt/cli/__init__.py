@@ -7,9 +7,11 @@ exit code 2. Every heavy import stands inside its command, so that --help is qui
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterable
+from typing import TextIO
 
 import click
 
@@ -64,7 +66,21 @@ def main() -> None:
         code = 2
     except (click.Abort, KeyboardInterrupt):
         code = 130
-    except BrokenPipeError:  # the reader of stdout has gone: nothing more to say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+    except OSError as error:  # click itself ends where the reader of a pipe has gone
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        say(f"seldrt: {error.filename or 'stdout'}: cannot be written: {error.strerror}")
+        code = 2
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            drop_unwritten(stream)
     sys.exit(code)
+
+
+def drop_unwritten(stream: TextIO | None) -> None:
+    """Forgets what a stream did not take; Python would fail at it once more when it ends."""
+    if stream is not None:
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -83,25 +83,47 @@ def settings(flags: Flags) -> DaemonConfig:
     return replace(config, capture=capture, pipeline=pipeline, publisher=publisher)
 
 
+def device_settings(flags: Flags) -> DaemonConfig:
+    """`settings`, with those of the device and of what is kept of its sound: what `run` uses."""
+    config = settings(flags)
+    return replace(
+        config,
+        capture=override(
+            config.capture, device=flags["device"], device_rate=flags["device_rate"], wait=flags.get("wait")
+        ),
+        record=override(config.record, dir=flags["record"], max_mb=flags["record_max_mb"]),
+    )
+
+
 def channel_numbers(text: str) -> tuple[int, ...]:
     """Numbers of channels as people write them: 5,6,7,8 or 5-8."""
-    if not re.fullmatch(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", text):
-        raise ConfigError(f"--channels {text}: give four numbers from 1, like 5,6,7,8 or 5-8")
     numbers: list[int] = []
-    for part in text.split(","):
-        first, *last = (int(number) for number in part.split("-"))
-        numbers += range(first, max([first, *last]) + 1)
+    if re.fullmatch(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", text):
+        for part in text.split(","):
+            first, *last = (int(number) for number in part.split("-"))
+            numbers += range(first, max([first, *last]) + 1)
+    if len(numbers) != 4:
+        raise ConfigError(f"--channels {text}: give four numbers from 1, like 5,6,7,8 or 5-8")
     return tuple(numbers)
+
+
+def check_publishing(config: PublisherConfig, flags: Flags) -> None:
+    """Refuses a name of the source and addresses that will not do, whoever else runs here."""
+    from seldrt.detection import check_name
+    from seldrt.runtime.sockets import check_address
+
+    if config.source:
+        check_name(config.source, "source name")
+    for url in [] if flags["no_publish"] else filter(None, (config.bind, config.control)):
+        check_address(url, config.insecure_bind or bool(config.curve_keys))
 
 
 def prepare(config: PublisherConfig, flags: Flags, stack: ExitStack, recording: Path | None = None) -> Publisher | None:
     """All that can be refused before the model is loaded: names, outputs, the address."""
-    from seldrt.detection import check_name
     from seldrt.runtime.publisher import Publisher
     from seldrt.runtime.sinks import check_outputs
 
-    if config.source:
-        check_name(config.source, "source name")
+    check_publishing(config, flags)
     check_outputs(flags["dcase"], flags["jsonl"], recording)
     if flags["no_publish"]:
         return None

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from msgspec.structs import replace
 
-from seldrt.cli.chain import Flags, setting_options, settings
-from seldrt.cli.shell import say, setting
-from seldrt.config import ConfigError, DaemonConfig, load_toml, override
+from seldrt.cli.chain import device_settings, setting_options
+from seldrt.cli.shell import Number, say, setting
+from seldrt.config import ConfigError, DaemonConfig, load_toml
+from seldrt.files import replacing
 
 if TYPE_CHECKING:
     from seldrt.runtime.doctor import Patient
@@ -26,25 +26,14 @@ MARKS = {"pass": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL",
 @setting("--device", env="DEVICE", metavar="NAME", meaning="Input device; else the only one with four channels.")
 @setting("--device-rate", env="DEVICE_RATE", type=int, metavar="HZ", meaning="Rate to open it with.")
 @click.option("--file", metavar="FILE", help="Look at a recording instead of a device.")
-@click.option("--seconds", type=click.FloatRange(4, 600), default=6.0, show_default=True, help="How long to listen.")
+@click.option("--seconds", type=Number(4, 600), default=6.0, show_default=True, help="How long to listen.")
 @setting("--record", env="RECORD", metavar="DIR", meaning="Also check the folder that `run` would record to.")
 @setting("--record-max-mb", env="RECORD_MAX_MB", type=int, metavar="MB", meaning="Size that it may have.")
 @click.option("--orientation", is_flag=True, help="Claps in front and at the left tell how the microphone stands.")
 @click.option("--write", metavar="FILE.toml", help="With --orientation: put the yaw into these settings.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @setting_options
-def doctor(
-    device: str | None,
-    device_rate: int | None,
-    file: str | None,
-    seconds: float,
-    record: str | None,
-    record_max_mb: int | None,
-    orientation: bool,
-    write: str | None,
-    as_json: bool,
-    **flags: Any,
-) -> None:
+def doctor(file: str | None, seconds: float, orientation: bool, write: str | None, as_json: bool, **flags: Any) -> None:
     """Check this computer and a microphone; the exit code is 1 when something will not work.
 
     With --file, what a recording of the microphone says is checked instead: a few seconds of any sound, or with
@@ -52,14 +41,13 @@ def doctor(
     """
     if write and not orientation:
         raise ConfigError("--write needs --orientation: the yaw is told by claps")
-    if file and device:
+    if file and flags["device"]:
         raise ConfigError("--file and --device exclude each other")
     if write and os.path.exists(write):
         flags["config"] = flags["config"] or write
-    config = doctors_settings(device, device_rate, record, record_max_mb, flags)
     from seldrt.runtime.doctor import Patient
 
-    patient = Patient(config, Path(file) if file else None, seconds, meter(not as_json))
+    patient = Patient(device_settings(flags), Path(file) if file else None, seconds, meter(not as_json))
     found = {}
     for name, finding in oriented(patient, write) if orientation else examined(patient):
         found[name] = finding
@@ -69,18 +57,6 @@ def doctor(
         print_json(found)
     if any(finding.verdict == "fail" for finding in found.values()):
         sys.exit(1)
-
-
-def doctors_settings(
-    device: str | None, device_rate: int | None, record: str | None, record_max_mb: int | None, flags: Flags
-) -> DaemonConfig:
-    """What `run` would use."""
-    config = settings(flags)
-    return replace(
-        config,
-        capture=override(config.capture, device=device, device_rate=device_rate),
-        record=override(config.record, dir=record, max_mb=record_max_mb),
-    )
 
 
 def examined(patient: Patient) -> Iterator[tuple[str, Finding]]:
@@ -118,11 +94,10 @@ def write_yaw(path: Path, yaw_deg: float) -> None:
         document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
         document.setdefault("capture", tomlkit.table())["yaw_deg"] = yaw_deg
         real = path.resolve()
-        temporary = real.with_name(f".{real.name}.{os.getpid()}.tmp")
-        temporary.write_text(tomlkit.dumps(document), encoding="utf-8")
-        if real.exists():
-            temporary.chmod(real.stat().st_mode & 0o777)
-        os.replace(temporary, real)
+        with replacing(real) as temporary:
+            temporary.write_text(tomlkit.dumps(document), encoding="utf-8")
+            if real.exists():
+                temporary.chmod(real.stat().st_mode & 0o777)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from None
 

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import click
 
@@ -41,7 +42,7 @@ def listen(
         elif sys.stderr.isatty():
             show_table(subscriber, url)
         else:
-            show_lines(subscriber, say, Patience(url, say))
+            show_lines(subscriber, partial(click.echo, err=True), Patience(url, say))  # ends when the reader leaves
 
 
 @contextmanager

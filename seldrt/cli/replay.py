@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from seldrt.cli.chain import Flags, chain_options, prepare, serve, settings
-from seldrt.cli.shell import say
+from seldrt.cli.shell import Number, say
 from seldrt.config import ConfigError, DaemonConfig
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.argument("file", required=False, metavar="FILE")
 @click.option("--demo", is_flag=True, help="The bundled recording, compared with its truth.")
 @click.option("--fast", is_flag=True, help="As fast as the computer goes.")
-@click.option("--speed", type=click.FloatRange(0.01, 1000), metavar="X", help="X times real time.")
+@click.option("--speed", type=Number(0.01, 1000), metavar="X", help="X times real time.")
 @chain_options
 def replay(file: str | None, demo: bool, fast: bool, speed: float | None, **flags: Any) -> None:
     """Listen to a 4-channel recording, as if it came from a microphone now."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 from msgspec.structs import replace
 
-from seldrt.cli.chain import chain_options, prepare, serve, settings
+from seldrt.cli.chain import Flags, chain_options, device_settings, prepare, serve
 from seldrt.cli.shell import say, setting
 from seldrt.config import ConfigError, DaemonConfig, override
+
+if TYPE_CHECKING:
+    from seldrt.microphones import Floats
 
 
 @click.command()
@@ -22,27 +25,15 @@ from seldrt.config import ConfigError, DaemonConfig, override
 @setting("--record", env="RECORD", metavar="DIR", meaning="Keep what the device gives in that folder.")
 @setting("--record-max-mb", env="RECORD_MAX_MB", type=int, metavar="MB", meaning="Size of the folder; the oldest go.")
 @chain_options
-def run(
-    device: str | None,
-    device_rate: int | None,
-    wait: bool | None,
-    record: str | None,
-    record_max_mb: int | None,
-    **flags: Any,
-) -> None:
+def run(**flags: Any) -> None:
     """Listen to a microphone until stopped."""
     from seldrt.detection import safe_name
-    from seldrt.microphones import Profile, choose_profile, orientation, profile
+    from seldrt.microphones import Profile, choose_profile
     from seldrt.runtime.devices import FIRST_CHANNELS, check_rate
     from seldrt.runtime.microphone import Microphone
 
-    config = settings(flags)
-    capture = override(config.capture, device=device, device_rate=device_rate, wait=wait)
-    if not capture.device:
-        raise ConfigError("which microphone? give --device NAME; `seldrt devices` lists them")
-    if capture.mic:
-        profile(capture.mic)  # before anything is opened
-    to_room = orientation(capture.mount, capture.yaw_deg)
+    config, to_room = run_settings(flags)
+    capture, kept = config.capture, config.record
 
     def meaning(name: str) -> Profile:
         return choose_profile(capture.mic, name).turned(to_room)
@@ -56,7 +47,6 @@ def run(
         stack.enter_context(closing(microphone))
         check_rate(microphone.name, microphone.device_rate, capture.device_rate)
         name = safe_name(microphone.name)
-        kept = override(config.record, dir=record, max_mb=record_max_mb)
         if kept.dir:
             from seldrt.runtime.recorder import Recorder
 
@@ -66,6 +56,19 @@ def run(
             stack.enter_context(closing(microphone.keeper))
             say(f"recording to {kept.dir}, at most {kept.max_mb} MB")
         serve(config, flags, microphone, name, publisher, stack)
+
+
+def run_settings(flags: Flags) -> tuple[DaemonConfig, Floats]:
+    """The settings, and the rotation to the room; refused where no device needs to be opened to know better."""
+    from seldrt.microphones import orientation, profile
+
+    config = device_settings(flags)
+    capture = config.capture
+    if not capture.device:
+        raise ConfigError("which microphone? give --device NAME; `seldrt devices` lists them")
+    if capture.mic:
+        profile(capture.mic)
+    return config, orientation(capture.mount, capture.yaw_deg)
 
 
 def settings_text(config: DaemonConfig) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
-from seldrt.cli.run import run
+from seldrt.cli.chain import Flags, check_publishing
+from seldrt.cli.run import run, run_settings
 from seldrt.cli.shell import say
 from seldrt.config import ConfigError
 
@@ -27,7 +30,7 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 NotifyAccess=main
-ExecStart={command}
+{environment}ExecStart={command}
 TimeoutStartSec={start_s}
 WatchdogSec={watchdog_s}
 Restart=on-failure
@@ -70,6 +73,8 @@ WantedBy=default.target
 def service(for_user: bool, arguments: tuple[str, ...]) -> None:
     """Print a systemd unit that runs the daemon with these options, and starts it again when it fails.
 
+    Settings of `run` in the environment (SELDRT_...) go into the unit.
+
     \b
     seldrt service -- --device "Zoom H3-VR" | sudo tee /etc/systemd/system/seldrt.service
     sudo systemctl enable --now seldrt
@@ -78,20 +83,42 @@ def service(for_user: bool, arguments: tuple[str, ...]) -> None:
     seldrt service --user -- --device "Zoom H3-VR" > ~/.config/systemd/user/seldrt.service
     systemctl --user enable --now seldrt
     """
-    options = run.make_context("run", list(arguments)).params  # refuses what `run` would refuse
+    context = run.make_context("run", list(arguments))
+    options = context.params
     if not options["device"] and not options["config"]:
         raise ConfigError('which microphone? give its options after --, like: seldrt service -- --device "Zoom H3-VR"')
+    check(options)
     program = own_program()
     for warning in [] if for_user else warnings(program[0], options):
         say(f"note: {warning}")
-    click.echo(unit([*program, "run", *arguments], for_user), nl=False)
+    click.echo(unit([*program, "run", *arguments], for_user, given_by_environment(context)), nl=False)
 
 
-def unit(command: list[str], for_user: bool) -> str:
-    """The text of the unit for a command line."""
+def check(flags: Flags) -> None:
+    """Refuses what `run` would refuse before it opens anything; a file that is not there yet may still come."""
+    if flags["config"] and not os.path.exists(flags["config"]):
+        flags = flags | {"config": None, "device": flags["device"] or "as the file will say"}
+    if (flags["mic"] or "").endswith(".toml") and not os.path.exists(flags["mic"]):
+        flags = flags | {"mic": None}
+    config, _ = run_settings(flags)
+    check_publishing(config.publisher, flags)
+
+
+def given_by_environment(context: click.Context) -> list[str]:
+    """The settings that a command took from environment variables, as NAME=VALUE."""
+    return [
+        f"{option.envvar}={os.environ[str(option.envvar)]}"
+        for option in context.command.params
+        if context.get_parameter_source(str(option.name)) is ParameterSource.ENVIRONMENT
+    ]
+
+
+def unit(command: list[str], for_user: bool, environment: Sequence[str] = ()) -> str:
+    """The text of the unit for a command line, and for environment variables NAME=VALUE."""
     after = "pipewire.service pulseaudio.service" if for_user else "sound.target network.target time-sync.target"
     text = COMMON.format(
         after=after,
+        environment="".join(f"Environment={quoted(setting).replace('$$', '$')}\n" for setting in environment),
         command=" ".join(map(quoted, command)),
         start_s=START_S,
         watchdog_s=WATCHDOG_S,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -11,8 +13,19 @@ Command = Callable[..., Any]
 
 
 def say(line: str) -> None:
-    """A line for people."""
-    click.echo(line, err=True)
+    """A line for people; the work goes on where it cannot be written."""
+    with suppress(OSError):
+        click.echo(line, err=True)
+
+
+class Number(click.FloatRange):
+    """A number within bounds, which click lets NaN through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
 
 
 def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from seldrt.config import RATES_HZ
 from seldrt.detection import Clock
 from seldrt.microphones import CHANNELS, Profile
 from seldrt.runtime.capture import TURN_S, Block, Resampler, Samples
@@ -21,7 +22,8 @@ class Recording:
     """A sound file, at the pace of ``speed`` (1 = real time; None = as fast as the computer goes).
 
     ``channels`` are the four that are heard, by number from 1; () takes a file of four as it is. `CaptureError` when
-    the file is missing, no sound, empty, truncated, not of four channels, or holds what is no sample: NaN, inf, 32768.
+    the file is missing, no sound, empty, truncated, not of four channels, of a rate that no microphone has, or holds
+    what is no sample: NaN, inf, 32768.
     """
 
     def __init__(
@@ -100,6 +102,10 @@ def open_recording(path: Path, channels: Sequence[int] = ()) -> Any:
     """The sound file, checked to its end; `CaptureError` as for `Recording`."""
     import soundfile
 
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise CaptureError(f"{str(path)!a}: the name is not UTF-8; rename the file") from None
     if not path.exists():
         raise CaptureError(f"{path}: no such file")
     if not path.is_file():
@@ -125,6 +131,9 @@ def _check(file: Any, path: Path, channels: Sequence[int]) -> None:
         needs = f"needs {CHANNELS}" if not channels else f"channel {max(channels)} is asked for"
         hint = ": name them with --channels, like 1,2,3,4" if file.channels > CHANNELS and not channels else ""
         raise CaptureError(f"{path}: {file.channels} channel{plural}; {needs}{hint}")
+    lowest, highest = RATES_HZ
+    if not lowest <= file.samplerate <= highest:
+        raise CaptureError(f"{path}: its sample rate is {file.samplerate} Hz; it must lie in {lowest} to {highest} Hz")
     if not file.frames:
         raise CaptureError(f"{path}: holds no samples")
     # A cut WAV has a data chunk that promises more than the file holds (streams that never knew say 0 or 2**32 - 1).

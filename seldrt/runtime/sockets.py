@@ -90,7 +90,9 @@ class Bound:
         flag: str,
         *options: tuple[int, int],
     ) -> None:
-        check_address(url, flag, insecure_bind or gate is not None)
+        check_address(url, insecure_bind or gate is not None)
+        if url.startswith("ipc://"):
+            _check_path(url.removeprefix("ipc://"), flag)
         self._path: str | None = None  # of the socket file that is ours
         self.zmq = context.socket(kind)
         for option, value in (*OPTIONS, (zmq.IPV6, int("[" in url)), *options):
@@ -122,11 +124,10 @@ class Bound:
                 os.unlink(self._path)
 
 
-def check_address(url: str, flag: str, open_to_others: bool) -> None:
-    """`WireError` for an address that is none, a path that is taken, or, unless it may be, what others can reach."""
+def check_address(url: str, open_to_others: bool) -> None:
+    """`WireError` for an address that is none or, unless it may be, what others can reach."""
     transport, _, place = url.partition("://")
     if transport == "ipc" and place:
-        _check_path(place, flag)
         return
     host, _, port = place.rpartition(":")
     is_port = port == "*" or (port.isdecimal() and int(port) < 65536)

@@ -108,12 +108,15 @@ def refused(*arguments: Any, **env: str) -> str:
         ("replay {ok} --demo", "give a recording, or --demo"),
         ("replay {ok} --fast --speed 2", "exclude each other"),
         ("replay {ok} --speed 0", "--speed"),
+        ("replay {ok} --speed nan", "'--speed': 'nan' is no number"),
+        ("replay {ok} --yaw nan", "yaw_deg is nan: use -360 to 360"),
         ("replay {ok} --block-ms x", "--block-ms"),
         ("replay {ok} --compute tpu", "'tpu' is not one of 'cpu', 'cuda', 'mps'"),
         ("replay {ok} --mic ambio", "unknown microphone 'ambio'; did you mean 'ambix'\\? known: ambeo, ambix"),
         ("replay {ok} --mic {folder}/mine.toml", r"mine\.toml: No such file"),
         ("replay {ok} --mount sideways", "mount 'sideways': give upright, upside-down, endfire"),
-        ("replay {ok} --channels 1-3", r"channels is \[1, 2, 3\]: give four different numbers"),
+        ("replay {ok} --channels 1-2,2,3", r"channels is \[1, 2, 2, 3\]: give four different numbers"),
+        ("replay {ok} --channels 1-9999", "seldrt: --channels 1-9999: give four numbers from 1, like 5,6,7,8 or 5-8$"),
         ("replay {ok} --channels a", "--channels a: give four numbers"),
         ("replay {ok} --channels 5-8", "4 channels; channel 8 is asked for"),
         ("replay {ok} --source a.b", r"source name 'a\.b' cannot stand in a topic"),
@@ -168,6 +171,24 @@ def test_a_mistake_is_one_line_and_exit_code_2(recording: Path, tmp_path: Path, 
         line = refused(*words.split(), PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert re.search(message, line), line
     assert recording.read_bytes() == before
+
+
+def test_a_name_that_is_not_utf8_is_one_line(recording: Path, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.wav")
+    path.write_bytes(recording.read_bytes())
+    assert refused("replay", path).endswith("\\udcff.wav': the name is not UTF-8; rename the file\n")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", ["schema", "info", "--help", "replay {ok} --fast --no-publish --quiet --jsonl -"])
+def test_a_full_disk_behind_stdout_is_one_line(recording: Path, arguments: str, unbuffered: str) -> None:
+    command = [sys.executable, *SMALL, *arguments.format(ok=recording).split()]
+    env = environment(PYTHONUNBUFFERED=unbuffered)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, env=env)
+    assert done.returncode == 2
+    assert re.fullmatch(r"seldrt: (stdout|-): cannot be written: No space left on device", done.stderr.splitlines()[-1])
+    assert "OSError" not in done.stderr
 
 
 def test_a_full_disk_is_one_line(recording: Path) -> None:
@@ -237,6 +258,20 @@ def test_a_reader_that_leaves_ends_it_without_a_traceback(recording: Path) -> No
     assert process.wait(20) == 1
     process.stderr.close()
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_lines_that_nobody_reads_do_not_end_it(
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unbuffered: str
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    _, expected = outputs(recording, tmp_path, "--fast")
+    table = tmp_path / "unread.csv"
+    process = start("replay", recording, "--fast", "--no-publish", "--dcase", table, program=SMALL)
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.wait(20) == 0
+    assert table.read_bytes() == expected
 
 
 def test_a_replay_that_is_stopped_says_how_far_it_came(recording: Path, tmp_path: Path) -> None:
@@ -322,6 +357,8 @@ def test_the_shipped_settings_show_every_key_with_its_default() -> None:
         ("[pipeline]\nthreads = 0\n", r"threads is 0: use 1 to 1024"),
         ("[pipeline]\ndevice = 'tpu'\n", r"pipeline\.device: .*'tpu'"),
         ("capture = 3\n", r"capture: expected a section, got a whole number"),
+        ("postprocess = 3\n", r"postprocess: expected a section or nothing, got a whole number"),
+        ("[capture]\nyaw_deg = 2099-01-01\n", r"capture\.yaw_deg: expected a number, got a date"),
         ("[capture\n", "not TOML"),
     ],
 )
@@ -370,6 +407,15 @@ def test_listen_tells_events_in_lines_where_there_is_no_terminal(recording: Path
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     assert process.returncode == 0
+
+
+def test_listen_ends_when_its_reader_leaves(recording: Path, tmp_path: Path) -> None:
+    url = f"ipc://{tmp_path}/s"
+    process = start("listen", "--connect", url)
+    assert process.stderr is not None
+    process.stderr.close()
+    start("replay", recording, "--speed", "1", "--bind", url, program=SMALL).communicate(timeout=20)
+    assert process.wait(20) == 1
 
 
 @pytest.mark.parametrize("form", [[], ["--jsonl"]])

@@ -481,6 +481,12 @@ def test_one_failure_does_not_stop_the_next_check(recording: Path, tmp_path: Pat
         "fail",
         "fail",
     ]
+    soundfile.write(tmp_path / "slow.wav", np.ones((5, 4)), 1)
+    for name, told in (("slow.wav", "its sample rate is 1 Hz"), (os.fsdecode(b"\xff.wav"), "the name is not UTF-8")):
+        code, checks, _ = doctor("--file", tmp_path / name, "--bind", "tcp://127.0.0.1:*")
+        assert code == 1
+        assert told in checks["device"]["text"]
+        assert verdicts(checks, "device", "channels", "level", "format") == ["fail", *["skip"] * 3]
     code, checks, _ = doctor("--file", tmp_path / "missing.wav", "--bind", "tcp://127.0.0.1:*")
     assert code == 1
     assert verdicts(checks, "device", "channels", "level", "format", "model") == ["fail", *["skip"] * 3, "pass"]
@@ -544,6 +550,7 @@ def test_claps_in_a_recording_give_the_yaw_of_a_settings_file(tmp_path: Path) ->
         (["--write", "mine.toml"], "--write needs --orientation"),
         (["--file", "a.wav", "--device", "h3"], "--file and --device exclude each other"),
         (["--seconds", "1"], "--seconds"),
+        (["--seconds", "nan"], "'nan' is no number"),
         (["--mount", "sideways", "--threads", "0"], "--threads"),
     ],
 )

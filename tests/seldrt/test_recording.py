@@ -116,6 +116,9 @@ def test_what_cannot_be_heard_is_refused(tmp_path: Path) -> None:
     for channels in (1, 2, 6):
         with pytest.raises(CaptureError, match=f"{channels} channels?; needs 4"):
             Recording(write(tmp_path / "few.wav", np.zeros((100, channels))), AMBIX)
+    for rate in (1, 7999, 768_001):
+        with pytest.raises(CaptureError, match=f"its sample rate is {rate} Hz; it must lie in 8000 to 768000 Hz"):
+            Recording(write(tmp_path / "odd.wav", rate=rate), AMBIX)
     with pytest.raises(CaptureError, match="holds no samples"):
         Recording(write(tmp_path / "none.wav", X[:0]), AMBIX)
 

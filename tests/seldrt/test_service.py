@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,8 +23,8 @@ ROOT = Path(__file__).parents[2]
 OPTIONS = ["--device", 'Zoom "H3-VR" 100 % $HOME', "--bind", "ipc:///run/seldrt/s"]
 
 
-def seldrt(*arguments: str) -> subprocess.CompletedProcess[str]:
-    env = {key: value for key, value in os.environ.items() if not key.startswith("SELDRT_")}
+def seldrt(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    env = {key: value for key, value in os.environ.items() if not key.startswith("SELDRT_")} | settings
     command = [sys.executable, "-m", "seldrt", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env, timeout=60, check=False)
 
@@ -65,7 +67,7 @@ def test_systemd_understands_every_line_of_the_unit(tmp_path: Path, for_user: bo
         done = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True, check=False)
         return "".join(line for line in done.stderr.splitlines(True) if "seldrt.service" in line)
 
-    text = unit([sys.executable, "-m", "seldrt", "run", *OPTIONS], for_user)
+    text = unit([sys.executable, "-m", "seldrt", "run", *OPTIONS], for_user, ['SELDRT_RECORD=/srv/100 % "$HOME"'])
     assert complaints(text) == ""
     assert "Unknown key" in complaints(text.replace("WatchdogSec", "WatchdogSeconds"))
 
@@ -86,6 +88,16 @@ def test_a_line_break_is_refused() -> None:
         ([], "give its options after --"),
         (["--", "--device", "h3", "--dance"], "No such option"),
         (["--", "--device", "h3", "--threads", "0"], "--threads"),
+        (["--", "--device", "h3", "--yaw", "1000"], "yaw_deg is 1000.0: use -360 to 360"),
+        (["--", "--device", "h3", "--channels", "1,2"], "--channels 1,2: give four numbers"),
+        (["--", "--device", "h3", "--device-rate", "5"], "device_rate is 5"),
+        (["--", "--device", "h3", "--record-max-mb", "1"], "max_mb is 1"),
+        (["--", "--device", "h3", "--mic", "nope"], "unknown microphone 'nope'"),
+        (["--", "--device", "h3", "--mount", "sideways"], "mount 'sideways'"),
+        (["--", "--device", "h3", "--source", "a.b"], "source name 'a.b'"),
+        (["--", "--device", "h3", "--bind", "tcp://0.0.0.0:5"], "--insecure-bind"),
+        (["--", "--device", "h3", "--control", "5578"], "use tcp://HOST:PORT or ipc://PATH"),
+        (["--", "--config", "configs/seldrt.toml"], "give --device NAME"),
     ],
 )
 def test_what_run_would_refuse_is_refused(arguments: list[str], message: str) -> None:
@@ -93,6 +105,25 @@ def test_what_run_would_refuse_is_refused(arguments: list[str], message: str) ->
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert message in line
+
+
+def test_what_only_stands_in_the_way_now_is_not_refused(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as running:
+        running.bind(str(tmp_path / "s"))
+        running.listen()
+        done = seldrt("service", "--user", "--", "--device", "h3", "--bind", f"ipc://{tmp_path}/s", "--mic", "my.toml")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert seldrt("service", "--", "--device", "h3", "--no-publish", "--bind", "tcp://0.0.0.0:5").returncode == 0
+
+
+def test_settings_of_the_environment_are_in_the_unit() -> None:
+    given = {"SELDRT_DEVICE": 'Zoom "H3-VR" 100 % $HOME', "SELDRT_WAIT": "1", "SELDRT_RECORD": "kept"}
+    done = seldrt("service", "--user", "--", "--yaw", "90", **given, SELDRT_YAW="45", SELDRT_CONNECT="tcp://other:1")
+    assert done.returncode == 0, done.stderr
+    lines = re.findall(r"(?m)^Environment=(.*)$", done.stdout)
+    assert [shlex.split(line.replace("%%", "%")) for line in lines] == [[f"{key}={given[key]}"] for key in given]
+    refused = seldrt("service", "--user", **given, SELDRT_BIND="5577")
+    assert (refused.returncode, refused.stdout) == (2, "")
 
 
 def test_what_the_service_may_not_do_is_told() -> None:
