@@ -48,6 +48,7 @@ DCASE2020_ALIASES = {
 STEADY_SECONDS = 5.0
 STEADY_SPREAD_DB = 3.0
 TRIM_DB = 60.0
+SILENT_PEAK = 1e-9
 
 
 class Clip(msgspec.Struct, frozen=True):
@@ -169,16 +170,24 @@ def class_order(names: list[str]) -> tuple[dict[str, int], list[str]]:
 
 @lru_cache(maxsize=512)
 def read_clip(path: Path) -> NDArray[np.float32]:
-    """A clip (samples,) at 24 kHz, mono, peak 1, without the silence (60 dB under its peak) around it."""
+    """A clip (samples,) at 24 kHz, mono, peak 1, without the silence (60 dB under its peak) around it.
+
+    `ConfigError` when it cannot be read, and when there is nothing in it to hear.
+    """
     try:
         audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
         raise ConfigError(f"{path}: not a readable sound file ({error})") from None
+    if not np.isfinite(audio).all():
+        raise ConfigError(f"{path}: holds samples that are no numbers; remove it")
     mono = audio.mean(axis=1)
     if rate != SAMPLE_RATE:
         mono = soxr.resample(mono, rate, SAMPLE_RATE)
     mono = mono[slice(*active_region(mono))]
-    mono = mono / max(float(np.max(np.abs(mono), initial=0)), 1e-9)
+    peak = float(np.max(np.abs(mono), initial=0))
+    if peak < SILENT_PEAK:
+        raise ConfigError(f"{path}: holds nothing but silence; remove it")
+    mono = mono / peak
     mono.flags.writeable = False
     return mono
 
@@ -220,8 +229,11 @@ def _read_groups(folder: Path) -> dict[str, str]:
     for place in (folder, folder.parent, folder.parent.parent):
         index = place / "index.csv"
         if index.is_file():
-            with index.open(newline="") as file:
-                rows = list(csv.DictReader(file))
+            try:
+                with index.open(newline="", encoding="utf-8-sig") as file:
+                    rows = list(csv.DictReader(file))
+            except UnicodeDecodeError:
+                raise ConfigError(f"{index}: is not UTF-8; save it as CSV UTF-8") from None
             if rows and "id" in rows[0] and "group" in rows[0]:
                 return {row["id"]: row["group"] or row["id"] for row in rows}
     return {}

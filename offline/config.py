@@ -13,6 +13,33 @@ from seldrt.config import ConfigError, Section, decode, load_toml
 
 Range = tuple[float, float]
 
+DAY_S = 86400.0
+SCENE_LIMITS = {  # of the numbers of `SceneConfig`, and of both ends of its ranges; probabilities lie in 0..1
+    "seconds": (1, DAY_S),
+    "rt60_s": (0.01, 10),
+    "distance_m": (0.5, 1000),
+    "max_elevation_deg": (0, 85),
+    "open_max_elevation_deg": (0, 85),
+    "gap_s": (0, DAY_S),
+    "max_event_s": (0.1, DAY_S),
+    "moving_min_s": (0, DAY_S),
+    "speeds_deg_per_s": (0, 360),
+    "snr_db": (-100, 100),
+    "level_spread_db": (0, 100),
+    "peak_dbfs": (-90, 0),
+    "distractors_per_minute": (0, 600),
+    "mixed_in_db": (-100, 100),
+    "speed": (0.25, 4),
+    "lowpass_hz": (500, 20000),
+    "highpass_hz": (20, 1000),
+    "gain_error_db": (0, 12),
+    "sensor_db": (-100, 100),
+    "capsule_radius_m": (0.002, 0.05),
+    "pattern_error": (0, 0.25),
+    "delay_error_us": (0, 100),
+    "low_cut_hz": (0, 500),
+}
+
 
 class SceneConfig(Section, frozen=True):
     """What synthetic scenes are made of; the defaults follow the DCASE 2020 data."""
@@ -58,35 +85,19 @@ class SceneConfig(Section, frozen=True):
     low_cut_hz: Range = (0.0, 0.0)  # each capsule's own first-order high-pass; 0 is none
 
     def __post_init__(self) -> None:
-        for name, value in ((name, getattr(self, name)) for name in self.__struct_fields__):
-            if name.endswith("_probability") and not 0 <= value <= 1:
-                raise ValueError(f"{name} must lie in 0..1")
-            if not isinstance(value, tuple) or name == "speeds_deg_per_s":
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
+        values |= {f"speed of {name}": speed for name, speed in self.class_speed.items()}
+        for name, value in values.items():
+            limits = SCENE_LIMITS.get(name.split()[0], (0, 1) if name.endswith("_probability") else None)
+            if not limits:  # no number
                 continue
-            low, high = value
-            if low > high:
-                raise ValueError(f"{name} needs its smaller value first")
-        if self.seconds < 1:
-            raise ValueError("seconds must be at least 1")
-        for name, (slowest, fastest) in {"speed": self.speed, **self.class_speed}.items():
-            if not 0.25 <= slowest <= fastest <= 4:
-                raise ValueError(f"speed must lie in 0.25..4, slowest first ({name})")
-        if not 500 <= self.lowpass_hz[0] <= self.lowpass_hz[1]:
-            raise ValueError("lowpass_hz must start at 500 or more")
-        if not 20 <= self.highpass_hz[0] <= self.highpass_hz[1] <= 1000:
-            raise ValueError("highpass_hz must lie in 20..1000")
-        if self.distance_m[0] < 0.5:
-            raise ValueError("distance_m must start at 0.5 or more")
-        if not (0 <= self.max_elevation_deg <= 85 and 0 <= self.open_max_elevation_deg <= 85):
-            raise ValueError("max_elevation_deg and open_max_elevation_deg must lie in 0..85")
-        if self.peak_dbfs[1] > 0:
-            raise ValueError("peak_dbfs must not exceed 0")
-        if not 0.002 <= self.capsule_radius_m[0] <= self.capsule_radius_m[1] <= 0.05:
-            raise ValueError("capsule_radius_m must lie in 0.002..0.05")
-        if not (0 <= self.pattern_error <= 0.25 and 0 <= self.delay_error_us <= 100 and 0 <= self.gain_error_db <= 12):
-            raise ValueError("pattern_error goes to 0.25, delay_error_us to 100, gain_error_db to 12")
-        if not 0 <= self.low_cut_hz[0] <= self.low_cut_hz[1] <= 500:
-            raise ValueError("low_cut_hz must lie in 0..500")
+            low, high = limits
+            numbers = value if isinstance(value, tuple) else (value,)
+            said = ", ".join(f"{number:g}" for number in numbers)
+            if not all(low <= number <= high for number in numbers):
+                raise ValueError(f"{name} is {said}: it must lie in {low:g}..{high:g}")
+            if name != "speeds_deg_per_s" and list(numbers) != sorted(numbers):
+                raise ValueError(f"{name} is {said}: it must have its smaller value first")
 
 
 class TrainConfig(Section, frozen=True):

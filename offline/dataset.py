@@ -15,10 +15,10 @@ import csv
 import hashlib
 import math
 import re
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -26,6 +26,7 @@ import soundfile
 from numpy.typing import ArrayLike, NDArray
 
 from seldrt.config import DCASE2020_CLASSES, ConfigError
+from seldrt.files import whole
 
 NAME = re.compile(r"fold(?P<fold>\d+)_room(?P<room>\d+)_mix\d+(_ov(?P<overlap>\d+))?")
 EVAL_NAME = re.compile(NAME.pattern + r"|mix\d+")
@@ -47,6 +48,8 @@ STARSS_FOLDERS = frozenset(("dev-train-sony", "dev-test-sony", "dev-train-tau", 
 DCASE2021_FOLDERS = frozenset(("dev-train", "dev-val", "dev-test"))
 CHANNELS = 4
 BLOCK_S = 10
+
+Kind = TypeVar("Kind")
 
 
 class Recording(msgspec.Struct, frozen=True):
@@ -164,11 +167,6 @@ def audio_blocks(path: Path, sample_rate: int) -> Iterator[NDArray[np.float32]]:
         raise ConfigError(f"{path}: ends {missing} samples early; it is damaged")
 
 
-def read_audio(path: Path, sample_rate: int) -> NDArray[np.float32]:
-    """A whole recording (samples, 4); `ConfigError` as `audio_blocks`."""
-    return np.concatenate([np.zeros((0, CHANNELS), np.float32), *audio_blocks(path, sample_rate)])
-
-
 def content_digest(recordings: Sequence[Recording]) -> str:
     """SHA-256 over names, samples and labels of recordings, in the order of their names.
 
@@ -194,19 +192,22 @@ def read_metadata(path: Path) -> NDArray[np.int64]:
     Cartesian directions, as some systems write them.
     """
     rows: list[list[float]] = []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for number, row in enumerate(csv.reader(file), start=1):
-            if not row or (number == 1 and HEADER.fullmatch(",".join(row).replace(" ", "").lower())):
-                continue
-            try:
-                values = [float(value) for value in row]
-                usable = len(values) in (5, 6) and values[0] >= 0 and all(map(math.isfinite, values))
-                usable = usable and abs(values[3]) <= 360 and abs(values[4]) <= 90
-            except ValueError:
-                usable = False
-            if not usable:
-                raise ConfigError(f"{path}, line {number}: expected {','.join(COLUMNS)}, found {','.join(row)}")
-            rows.append(values)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8; expected {','.join(COLUMNS)}") from None
+    for number, row in enumerate(csv.reader(lines), start=1):
+        if not row or (number == 1 and HEADER.fullmatch(",".join(row).replace(" ", "").lower())):
+            continue
+        try:
+            values = [float(value) for value in row]
+            usable = len(values) in (5, 6) and values[0] >= 0 and all(map(math.isfinite, values))
+            usable = usable and abs(values[3]) <= 360 and abs(values[4]) <= 90
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ConfigError(f"{path}, line {number}: expected {','.join(COLUMNS)}, found {','.join(row)}")
+        rows.append(values)
     if rows and all(len(row) == 6 and abs(math.hypot(*row[3:]) - 1) < 0.02 for row in rows):
         raise ConfigError(f"{path}: holds directions as x, y, z; expected azimuth and elevation in degrees")
     return np.array([[round(value) for value in row[:5]] for row in rows], dtype=np.int64).reshape(-1, 5)
@@ -226,10 +227,7 @@ def read_classes(base: Path) -> list[str]:
     path = base / "classes.json"
     if not path.is_file():
         return list(_classes_by_layout(base))
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=list[str])
-    except msgspec.DecodeError as error:
-        raise ConfigError(f"{path}: not a list of class names ({error})") from None
+    return read_json(path, list[str], "not a list of class names")
 
 
 def _classes_by_layout(base: Path) -> tuple[str, ...]:
@@ -253,19 +251,15 @@ def write_classes(base: Path, names: list[str]) -> None:
     write_file(base / "classes.json", msgspec.json.encode(names))
 
 
+def read_json(path: Path, kind: type[Kind], refusal: str) -> Kind:
+    """What a JSON file holds; `ConfigError` with the ``refusal`` when that is nothing of the kind."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {refusal} ({error})") from None
+
+
 def write_file(path: Path, data: bytes) -> None:
     """A file that is there whole or not at all."""
     with whole(path) as partial:
         partial.write_bytes(data)
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Another name to write a file under: it gets its own when the block ends, and is removed when that fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")  # two may write it at once
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -17,13 +17,14 @@ import numpy as np
 import safetensors
 from numpy.typing import NDArray
 
-from offline.dataset import Recording, whole
+from offline.dataset import Recording
 from offline.encoding import read_foa
 from offline.evaluate import BLOCK_LABELS, LABEL_RATE_HZ, Progress, prediction_rows, silent
 from offline.workers import results
 from seldrt import checkpoint
 from seldrt.config import PostprocessConfig
 from seldrt.features import features_stage
+from seldrt.files import whole
 from seldrt.inference import Estimator
 from seldrt.postprocess import Tracker, postprocess_stage
 from seldrt.stream import Chain, run

@@ -140,8 +140,15 @@ def class_numbers(spoken: Sequence[str], wanted: Sequence[str]) -> list[int]:
     """For each name that is spoken its number among those wanted; `ConfigError` when one is not among them."""
     unknown = [name for name in spoken if name not in wanted]
     if unknown:
-        raise ConfigError(f"the model knows {', '.join(unknown)}, the dataset does not: write its classes.json")
+        raise ConfigError(
+            f"the model is for other classes ({_some(unknown)}) than the dataset ({_some(wanted)}): "
+            "give one for these, or, where the dataset has no classes.json, write it"
+        )
     return [list(wanted).index(name) for name in spoken]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:2]) + (" ..." if len(names) > 2 else "")
 
 
 # Measuring

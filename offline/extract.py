@@ -21,6 +21,7 @@ from offline.encoding import read_foa
 from offline.workers import worker_pool
 from seldrt import features, stream
 from seldrt.config import ConfigError, FeatureConfig
+from seldrt.files import whole
 
 
 class StoredRecording(msgspec.Struct, frozen=True):
@@ -118,7 +119,7 @@ def extract(
         except ConfigError as error:
             raise ConfigError(f"{recording.metadata}: {error}") from None
         label += labels
-    with dataset.whole(out / "features.npy") as partial, dataset.whole(out / "targets.npz") as partial_targets:
+    with whole(out / "features.npy") as partial, whole(out / "targets.npz") as partial_targets:
         shape = (label * config.frames_per_label, len(features.CHANNELS), config.n_mels)
         np.lib.format.open_memmap(partial, "w+", np.float16, shape).flush()
         with worker_pool(workers) as pool:

@@ -17,7 +17,7 @@ from torch import Tensor
 from offline.config import TrainConfig
 from offline.optimization import Optimization
 from seldrt.checkpoint import Checkpoint, CheckpointError, Description, save
-from seldrt.files import replacing
+from seldrt.files import whole
 from seldrt.networks import Network
 
 STATE = "last.pt"
@@ -65,8 +65,8 @@ class Run:
         }
         path = self.out / STATE
         try:
-            with replacing(path) as temporary:
-                torch.save(state, temporary)
+            with whole(path) as partial:
+                torch.save(state, partial)
         except (OSError, RuntimeError) as error:  # torch's own for a full disk
             raise CheckpointError(f"{path}: cannot be written: {' '.join(str(error).split())[:160]}") from None
 

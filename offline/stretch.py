@@ -19,12 +19,20 @@ from offline import dataset
 from offline.dataset import Recording
 from offline.workers import worker_pool
 from seldrt.config import ConfigError
+from seldrt.files import whole
 
 WINDOW, HOP = 2048, 512  # samples; librosa's defaults
 SLOWEST, FASTEST = 0.5, 2.0
 LABEL_RATE_HZ = 10
 
 Floats = NDArray[np.floating]
+
+
+class Stretched(msgspec.Struct, frozen=True):
+    """What a dataset folder was made from, as its stretch.json says."""
+
+    of: str
+    rate: float
 
 
 def stretched(samples: Floats, rate: float) -> NDArray[np.float32]:
@@ -69,15 +77,22 @@ def stretch(
 ) -> None:  # fmt: skip
     """A dataset folder ``out`` with every recording of another, stretched, and its labels; those there are kept.
 
-    `ConfigError` for a rate outside 0.5 to 2 and a folder that is none.
+    `ConfigError` for a rate outside 0.5 to 2, a folder that is none, and an ``out`` that was made from something else.
     """
     if not SLOWEST <= rate <= FASTEST:
         raise ConfigError(f"rate {rate} is too far from 1: use {SLOWEST} to {FASTEST}")
     if out.resolve() == folder.resolve():
         raise ConfigError(f"{out} is the folder of the recordings themselves: give another --out")
+    record, made = out / "stretch.json", Stretched(str(folder.resolve()), rate)
+    if record.is_file():
+        before = dataset.read_json(record, Stretched, "does not say what was stretched; give another --out")
+        if (str(Path(before.of).resolve()), before.rate) != (made.of, rate):
+            raise ConfigError(
+                f"{out}: holds {before.of} at rate {before.rate:g}; go on with that, or give another --out"
+            )
     recordings = dataset.list_recordings(folder, array)
     dataset.write_classes(out, dataset.read_classes(folder))
-    dataset.write_file(out / "stretch.json", msgspec.json.encode({"of": str(folder), "rate": rate}))
+    dataset.write_file(record, msgspec.json.encode(made))
     with worker_pool(workers) as pool:
         jobs = [pool.submit(_stretch_one, recording, out, rate, array) for recording in recordings]
         for done, job in enumerate(jobs, 1):
@@ -98,5 +113,5 @@ def _stretch_one(recording: Recording, out: Path, rate: float, array: str) -> No
         rows[np.argsort(rows[:, 0], kind="stable")], len(samples) * LABEL_RATE_HZ // sample_rate, rate
     )
     dataset.write_metadata(dataset.metadata_folder(out) / f"{recording.name}.csv", rows)
-    with dataset.whole(audio) as partial:
+    with whole(audio) as partial:
         soundfile.write(partial, np.clip(samples, -1, 1), sample_rate, subtype, format=kind)

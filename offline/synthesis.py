@@ -22,7 +22,7 @@ from offline.dataset import (
     list_recordings,
     metadata_folder,
     read_classes,
-    whole,
+    read_json,
     write_classes,
     write_file,
     write_metadata,
@@ -31,6 +31,7 @@ from offline.rendering import Samples, render
 from offline.scenes import plan_scene
 from offline.workers import results
 from seldrt.config import ConfigError
+from seldrt.files import whole
 
 ARRAYS = ("foa", "mic")
 Engine = Literal["local", "ray"]
@@ -66,10 +67,16 @@ def choose_classes(bank: Bank, out: Path) -> dict[str, int]:
     return {folder: known.index(name) for folder, name in name_of.items()}
 
 
+class _Plan(msgspec.Struct, frozen=True):
+    """What `check_seed` asks of the plan of a scene."""
+
+    seed: tuple[int, int]
+
+
 def check_seed(out: Path, fold: int, seed: int) -> None:
-    """`ConfigError` when the fold has scenes of another seed, which would be overwritten."""
+    """`ConfigError` when the fold has scenes of another seed, which would be overwritten, or a plan is damaged."""
     for path in _manifest_folder(out).glob(f"fold{fold}_*.json"):
-        other = msgspec.json.decode(path.read_bytes())["seed"][0]
+        other, _ = read_json(path, _Plan, "is no plan of a scene; remove it, and the scene is made again").seed
         if other != seed:
             raise ConfigError(f"{out}: fold {fold} has seed {other}; use that, or another --fold or --out")
         return

@@ -24,7 +24,7 @@ def worker_pool(
 ) -> Iterator[ProcessPoolExecutor]:
     """A pool of fresh processes, each begun with ``initializer(*arguments)``.
 
-    When the block ends early, what has not begun is dropped.
+    When the block ends early, what has not begun is dropped. `WorkerError` when a process dies.
 
     Libraries read the number of threads when they are imported, so it is set here while processes start.
     """
@@ -33,6 +33,10 @@ def worker_pool(
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer, arguments)
     try:
         yield pool
+    except BrokenProcessPool:
+        raise WorkerError(
+            "a worker process was killed, perhaps for want of memory; run the command again, with fewer --workers"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
         for name, value in before.items():
@@ -51,17 +55,11 @@ def results(
 ) -> Generator[Result, None, None]:
     """``function(job, item)`` of each item in processes here, as they are done; the function must be importable.
 
-    `WorkerError` when a process dies.
+    `WorkerError` as `worker_pool`.
     """
     with worker_pool(workers, _begin, function, job) as pool:
-        try:
-            for future in as_completed([pool.submit(_call, item) for item in items]):
-                yield future.result()
-        except BrokenProcessPool:
-            raise WorkerError(
-                "a worker process was killed, perhaps for want of memory; "
-                "run the command again, with fewer --workers: what is made stays"
-            ) from None
+        for future in as_completed([pool.submit(_call, item) for item in items]):
+            yield future.result()
 
 
 _task: tuple[Callable[[Any, int], Any], Any]  # of this worker process

@@ -19,7 +19,7 @@ import torch
 from torch.nn import Parameter
 
 from seldrt.config import FeatureConfig, NetworkConfig, PostprocessConfig, SeldrtError, override
-from seldrt.files import check_writable, replacing
+from seldrt.files import check_writable, whole
 from seldrt.networks import Network, build
 
 FORMAT_VERSION = 2
@@ -64,9 +64,9 @@ def save(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32)
     metadata = {"seldrt": msgspec.json.encode(checkpoint.description).decode()}
     try:
         check_writable(path)
-        with replacing(path) as temporary:
-            safetensors.torch.save_file(tensors, temporary, metadata)
-            temporary.chmod(0o644)  # safetensors makes it for its owner only
+        with whole(path) as partial:
+            safetensors.torch.save_file(tensors, partial, metadata)
+            partial.chmod(0o644)  # safetensors makes it for its owner only
     except (OSError, safetensors.SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise CheckpointError(f"{path}: cannot be written: {reason or error}") from None

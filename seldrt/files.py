@@ -5,28 +5,27 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Another name to write a file under: it gets its own when the block ends, and is removed when that fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")  # two may write it at once
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def check_writable(path: Path) -> None:
-    """`OSError` when no file ``path`` could be made; folders on the way are."""
+    """Before long work: `OSError` when no file ``path`` could be made. Folders on the way are."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=path.parent).close()
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name to write under beside ``path``, which becomes ``path`` at the end; when that fails nothing is left of it.
-
-    A reader sees the old file or the whole new one.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from offline.cli.shell import PATH, explain_mistakes
+from offline.cli.shell import PATH, explain_mistakes, progress_bar
 from offline.config import read_section, section
 
 if TYPE_CHECKING:
@@ -70,8 +70,6 @@ def synthesize(
 
     Scenes that are there already are kept, so an interrupted run can be repeated.
     """
-    from rich.progress import track
-
     from offline import synthesis
     from offline.bank import read_bank
     from offline.config import SceneConfig
@@ -94,9 +92,10 @@ def synthesize(
     )
     end = time.monotonic() + 60 * (math.inf if time_budget is None else time_budget)
     made = []
-    with closing(synthesis.synthesize(job, scenes, workers, engine)) as making:
-        for scene in track(making, description="scenes", total=scenes):
+    with progress_bar("scenes") as progress, closing(synthesis.synthesize(job, scenes, workers, engine)) as making:
+        for scene in making:
             made.append(scene)
+            progress(len(made), scenes)
             if time.monotonic() >= end:
                 break
     new = sum(is_new for _, is_new in made)
@@ -131,25 +130,13 @@ def extract(
     workers: int,
 ) -> None:
     """Compute the features and frame targets of a dataset, for training."""
-    from rich.progress import Progress
-
     from offline import extract as extraction
     from seldrt import features
     from seldrt.config import FeatureConfig
 
     config = section(FeatureConfig, features.PRESETS, preset, config_file, "features")
-    with Progress() as progress:
-        bar = progress.add_task("features")
-        stored = extraction.extract(
-            data,
-            out,
-            config,
-            workers,
-            lambda done, n: progress.update(bar, completed=done, total=n),
-            array=array,
-            folds=folds or None,
-            split=split,
-        )
+    with progress_bar("features") as progress:
+        stored = extraction.extract(data, out, config, workers, progress, array=array, folds=folds or None, split=split)
     minutes = sum(place.labels for place in stored) * config.samples_per_label / config.sample_rate / 60
     click.echo(f"{out}: {len(stored)} recordings, {minutes:.0f} minutes")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from offline.cli.shell import PATH, explain_mistakes
+from offline.cli.shell import PATH, explain_mistakes, progress_bar
 from seldrt.config import ConfigError
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ def evaluate(
     import numpy as np
     from msgspec.structs import replace
     from rich.console import Console
-    from rich.progress import Progress
 
     from offline import dataset
     from offline import evaluate as evaluation
@@ -61,9 +60,8 @@ def evaluate(
         path = pipeline.model_path(model)
         postprocess = replace(checkpoint.describe(path).postprocess, **changes)
         job = evaluation.Job(path, classes, folder, postprocess)
-        with Progress(console=Console(stderr=True)) as progress:
-            bar = progress.add_task("recordings")
-            evaluation.predict(job, recordings, workers, lambda done, n: progress.update(bar, completed=done, total=n))
+        with progress_bar("recordings") as progress:
+            evaluation.predict(job, recordings, workers, progress)
     report = evaluation.measure(recordings, folder, classes, np.random.default_rng(0))
     if out:
         evaluation.write_report(report, out / "metrics.json")
@@ -179,7 +177,8 @@ def report(
 
     from offline.report import findings, plots, tables
 
-    out.mkdir(parents=True, exist_ok=True)
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: is a file; give a folder")
     found = findings.gather(
         findings.read_data(data, array, folds or None, split),
         findings.Wanted(models=models or (None,), baseline=baseline, quiet=quiet, runs=runs),
@@ -193,11 +192,7 @@ def report(
 
 def _estimates(job: Job, cache: Path | None, workers: int) -> list[Estimates]:
     """What the networks say, with a bar on stderr."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from offline.estimates import estimates_of
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(f"{job.model.stem}: recordings")
-        return estimates_of(job, cache, workers, lambda done, n: progress.update(bar, completed=done, total=n))
+    with progress_bar(f"{job.model.stem}: recordings") as progress:
+        return estimates_of(job, cache, workers, progress)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from offline.cli.shell import PATH, explain_mistakes
+from offline.cli.shell import PATH, explain_mistakes, progress_bar
 
 
 @click.command()
@@ -21,13 +21,8 @@ def stretch(data: Path, array: str, out: Path, rate: float, workers: int) -> Non
 
     Directions stay: the phases of all channels are turned alike.
     """
-    from rich.progress import Progress
-
     from offline import stretch as stretching
 
-    with Progress() as progress:
-        bar = progress.add_task("recordings")
-        stretching.stretch(
-            data, out, rate, array, workers, lambda done, n: progress.update(bar, completed=done, total=n)
-        )
+    with progress_bar("recordings") as progress:
+        stretching.stretch(data, out, rate, array, workers, progress)
     click.echo(f"{out}")

@@ -247,11 +247,19 @@ def latency_points(system: System, data: Dataset) -> list[Point]:
 
 
 def read_learning(run: Path) -> tuple[dict[str, Any], ...]:
-    """The log of a training run, an epoch a line; `ConfigError` when there is none."""
+    """The log of a training run, an epoch a line; `ConfigError` when there is none, or it holds anything else."""
     path = run / "log.jsonl"
     try:
-        return tuple(json.loads(line) for line in path.read_text().splitlines())
+        epochs = tuple(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+        if not all(map(_is_epoch, epochs)):
+            raise ValueError
+        return epochs
     except OSError:
         raise ConfigError(f"{run}: has no log.jsonl; give the --out folder of a training") from None
-    except json.JSONDecodeError:
-        raise ConfigError(f"{path}: not the log of a training") from None
+    except ValueError:
+        raise ConfigError(f"{path}: not the log of a training, an epoch a line") from None
+
+
+def _is_epoch(line: Any) -> bool:
+    numbers = isinstance(line, dict) and all(isinstance(value, int | float) for value in line.values())
+    return numbers and "epoch" in line and ("f_micro" in line) == ("f_macro" in line)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from offline.dataset import whole
 from offline.errors import DIMENSIONS, OUTCOMES, Errors, by_class, by_dimension, confusions, losses
 from offline.metrics import Scores
 from offline.report.findings import AS_IT_IS, Findings
+from seldrt.files import whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

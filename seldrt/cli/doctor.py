@@ -13,7 +13,7 @@ import click
 from seldrt.cli.chain import device_settings, setting_options
 from seldrt.cli.shell import Number, say, setting
 from seldrt.config import ConfigError, DaemonConfig, load_toml
-from seldrt.files import replacing
+from seldrt.files import whole
 
 if TYPE_CHECKING:
     from seldrt.runtime.doctor import Patient
@@ -94,10 +94,10 @@ def write_yaw(path: Path, yaw_deg: float) -> None:
         document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
         document.setdefault("capture", tomlkit.table())["yaw_deg"] = yaw_deg
         real = path.resolve()
-        with replacing(real) as temporary:
-            temporary.write_text(tomlkit.dumps(document), encoding="utf-8")
+        with whole(real) as partial:
+            partial.write_text(tomlkit.dumps(document), encoding="utf-8")
             if real.exists():
-                temporary.chmod(real.stat().st_mode & 0o777)
+                partial.chmod(real.stat().st_mode & 0o777)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from None
 

@@ -36,6 +36,31 @@ def test_a_folder_without_sounds_is_refused(tmp_path):
         read_bank(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [
+        (np.where(np.arange(4800) == 99, np.nan, 0.1), r"a\.wav: holds samples that are no numbers"),
+        (np.where(np.arange(4800) == 99, np.inf, 0.1), r"a\.wav: holds samples that are no numbers"),
+        (np.zeros(4800), r"a\.wav: holds nothing but silence; remove it"),
+    ],
+)
+def test_a_clip_in_which_nothing_can_be_heard_is_refused(tmp_path, samples, said):
+    for rate in (SAMPLE_RATE, 48000):
+        soundfile.write(tmp_path / "a.wav", samples, rate, subtype="FLOAT")
+        with pytest.raises(ConfigError, match=said):
+            read_clip(tmp_path / "a.wav")
+
+
+def test_a_table_of_groups_is_read_as_spreadsheets_write_it_in_utf8_alone(sounds, tmp_path):
+    shutil.copytree(sounds, tmp_path / "events")
+    index, text = tmp_path / "index.csv", "id,group\nhum_0,Kühlschrank\nhum_1,Kühlschrank\n"
+    index.write_text(text, encoding="utf-8-sig")
+    assert {clip.group for clip in read_bank(tmp_path / "events").clips["hum"]} == {"Kühlschrank"}
+    index.write_text(text, encoding="latin-1")
+    with pytest.raises(ConfigError, match=r"index\.csv: is not UTF-8; save it as CSV UTF-8"):
+        read_bank(tmp_path / "events")
+
+
 def test_a_class_that_cannot_stand_in_a_topic_is_refused(sounds, tmp_path):
     (tmp_path / "dog bark").mkdir()
     shutil.copy(sounds / "hum" / "hum_0.wav", tmp_path / "dog bark")

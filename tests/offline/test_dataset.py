@@ -16,7 +16,6 @@ from offline.dataset import (
     audio_blocks,
     content_digest,
     list_recordings,
-    read_audio,
     read_classes,
     read_metadata,
     whole,
@@ -268,19 +267,29 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path):
     assert [(path.name, path.read_bytes()) for path in (tmp_path / "sub").iterdir()] == [("a", b"old")]
 
 
-def test_audio_is_read_in_blocks_and_whole(tmp_path):
+def test_audio_is_read_in_blocks(tmp_path):
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, (30 * 800 + 5, 4)).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", samples, 800, subtype="FLOAT")
-    assert [len(block) for block in audio_blocks(tmp_path / "a.wav", 800)] == [8000, 8000, 8000, 5]
-    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav", 800), samples)
+    blocks = list(audio_blocks(tmp_path / "a.wav", 800))
+    assert [len(block) for block in blocks] == [8000, 8000, 8000, 5]
+    np.testing.assert_array_equal(np.concatenate(blocks), samples)
 
 
 def test_broken_audio_is_refused_in_one_line(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.wav: not a readable sound file"):
-        read_audio(tmp_path / "none.wav", 800)
+        list(audio_blocks(tmp_path / "none.wav", 800))
     path = tmp_path / "a.flac"
     soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (24000, 4)), 24000)
     path.write_bytes(path.read_bytes()[:60_000])
     with pytest.raises(ConfigError, match=r"a\.flac: (ends .* early|not a readable)") as error:
-        read_audio(path, 24000)
+        list(audio_blocks(path, 24000))
     assert "\n" not in str(error.value)
+
+
+def test_side_files_that_are_not_utf8_are_refused_in_one_line(tmp_path):
+    (tmp_path / "a.csv").write_text("frame,class,track,azimuth,elevation\n0,Hündin,0,0,0\n", encoding="latin-1")
+    with pytest.raises(ConfigError, match=r"a\.csv: is not UTF-8; expected frame,class"):
+        read_metadata(tmp_path / "a.csv")
+    (tmp_path / "classes.json").write_text('["Hündin"]', encoding="latin-1")
+    with pytest.raises(ConfigError, match=r"classes\.json: not a list of class names \(.* can't decode"):
+        read_classes(tmp_path)

@@ -106,7 +106,8 @@ def test_rows_are_in_whole_degrees_and_numbered_as_the_dataset_does():
     rows = prediction_rows(frames, ["phone", "dog"], CLASSES)
     assert rows.tolist() == [[1, 1, 0, -180, 0], [1, 0, 3, -12, 90]]
     assert prediction_rows([], CLASSES, CLASSES).shape == (0, 5)
-    with pytest.raises(ConfigError, match="the model knows siren"):
+    said = r"the model is for other classes \(siren\) than the dataset \(dog, phone \.\.\.\): give one for these"
+    with pytest.raises(ConfigError, match=said):
         prediction_rows(frames, ["phone", "siren"], CLASSES)
 
 

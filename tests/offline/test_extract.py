@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from click.testing import CliRunner
 
 from offline import dataset, targets
+from offline.cli import main
 from offline.extract import Store, extract
 from seldrt.config import ConfigError
 from seldrt.features import CHANNELS, features_stage
@@ -111,3 +113,17 @@ def test_a_broken_recording_is_one_line_and_leaves_nothing(tmp_path: Path) -> No
     soundfile.write(broken, np.zeros((LABEL - 1, 4)), RATE)
     with pytest.raises(ConfigError, match=r"mix002_ov1\.flac: is shorter than a label frame"):
         extract(tmp_path, tmp_path / "store", FEATURES)
+
+
+def test_the_bar_is_on_stderr_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_recording(tmp_path / "data", "fold1_room1_mix001_ov1", np.zeros((RATE, 4)), [])
+    command = ["extract", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "store")]
+    result = CliRunner().invoke(main, command)
+    assert (result.stdout, result.stderr) == (f"{tmp_path}/store: 1 recordings, 0 minutes\n", "")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as if on a terminal
+    result = CliRunner().invoke(main, command)
+    assert result.stdout == f"{tmp_path}/store: 1 recordings, 0 minutes\n"
+    assert "features" in result.stderr
+    monkeypatch.delenv("FORCE_COLOR")
+    path.write_bytes(b"no sound")
+    assert CliRunner().invoke(main, command).output.startswith(f"Error: {path}: not a readable sound file")

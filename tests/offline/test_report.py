@@ -33,8 +33,10 @@ def folder(tones: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in (folder / "quiet" / "metadata_dev").iterdir():
         dataset.write_metadata(path, [])
     lines = [{"epoch": n, "loss": 1 / n, "val_loss": 2 / n, "mean_error_deg": 90 / n} for n in (1, 2, 3)]
-    (folder / "run").mkdir()
-    (folder / "run" / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    logs = {"run": lines, "broken": [*lines, [4]], "strange": [{"epoch": 1, "loss": "low"}]}
+    for name, log in logs.items():
+        (folder / name).mkdir()
+        (folder / name / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
     return folder
 
 
@@ -113,7 +115,12 @@ def test_the_whole_report(tones: Path, folder: Path, monkeypatch: pytest.MonkeyP
         (["--data", "{folder}/quiet"], "no class ever sounds in its labels"),
         (["--run", "{folder}"], "has no log.jsonl"),
         (["--model", "nowhere"], "'nowhere' was not found"),
-        (["--model", "compact"], "the dataset does not"),
+        (["--run", "{folder}/broken"], "broken/log.jsonl: not the log of a training, an epoch a line"),
+        (["--run", "{folder}/strange"], "strange/log.jsonl: not the log of a training, an epoch a line"),
+        (
+            ["--model", "compact"],
+            "the model is for other classes (alarm, crying_baby ...) than the dataset (low, high)",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(tones: Path, folder: Path, arguments: list[str], message: str) -> None:

@@ -103,3 +103,25 @@ def test_what_cannot_be_stretched_is_refused(tmp_path: Path, rate: str, out: str
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert said in result.output
+
+
+def test_a_folder_holds_one_rate_of_one_dataset(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_recording(tmp_path / name, "fold3_room1_mix001_ov1", two_sources()[: RATE // 2], [(0, 0, 0, 60, 20)])
+    out = tmp_path / "slow"
+
+    def run(data: str, rate: str) -> tuple[int, str]:
+        given = ["stretch", "--data", str(tmp_path / data), "--out", str(out), "--rate", rate]
+        result = CliRunner().invoke(main, given)
+        return result.exit_code, result.output
+
+    assert run("a", "0.9")[0] == run("a/../a", "0.9")[0] == 0
+    record = (out / "stretch.json").read_bytes()
+    for data, rate in (("a", "1.5"), ("b", "0.9")):
+        told = f"{out}: holds {tmp_path / 'a'} at rate 0.9; go on with that, or give another --out"
+        assert run(data, rate) == (2, f"Error: {told}\n")
+    assert (out / "stretch.json").read_bytes() == record
+    (out / "stretch.json").write_text("{")
+    code, text = run("a", "0.9")
+    assert (code, text.count("\n")) == (2, 1)
+    assert f"{out}/stretch.json: does not say what was stretched" in text

@@ -24,7 +24,7 @@ from offline.config import SceneConfig
 from offline.dataset import content_digest, list_recordings, read_classes, read_metadata, write_classes
 from offline.scenes import plan_scene
 from offline.synthesis import FoldManifest, Job, make_scene, write_fold_manifest
-from offline.workers import WorkerError, results
+from offline.workers import WorkerError, results, worker_pool
 from seldrt.config import ConfigError
 from tests.offline.sounds import CLASSES
 
@@ -69,7 +69,9 @@ def test_the_command_writes_the_same_dataset_with_any_number_of_workers(sounds, 
     [
         ("", ["--events", "nowhere"], "nowhere: no such folder"),
         ("[scenes]\nsecond = 3\n", [], "unknown field `second`"),
-        ("[scenes]\nsnr_db = [30, 6]\n", [], "snr_db needs its smaller value first"),
+        ("[scenes]\nsnr_db = [30, 6]\n", [], "snr_db is 30, 6: it must have its smaller value first"),
+        ("", ["--seconds", "nan"], "seconds is nan: it must lie in 1..86400"),
+        ("", ["--seconds", "inf"], "seconds is inf: it must lie in 1..86400"),
         ("[scenes", [], "config.toml: "),
         ("[scene]\nseconds = 3\n", [], "config.toml: unknown key 'scene'; known: scenes, features, network, train"),
         ("scenes = 3\n", [], "config.toml: scenes: expected a section, got a whole number"),
@@ -91,6 +93,26 @@ def test_a_mistake_is_one_line_and_status_2(sounds, tmp_path, settings_text, arg
     assert result.exit_code == 2
     assert message in result.output
     assert len(result.output.strip().splitlines()) == 1
+
+
+def test_a_damaged_plan_is_named(sounds, tmp_path):
+    path = tmp_path / "manifests" / "fold1_room1_mix001_ov1.json"
+    path.parent.mkdir()
+    for text in ('{"seed": [1', "{}", "[]"):
+        path.write_text(text)
+        result = invoke("--events", sounds, "--out", tmp_path, "--scenes", 1)
+        assert result.exit_code == 2
+        assert f"Error: {path}: is no plan of a scene; remove it" in result.output
+        assert result.output.count("\n") == 1
+
+
+def test_a_worker_names_the_clip_that_holds_no_numbers_and_nothing_else_is_said(tmp_path):
+    for name, value in (("bell", 0.1), ("knock", np.nan)):
+        (tmp_path / "events" / name).mkdir(parents=True)
+        soundfile.write(tmp_path / "events" / name / "a.wav", np.full(24000, value), SAMPLE_RATE, subtype="FLOAT")
+    result = invoke("--events", tmp_path / "events", "--out", tmp_path / "o", "--scenes", 1, "--seconds", 10)
+    said = f"Error: {tmp_path}/events/knock/a.wav: holds samples that are no numbers; remove it\n"
+    assert (result.exit_code, result.output) == (2, said)
 
 
 def test_a_dataset_keeps_its_classes(sounds, tmp_path):
@@ -207,6 +229,11 @@ def test_a_killed_worker_is_told_in_one_line_and_nothing_is_lost(bank, tmp_path,
     assert (again[0][1], again[1][1]) == (False, True)  # scene 0 was there, scene 1 was not
     assert made(tmp_path) == expected
     assert len(list_recordings(tmp_path)) == 3  # what the killed process left is no recording
+
+
+def test_a_process_that_dies_in_any_pool_is_told_in_one_line():
+    with pytest.raises(WorkerError, match="a worker process was killed"), worker_pool(1) as pool:
+        pool.submit(os._exit, 1).result()
 
 
 def test_a_worker_that_does_not_see_the_folder_says_so(bank, tmp_path):

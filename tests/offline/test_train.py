@@ -138,7 +138,7 @@ def test_a_full_disk_is_one_line_and_the_state_of_before_stays(tmp_path: Path) -
         train("sad", [store], [store], tmp_path, SMALL, SHORT, resume=True)
     assert "\n" not in str(error.value)
     assert (tmp_path / "last.pt").read_bytes() == before
-    assert not list(tmp_path.glob(".*.tmp"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_another_network_is_refused_in_one_line(tmp_path: Path) -> None:
