@@ -90,6 +90,8 @@ def write_yaw(path: Path, yaw_deg: float) -> None:
 
     if path.exists():
         load_toml(path, DaemonConfig)
+    elif not path.parent.is_dir():
+        raise ConfigError(f"{path}: cannot be written: there is no folder {path.parent}")
     try:
         document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
         document.setdefault("capture", tomlkit.table())["yaw_deg"] = yaw_deg
