@@ -85,6 +85,8 @@ class FeatureConfig(Section, frozen=True):
             raise ValueError("hpss_kernel must be odd")
         if not 0 <= self.f_min_hz < self.f_max_hz <= self.sample_rate / 2:
             raise ValueError("needs 0 <= f_min_hz < f_max_hz <= sample_rate / 2")
+        bins = self.n_fft // 2
+        _require(self, ("n_mels",), lambda n: 1 <= n <= bins, f"must be 1 to {bins}, half of n_fft")
 
 
 LONGEST_LABELS = 601  # label frames that a filter may span: a minute

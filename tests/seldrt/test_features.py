@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from seldrt import features, medians
-from seldrt.config import FeatureConfig
+from seldrt.config import ConfigError, FeatureConfig, override
 from seldrt.spatial import foa_gains, unit_vector
 from seldrt.stream import run
 from tests.contracts import assert_streaming_law
@@ -139,3 +139,9 @@ def test_silence_is_what_the_stage_says_of_silence() -> None:
 def test_trailing_harmonics_have_no_latency_and_centred_ones_150_ms() -> None:
     assert features.features_stage(features.PRESETS["compact"]).latency == 0
     assert features.features_stage(features.PRESETS["paper"]).latency == 15 * 240
+
+
+@pytest.mark.parametrize("n_mels", [0, 100_000])
+def test_more_bands_than_bins_are_refused(n_mels: int) -> None:
+    with pytest.raises(ConfigError, match=f"n_mels is {n_mels}: it must be 1 to 512, half of n_fft"):
+        override(FeatureConfig(n_fft=1024), n_mels=n_mels)
