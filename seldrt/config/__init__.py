@@ -7,13 +7,11 @@ the key and what to do. Sections travel with a checkpoint as JSON.
 from __future__ import annotations
 
 import math
-import re
-import tomllib
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-import msgspec
+from seldrt.config.reading import ConfigError, Section, SeldrtError, decode, load_toml, override, require
+
+__all__ = ["ConfigError", "Section", "SeldrtError", "decode", "load_toml", "override", "require"]  # known by this name
 
 # Class order of DCASE 2020 Task 3 (TAU-NIGENS Spatial Sound Events 2020).
 DCASE2020_CLASSES = (
@@ -34,20 +32,6 @@ DCASE2020_CLASSES = (
 )
 
 RATES_HZ = (8000, 768_000)  # lowest and highest of devices and recordings
-
-SectionT = TypeVar("SectionT", bound=msgspec.Struct)
-
-
-class SeldrtError(Exception):
-    """A mistake outside the program, told in one line: what, which value, what to do."""
-
-
-class ConfigError(SeldrtError):
-    """A setting that cannot be used."""
-
-
-class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What every section of the configuration shares."""
 
 
 class FeatureConfig(Section, frozen=True):
@@ -86,7 +70,7 @@ class FeatureConfig(Section, frozen=True):
         if not 0 <= self.f_min_hz < self.f_max_hz <= self.sample_rate / 2:
             raise ValueError("needs 0 <= f_min_hz < f_max_hz <= sample_rate / 2")
         bins = self.n_fft // 2
-        _require(self, ("n_mels",), lambda n: 1 <= n <= bins, f"must be 1 to {bins}, half of n_fft")
+        require(self, ("n_mels",), lambda n: 1 <= n <= bins, f"must be 1 to {bins}, half of n_fft")
 
 
 LONGEST_LABELS = 601  # label frames that a filter may span: a minute
@@ -115,65 +99,12 @@ class PostprocessConfig(Section, frozen=True):
 
     def __post_init__(self) -> None:
         lengths = ("sad_median_labels", "sed_median_labels", "doa_window_labels")
-        _require(
-            self, lengths, lambda n: n % 2 == 1 and 1 <= n <= LONGEST_LABELS, f"must be odd, 1 to {LONGEST_LABELS}"
-        )
+        require(self, lengths, lambda n: n % 2 == 1 and 1 <= n <= LONGEST_LABELS, f"must be odd, 1 to {LONGEST_LABELS}")
         waits = ("sed_lookback_labels", "doa_history_labels")
-        _require(self, waits, lambda n: 0 <= n <= LONGEST_LABELS, f"must be 0 to {LONGEST_LABELS}")
-        _require(self, ("sad_threshold", "sed_thresholds", "sed_hold"), lambda p: 0 <= p <= 1, "must be 0 to 1")
+        require(self, waits, lambda n: 0 <= n <= LONGEST_LABELS, f"must be 0 to {LONGEST_LABELS}")
+        require(self, ("sad_threshold", "sed_thresholds", "sed_hold"), lambda p: 0 <= p <= 1, "must be 0 to 1")
         speeds = ("speeds_deg_per_s", "max_speed_deg_per_s")
-        _require(self, speeds, lambda v: 0 <= v < math.inf, "must be finite and not negative")
-
-
-def _require(section: Section, names: Sequence[str], fits: Callable[[Any], bool], what: str) -> None:
-    """`ValueError` when a number of these settings, each one or a tuple (of tuples), does not fit."""
-    for name in names:
-        numbers = _numbers(getattr(section, name))
-        if not all(map(fits, numbers)):
-            raise ValueError(f"{name} is {', '.join(map(str, numbers))}: it {what}")
-
-
-def _numbers(value: Any) -> list[Any]:
-    return [number for part in value for number in _numbers(part)] if isinstance(value, tuple) else [value]
-
-
-def decode(data: bytes | str | dict[str, Any], kind: type[SectionT], where: str) -> SectionT:
-    """A section from JSON text or from plain values; `ConfigError` says where and which key is wrong."""
-    try:
-        if isinstance(data, dict):
-            return msgspec.convert(data, kind)
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise ConfigError(f"{where}: {_plainly(str(error))}") from None
-
-
-PLAIN_WORDS = {
-    "float": "a number",
-    "int": "a whole number",
-    "str": "text",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "a section",
-    "null": "nothing",
-    "datetime": "a time",
-    "date": "a date",
-    "time": "a time of day",
-}
-
-
-def _plainly(error: str) -> str:
-    """What msgspec says of a value, for those who wrote it: first where it stands, then in words what is wrong."""
-    message, _, place = error.partition(" - at `$")
-    place = place.strip(".`")
-    if message.startswith("Expected `"):
-        message = re.sub(r"`([a-z |]+)`", lambda kinds: _kinds_in_words(kinds[1]), message)
-    if place and message.startswith(("Expected ", "Invalid ", "Object ")):  # not a name that our own errors begin with
-        message = message[0].lower() + message[1:]
-    return f"{place}: {message}" if place else message
-
-
-def _kinds_in_words(kinds: str) -> str:
-    return " or ".join(PLAIN_WORDS.get(kind, kind) for kind in kinds.split(" | "))
+        require(self, speeds, lambda v: 0 <= v < math.inf, "must be finite and not negative")
 
 
 class NetworkConfig(Section, frozen=True):
@@ -210,12 +141,12 @@ class NetworkConfig(Section, frozen=True):
 
     def __post_init__(self) -> None:
         labels = ("lookahead_labels", "direct_labels", "focus_labels")
-        _require(self, labels, lambda n: n >= 0, "must not be negative")
+        require(self, labels, lambda n: n >= 0, "must not be negative")
         widths = ("stem_width", "widths", "converted", "guidance_width", "trellis_hidden", "pyramid_bins", "bands")
         steps = ("chunk_frames", "stem_stride", "pool_stride", "strides", "blocks", "trellis_dilations", "views")
-        _require(self, (*widths, *steps), lambda n: n >= 1, "must be at least 1")
-        _require(self, ("dropout",), lambda p: 0 <= p < 1, "must be 0 or more, and below 1")
-        _require(self, ("weight",), lambda weight: 0 < weight < math.inf, "must be finite and above 0")
+        require(self, (*widths, *steps), lambda n: n >= 1, "must be at least 1")
+        require(self, ("dropout",), lambda p: 0 <= p < 1, "must be 0 or more, and below 1")
+        require(self, ("weight",), lambda weight: 0 < weight < math.inf, "must be finite and above 0")
         if len(self.strides) != len(self.widths):
             raise ValueError(f"strides has {len(self.strides)} pairs: give {len(self.widths)}, one for each stage")
 
@@ -294,31 +225,3 @@ class DaemonConfig(Section, frozen=True):
     publisher: PublisherConfig = PublisherConfig()
     record: RecordConfig = RecordConfig()
     postprocess: PostprocessConfig | None = None  # None = as the model was calibrated
-
-
-def load_toml(path: str | Path, kind: type[SectionT]) -> SectionT:
-    """A section, or a struct of sections, from a TOML file; `ConfigError` names file and key."""
-    try:
-        plain = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from None
-    _refuse_unknown_keys(plain, kind, str(path))
-    return decode(plain, kind, str(path))
-
-
-def override(section: SectionT, **values: Any) -> SectionT:
-    """The section with those values that are not None; `ConfigError` as for a file."""
-    given = {key: value for key, value in values.items() if value is not None}
-    return decode(msgspec.to_builtins(section) | given, type(section), "command line") if given else section
-
-
-def _refuse_unknown_keys(plain: dict[str, Any], kind: type[Any], where: str) -> None:
-    known = {field.name: field.type for field in msgspec.structs.fields(kind)}
-    for key, value in plain.items():
-        if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}; known: {', '.join(known)}")
-        for inner in getattr(known[key], "__args__", (known[key],)):
-            if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, msgspec.Struct):
-                _refuse_unknown_keys(value, inner, f"{where} [{key}]")

@@ -1,0 +1,107 @@
+"""How settings are read and refused: sections of typed values, from TOML or JSON or the command line.
+
+Whatever is wrong is a `ConfigError` in one line: where it stands, which value, what is expected.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+SectionT = TypeVar("SectionT", bound=msgspec.Struct)
+
+
+class SeldrtError(Exception):
+    """A mistake outside the program, told in one line: what, which value, what to do."""
+
+
+class ConfigError(SeldrtError):
+    """A setting that cannot be used."""
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What every section of the configuration shares."""
+
+
+def require(section: Section, names: Sequence[str], fits: Callable[[Any], bool], what: str) -> None:
+    """`ValueError` when a number of these settings, each one or a tuple (of tuples), does not fit."""
+    for name in names:
+        numbers = _numbers(getattr(section, name))
+        if not all(map(fits, numbers)):
+            raise ValueError(f"{name} is {', '.join(map(str, numbers))}: it {what}")
+
+
+def _numbers(value: Any) -> list[Any]:
+    return [number for part in value for number in _numbers(part)] if isinstance(value, tuple) else [value]
+
+
+def decode(data: bytes | str | dict[str, Any], kind: type[SectionT], where: str) -> SectionT:
+    """A section from JSON text or from plain values; `ConfigError` says where and which key is wrong."""
+    try:
+        if isinstance(data, dict):
+            return msgspec.convert(data, kind)
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise ConfigError(f"{where}: {_plainly(str(error))}") from None
+
+
+PLAIN_WORDS = {
+    "float": "a number",
+    "int": "a whole number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a section",
+    "null": "nothing",
+    "datetime": "a time",
+    "date": "a date",
+    "time": "a time of day",
+}
+
+
+def _plainly(error: str) -> str:
+    """What msgspec says of a value, for those who wrote it: first where it stands, then in words what is wrong."""
+    message, _, place = error.partition(" - at `$")
+    place = place.strip(".`")
+    if message.startswith("Expected `"):
+        message = re.sub(r"`([a-z |]+)`", lambda kinds: _kinds_in_words(kinds[1]), message)
+    if place and message.startswith(("Expected ", "Invalid ", "Object ")):  # not a name that our own errors begin with
+        message = message[0].lower() + message[1:]
+    return f"{place}: {message}" if place else message
+
+
+def _kinds_in_words(kinds: str) -> str:
+    return " or ".join(PLAIN_WORDS.get(kind, kind) for kind in kinds.split(" | "))
+
+
+def load_toml(path: str | Path, kind: type[SectionT]) -> SectionT:
+    """A section, or a struct of sections, from a TOML file; `ConfigError` names file and key."""
+    try:
+        plain = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    _refuse_unknown_keys(plain, kind, str(path))
+    return decode(plain, kind, str(path))
+
+
+def override(section: SectionT, **values: Any) -> SectionT:
+    """The section with those values that are not None; `ConfigError` as for a file."""
+    given = {key: value for key, value in values.items() if value is not None}
+    return decode(msgspec.to_builtins(section) | given, type(section), "command line") if given else section
+
+
+def _refuse_unknown_keys(plain: dict[str, Any], kind: type[Any], where: str) -> None:
+    known = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    for key, value in plain.items():
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}; known: {', '.join(known)}")
+        for inner in getattr(known[key], "__args__", (known[key],)):
+            if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+                _refuse_unknown_keys(value, inner, f"{where} [{key}]")
