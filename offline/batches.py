@@ -17,19 +17,29 @@ from seldrt.features import task_indices
 
 
 class Batch:
-    """Features (batch, frames, channels, n_mels) float32 and targets (batch, label frames, ...) of equal chunks."""
+    """Features (batch, frames, channels, n_mels) float32 and targets (batch, label frames, ...) of equal chunks.
 
-    def __init__(self, features: Tensor, sed: Tensor, doa: Tensor, doa_mask: Tensor) -> None:
-        self.features, self.sed, self.doa, self.doa_mask = features, sed, doa, doa_mask
+    ``taught`` is what a teacher says in place of the targets of SAD or SED, see `offline.teacher`.
+    """
+
+    def __init__(
+        self, features: Tensor, sed: Tensor, doa: Tensor, doa_mask: Tensor, taught: Tensor | None = None
+    ) -> None:
+        self.features, self.sed, self.doa, self.doa_mask, self.taught = features, sed, doa, doa_mask, taught
 
     def at(self, labels: slice) -> Batch:
         """The targets of some label frames (beside all features)."""
-        return Batch(self.features, self.sed[:, labels], self.doa[:, labels], self.doa_mask[:, labels])
+        taught = None if self.taught is None else self.taught[:, labels]
+        return Batch(self.features, self.sed[:, labels], self.doa[:, labels], self.doa_mask[:, labels], taught)
 
     @property
     def sad(self) -> Tensor:
         """Whether any class sounds (batch, label frames, 1)."""
         return self.sed.amax(-1, keepdim=True)
+
+    def target(self, task: str) -> Tensor:
+        """What SAD or SED shall say (batch, label frames, 1 or classes)."""
+        return self.sad if task == "sad" else self.sed
 
 
 def require_alike(stores: Sequence[Store]) -> None:

@@ -119,6 +119,8 @@ class TrainConfig(Section, frozen=True):
     balanced: float = 0.0  # probability of a chunk to be chosen for a class drawn by chance, however rare
     soft_f_per_class: bool = False  # counts of the soft F loss per class instead of over everything
     cross_entropy_weight: float = 0.0  # beside the soft F loss
+    teacher: str = ""  # a model whose answers SAD or SED learns from beside the labels: a path, or one that ships
+    teacher_share: float = 0.5  # of its answers in what the cross-entropy asks for
     silence_weight: float = 0.0  # of label frames without any target in the loss of SED; 0 = the temporal mask
     doa_weight: float = 5.0  # of the directions beside the classes in the loss of the baseline
     squared_distance: bool = True  # of vectors (DOAE); false = the distance itself, which does not end between sources
@@ -141,11 +143,13 @@ class TrainConfig(Section, frozen=True):
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and not negative")
-        for name in ("silence_weight", "restyle_probability", "mix_probability", "balanced"):
+        for name in ("teacher_share", "silence_weight", "restyle_probability", "mix_probability", "balanced"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1")
         if not self.gradient_norm > 0:
             raise ValueError("gradient_norm must be above 0")
+        if self.teacher and not self.cross_entropy_weight:
+            raise ValueError("teacher needs a cross_entropy_weight above 0: that is how it speaks")
 
 
 # Ranger and SGDR, chunks of 200 frames (the network preset paper) that overlap by 50; 300 epochs, which the report says

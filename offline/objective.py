@@ -26,12 +26,13 @@ def loss(task: str, y: Tensor, batch: Batch, config: TrainConfig, network: Netwo
     if task == "baseline":
         probability, doa = split_joint(y, batch.sed.shape[-1])
         return losses.joint_loss(probability, doa, batch.sed, batch.doa, batch.doa_mask, config.doa_weight)
-    target = batch.sad if task == "sad" else batch.sed
+    target = batch.target(task)
     # The temporal mask: the report's SED does not learn silence at all.
     mask = None if task == "sad" else batch.sad.clamp_min(config.silence_weight)
     total = losses.soft_f_loss(y, target, mask, config.soft_f_per_class)
     if config.cross_entropy_weight:
-        total = total + config.cross_entropy_weight * losses.cross_entropy(y, target, mask)
+        soft = target if batch.taught is None else target.lerp(batch.taught, config.teacher_share)
+        total = total + config.cross_entropy_weight * losses.cross_entropy(y, soft, mask)
     return total
 
 

@@ -26,6 +26,7 @@ from offline.objective import aligned, loss
 from offline.optimization import Optimization, cycle_ends
 from offline.processes import Processes, joined
 from offline.runs import BEST, STATE, Progress, Run, logging_to
+from offline.teacher import Teacher
 from offline.transfer import begin
 from offline.validation import validate
 from seldrt.checkpoint import Description
@@ -79,10 +80,11 @@ def train(
         )
         if start is not None:
             begin(network, start, description)
+        teacher = Teacher(config, task, description, own_device) if config.teacher else None
         run, optimization = Run(out, description, network, config), Optimization(network.parameters(), config)
         progress = run.restore(optimization) if resume and (out / STATE).exists() else Progress()
         training = _Training(
-            network, chunks, config, optimization, processes, lambda: stopped() or time.monotonic() >= end
+            network, teacher, chunks, config, optimization, processes, lambda: stopped() or time.monotonic() >= end
         )
         if not processes.leads:
             while training.epoch(progress):
@@ -124,6 +126,7 @@ class _Training:
     def __init__(
         self,
         network: Network,
+        teacher: Teacher | None,
         chunks: Chunks,
         config: TrainConfig,
         optimization: Optimization,
@@ -131,7 +134,7 @@ class _Training:
         enough: Callable[[], bool],
     ) -> None:
         self.network, self.chunks, self.config, self.optimization = network, chunks, config, optimization
-        self.processes, self.enough = processes, enough
+        self.teacher, self.processes, self.enough = teacher, processes, enough
         self.device = torch.device(chunks.device)
         self.labels = network.config.chunk_frames // chunks.config.frames_per_label
         self.bf16 = config.bf16 and _has_bf16(self.device)
@@ -163,6 +166,7 @@ class _Training:
         batch = augmented(batch, network.task, config, network.mean, generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             y = self.processes.shared(network)(batch.features)[0]
+            batch = batch if self.teacher is None else self.teacher.taught(batch)
         y, batch = aligned(y.float(), batch, network.config)
         cost = loss(network.task, y, batch, config, network.config)
         self.optimization.step(cost)

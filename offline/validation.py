@@ -37,7 +37,7 @@ def validate(network: Network, chunks: Chunks, config: TrainConfig) -> dict[str,
             error_deg += float((torch.rad2deg(torch.acos(cosine)) * batch.doa_mask).sum())
             directions += float(batch.doa_mask.sum())
         if task != "doae":
-            target = batch.sad if task == "sad" else batch.sed
+            target = batch.target(task)
             decided = (y > 0.5) & (batch.sad > 0) if task == "sed" else y > 0.5
             hits += (decided * target).sum((0, 1)).cpu()
             wanted += target.sum((0, 1)).cpu()

@@ -12,6 +12,7 @@ import click
 
 from offline.cli.shell import PATH, explain_mistakes, progress_bar
 from offline.config import read_section, section
+from seldrt.cli.shell import Number
 
 if TYPE_CHECKING:
     from offline.bank import Part
@@ -42,14 +43,12 @@ if TYPE_CHECKING:
 )
 @click.option("--audio-format", type=click.Choice(["wav", "flac"]), default="flac", show_default=True)
 @click.option("--config", "config_file", type=PATH, help="TOML file with a [scenes] section.")
-@click.option("--seconds", type=click.FloatRange(1), help="Length of a scene.  [default: 60]")
+@click.option("--seconds", type=Number(1), help="Length of a scene.  [default: 60]")
 @click.option("--room", type=click.Choice(["mixed", "room", "open", "anechoic"]), help="[default: mixed]")
 @click.option("--distractors-only", is_flag=True, default=None, help="No targets: to count false alarms.")
 @click.option("--vary/--no-vary", default=None, help="Vary speed and colour of the sounds.  [default: vary]")
 @click.option("--imperfections/--no-imperfections", default=None, help="Channel gain errors.  [default: on]")
-@click.option(
-    "--time-budget", type=click.FloatRange(0), help="Begin no scene after so many minutes; what is made stays."
-)
+@click.option("--time-budget", type=Number(0), help="Begin no scene after so many minutes; what is made stays.")
 @explain_mistakes
 def synthesize(
     events: Path,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from offline.cli.shell import PATH, explain_mistakes, progress_bar
+from seldrt.cli.shell import Number
 from seldrt.config import ConfigError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def evaluate(
 @click.option("--data", type=PATH, required=True, help="Validation scenes: no training sounds.")
 @click.option("--format", "array", type=click.Choice(["foa", "mic"]), default="foa", show_default=True)
 @click.option("--quiet", type=PATH, multiple=True, help="Scenes without anything to report; may be repeated.")
-@click.option("--max-false-per-minute", type=click.FloatRange(0), default=1.0, show_default=True, help="In --quiet.")
+@click.option("--max-false-per-minute", type=Number(0), default=1.0, show_default=True, help="In --quiet.")
 @click.option("--criterion", type=click.Choice(["seld", "f_20"]), default="seld", show_default=True)
 @click.option(
     "--lookback",

@@ -9,6 +9,7 @@ import click
 
 from offline.cli.shell import PATH, explain_mistakes
 from offline.config import read_section, section
+from seldrt.cli.shell import Number
 from seldrt.config import ConfigError
 
 
@@ -44,7 +45,7 @@ from seldrt.config import ConfigError
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option(
     "--time-budget",
-    type=click.FloatRange(0),
+    type=Number(0),
     help="Stop after so many minutes, within an epoch if need be; --resume goes on.",
 )
 @click.option("--resume", is_flag=True, help="Continue the run in the folder.")
@@ -52,6 +53,11 @@ from seldrt.config import ConfigError
     "--start",
     help="Weights to begin with: a model, or the name of one that ships, for any classes; its shape is taken, too. "
     "Or image weights, .pth: see docs/training.md.",
+)
+@click.option(
+    "--teacher",
+    help="A model, or the name of one that ships, whose answers SAD or SED learns from beside the labels, "
+    "[train] teacher_share of them. Overrides the recipe.",
 )
 @click.option("--mapped", is_flag=True, help="Read features from disk as needed: for stores larger than memory.")
 @explain_mistakes
@@ -69,7 +75,7 @@ def train(
     resume: bool,
     start: str | None,
     mapped: bool,
-    **overrides: int | None,
+    **overrides: int | str | None,
 ) -> None:
     """Train one of the three networks, or the baseline that answers for all.
 

@@ -82,6 +82,20 @@ def test_a_preset_beside_a_model_to_begin_with_is_refused(tmp_path: Path) -> Non
     assert "--preset paper: the network has the shape of --start" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "sed", "--store", "x", "--validation", "x", "--out", "o", "--time-budget"],
+        ["synthesize", "--events", "x", "--out", "o", "--time-budget"],
+        ["calibrate", "x", "--data", "x", "--out", "o", "--max-false-per-minute"],
+    ],
+)
+def test_an_option_that_is_no_number_is_refused(command: list[str]) -> None:
+    result = CliRunner().invoke(cli.main, [*command, "nan"])
+    assert result.exit_code == 2
+    assert f"Invalid value for '{command[-1]}': 'nan' is no number" in result.stderr
+
+
 @pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf"])
 def test_merge_refuses_what_is_no_weight(tmp_path: Path, weight: str) -> None:
     checkpoint.save(small_model(), tmp_path / "model.safetensors")

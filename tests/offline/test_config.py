@@ -43,6 +43,7 @@ def test_what_is_no_section_is_refused(tmp_path: Path, text: str, said: str) -> 
         ("batch_size = -1", "batch_size must be at least 1"),
         ("cycle_factor = 0", "cycle_factor must be at least 1"),
         ("learning_rate = -1.0", "learning_rate must be finite and not negative"),
+        ('teacher = "compact"', "teacher needs a cross_entropy_weight above 0"),
         ("learning_rate = nan", "learning_rate must be finite and not negative"),
         ("mask_bands = -1", "mask_bands must be finite and not negative"),
         ("gradient_norm = 0.0", "gradient_norm must be above 0"),

@@ -1,0 +1,47 @@
+"""A model that has learnt teaches another one: its doubts say more of a sound than labels do (Hinton et al. 2015)."""
+
+from __future__ import annotations
+
+import torch
+
+from offline.batches import Batch
+from offline.config import TrainConfig
+from offline.objective import aligned
+from seldrt.checkpoint import CheckpointError, Description, load, require_same
+from seldrt.config import ConfigError
+from seldrt.inference import agreed
+from seldrt.pipeline import model_path
+
+
+class Teacher:
+    """What the networks of the model ``config.teacher`` say on average of chunks, for SAD or SED.
+
+    ``wanted`` describes the network that learns. `ConfigError` for another task, `CheckpointError` for a model of
+    other features or classes.
+    """
+
+    def __init__(self, config: TrainConfig, task: str, wanted: Description, device: str) -> None:
+        if task not in ("sad", "sed"):
+            raise ConfigError(
+                f"teacher is {config.teacher!r}: {task} learns from labels only, SAD and SED have teachers"
+            )
+        path = model_path(config.teacher)
+        model = load(path, device)
+        require_same(wanted, model.description, path)
+        if task not in model.networks:
+            raise CheckpointError(f"{path} has no network for {task}, only for {', '.join(model.networks)}")
+        self.task, self.networks = task, model.networks[task]
+        for network in self.networks:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def taught(self, batch: Batch) -> Batch:
+        """The batch with the teacher's answers; of label frames that it cannot speak of, the labels."""
+        with torch.inference_mode():
+            heard = [network(batch.features)[0].float() for network in self.networks]
+            answers = [aligned(y, batch, network.config)[0] for y, network in zip(heard, self.networks, strict=True)]
+            labels = min(answer.shape[1] for answer in answers)
+            weights = [network.config.weight for network in self.networks]
+            known = agreed(self.task, [answer[:, :labels] for answer in answers], weights)
+        taught = batch.target(self.task).clone()
+        taught[:, :labels] = known
+        return Batch(batch.features, batch.sed, batch.doa, batch.doa_mask, taught)
