@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import replace
 
-from seldrt.config import ConfigError, Section, decode, load_toml
+from seldrt.config import ConfigError, Section, decode, load_toml, require
 
 Range = tuple[float, float]
 
@@ -134,20 +134,14 @@ class TrainConfig(Section, frozen=True):
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps_per_epoch", "batch_size", "cycle_epochs", "cycle_factor", "chunk_hop_labels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
-        for name in (
-            *("learning_rate", "final_learning_rate", "cross_entropy_weight"),
-            *("doa_weight", "colour_db", "mask_bands", "mask_frames", "seed"),
-        ):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be finite and not negative")
-        for name in ("teacher_share", "silence_weight", "restyle_probability", "mix_probability", "balanced"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in 0..1")
-        if not self.gradient_norm > 0:
-            raise ValueError("gradient_norm must be above 0")
+        counts = ("epochs", "steps_per_epoch", "batch_size", "cycle_epochs", "cycle_factor", "chunk_hop_labels")
+        require(self, counts, lambda n: n >= 1, "must be at least 1")
+        sizes = ("learning_rate", "final_learning_rate", "cross_entropy_weight", "doa_weight", "colour_db", "seed")
+        masks = ("mask_bands", "mask_frames")
+        require(self, (*sizes, *masks), lambda x: 0 <= x < math.inf, "must be finite and not negative")
+        shares = ("teacher_share", "silence_weight", "restyle_probability", "mix_probability", "balanced")
+        require(self, shares, lambda p: 0 <= p <= 1, "must be 0 to 1")
+        require(self, ("gradient_norm",), lambda norm: norm > 0, "must be above 0")
         if self.teacher and not self.cross_entropy_weight:
             raise ValueError("teacher needs a cross_entropy_weight above 0: that is how it speaks")
 

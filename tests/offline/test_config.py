@@ -38,15 +38,15 @@ def test_what_is_no_section_is_refused(tmp_path: Path, text: str, said: str) -> 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("steps_per_epoch = 0", "steps_per_epoch must be at least 1"),
-        ("cycle_epochs = 0", "cycle_epochs must be at least 1"),
-        ("batch_size = -1", "batch_size must be at least 1"),
-        ("cycle_factor = 0", "cycle_factor must be at least 1"),
-        ("learning_rate = -1.0", "learning_rate must be finite and not negative"),
+        ("steps_per_epoch = 0", "steps_per_epoch is 0: it must be at least 1"),
+        ("cycle_epochs = 0", "cycle_epochs is 0: it must be at least 1"),
+        ("batch_size = -1", "batch_size is -1: it must be at least 1"),
+        ("cycle_factor = 0", "cycle_factor is 0: it must be at least 1"),
+        ("learning_rate = -1.0", "learning_rate is -1.0: it must be finite and not negative"),
         ('teacher = "compact"', "teacher needs a cross_entropy_weight above 0"),
-        ("learning_rate = nan", "learning_rate must be finite and not negative"),
-        ("mask_bands = -1", "mask_bands must be finite and not negative"),
-        ("gradient_norm = 0.0", "gradient_norm must be above 0"),
+        ("learning_rate = nan", "learning_rate is nan: it must be finite and not negative"),
+        ("mask_bands = -1", "mask_bands is -1: it must be finite and not negative"),
+        ("gradient_norm = 0.0", "gradient_norm is 0.0: it must be above 0"),
     ],
 )
 def test_training_settings_out_of_range_are_refused(tmp_path: Path, line: str, said: str) -> None:
