@@ -10,7 +10,7 @@ from offline.objective import aligned
 from seldrt.checkpoint import CheckpointError, Description, load, require_same
 from seldrt.config import ConfigError
 from seldrt.inference import agreed
-from seldrt.pipeline import model_path
+from seldrt.models import model_path
 
 
 class Teacher:

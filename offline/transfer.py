@@ -11,9 +11,9 @@ from torch import Tensor
 
 from seldrt.checkpoint import CheckpointError, Description, describe, load, require_same
 from seldrt.config import NetworkConfig
+from seldrt.models import model_path
 from seldrt.networks import Network, class_weights
 from seldrt.networks.efficientnet import STAGES, EfficientNetLite
-from seldrt.pipeline import model_path
 
 # A run may change these of its first weights.
 NOT_OF_THE_SHAPE = ("chunk_frames", "lookahead_labels", "dropout", "direct_labels", "focus_labels", "views", "weight")
@@ -22,7 +22,7 @@ IMAGES = ".pth"  # weights of EfficientNet-Lite0, as the package efficientnet_li
 
 
 def weights_path(start: str) -> Path:
-    """The file of first weights: image weights, a model, or one that ships by its name; `CheckpointError` if none."""
+    """The file of first weights: image weights, a model, or one that ships by its name; an error if there is none."""
     if not start.endswith(IMAGES):
         return model_path(start)
     if not Path(start).is_file():

@@ -5,7 +5,6 @@ samples -> features -> estimates -> medians and smoothing -> tracks, cut into la
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from seldrt import checkpoint
-from seldrt.checkpoint import Checkpoint, CheckpointError
+from seldrt.checkpoint import Checkpoint
 from seldrt.config import PostprocessConfig
 from seldrt.detection import LabelFrame
 from seldrt.features import features_stage
 from seldrt.inference import Estimator
+from seldrt.models import model_path
 from seldrt.postprocess import Tracker, postprocess_stage
 from seldrt.stream import Blocks, Chain
-
-DEFAULT_MODEL = "compact"
 
 
 class Pipeline:
@@ -85,17 +83,6 @@ class Pipeline:
         return last + self._tracker.flush()
 
 
-def model_path(model: str | Path | None) -> Path:
-    """The file of a model: a path, or the name of one that ships; `CheckpointError` when there is none."""
-    name = str(model or DEFAULT_MODEL)
-    shipped = Path(str(resources.files("seldrt") / "models"))
-    for candidate in (Path(name), shipped / f"{name}.safetensors"):
-        if candidate.is_file():
-            return candidate
-    known = ", ".join(sorted(path.stem for path in shipped.glob("*.safetensors"))) or "none"
-    raise CheckpointError(f"model {name!r} was not found; give a .safetensors file or a shipped name ({known})")
-
-
 def load_pipeline(
     model: str | Path | None = None,
     postprocess: PostprocessConfig | None = None,
@@ -103,7 +90,7 @@ def load_pipeline(
     threads: int = 1,
     block_labels: int = 1,
 ) -> Pipeline:
-    """The pipeline of a model (default: the shipped one); `CheckpointError` or `ConfigError` in one line."""
+    """The pipeline of a model (default: the shipped one); `ConfigError` or `CheckpointError` in one line."""
     torch.set_num_threads(threads)
     path = model_path(model)
     loaded = checkpoint.load(path)

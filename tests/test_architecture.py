@@ -23,6 +23,7 @@ SELDRT = {
     "seldrt.config": (),
     "seldrt.files": (),
     "seldrt.medians": (),
+    "seldrt.models": ("config",),
     "seldrt.microphones": ("config", "spatial", "stream"),
     "seldrt.features": ("config", "stream", "medians"),
     "seldrt.networks": ("config", "features"),
@@ -32,7 +33,10 @@ SELDRT = {
     "seldrt.events": ("detection",),
     "seldrt.smoothing": ("config", "stream", "spatial", "detection"),
     "seldrt.postprocess": ("config", "stream", "spatial", "detection", "smoothing"),
-    "seldrt.pipeline": ("config", "stream", "features", "checkpoint", "inference", "detection", "postprocess"),
+    "seldrt.pipeline": (
+        *("config", "stream", "features", "models", "checkpoint", "inference"),
+        *("detection", "postprocess"),
+    ),
     "seldrt.levels": ("detection",),
     "seldrt.keys": ("config", "detection"),
     "seldrt.replies": ("detection",),
@@ -58,7 +62,7 @@ SELDRT = {
     "seldrt.runtime.sinks": ("config", "detection", "levels", "runtime.publisher"),
     "seldrt.runtime.display": ("client", "detection", "runtime.sinks"),
     "seldrt.runtime.demo": (
-        *("config", "spatial", "checkpoint", "detection", "pipeline"),
+        *("config", "spatial", "models", "checkpoint", "detection"),
         *("runtime.devices", "runtime.sinks"),
     ),
     "seldrt.runtime.daemon": (
@@ -70,12 +74,14 @@ SELDRT = {
         *("config", "spatial", "stream", "microphones", "levels", "keys", "pipeline", "runtime.channels"),
         *("runtime.devices", "runtime.recording", "runtime.watched", "runtime.publisher", "runtime.recorder"),
     ),
+    "seldrt.cli.shell": (),
     "seldrt.cli": (
         "config",
         "files",
         "signals",
         "microphones",
         "detection",
+        "models",
         "pipeline",
         "keys",
         "replies",
@@ -85,7 +91,7 @@ SELDRT = {
     "seldrt.__main__": ("cli",),
 }
 WIRE = ("seldrt.keys", "seldrt.replies", "seldrt.client", "seldrt.runtime", "seldrt.cli")
-CORE = tuple(room for room in SELDRT if not room.startswith(WIRE))
+CORE = tuple(room for room in SELDRT if room == "seldrt.cli.shell" or not room.startswith(WIRE))
 OFFLINE = {
     "offline": (),
     "offline.config": (),
@@ -116,9 +122,10 @@ OFFLINE = {
     "offline.processes": (),
     "offline.runs": ("config", "optimization"),
     "offline.transfer": (),
+    "offline.teacher": ("config", "batches", "objective"),
     "offline.train": (
         *("config", "extract", "batches", "augment", "objective", "validation", "optimization", "processes", "runs"),
-        "transfer",
+        *("transfer", "teacher"),
     ),
     "offline.evaluate": ("dataset", "encoding", "metrics", "workers"),
     "offline.estimates": ("dataset", "encoding", "evaluate", "workers"),
@@ -137,7 +144,7 @@ ONLY_IN = {
         *("seldrt.networks", "seldrt.checkpoint", "seldrt.inference", "seldrt.pipeline", "seldrt.runtime.doctor"),
         *("offline.augment", "offline.batches", "offline.losses", "offline.objective", "offline.validation"),
         *("offline.optimization", "offline.processes", "offline.runs", "offline.train", "offline.cli"),
-        *("offline.estimates", "offline.transfer"),
+        *("offline.estimates", "offline.transfer", "offline.teacher"),
     ),
     "sounddevice": ("seldrt.runtime.devices",),
     "zmq": ("seldrt.keys", "seldrt.client", "seldrt.runtime.sockets", "seldrt.runtime.publisher"),

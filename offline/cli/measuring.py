@@ -56,9 +56,10 @@ def evaluate(
     recordings = dataset.list_recordings(data, array, folds or None, split)
     classes = tuple(dataset.read_classes(data))
     if not predictions:
-        from seldrt import checkpoint, pipeline
+        from seldrt import checkpoint
+        from seldrt.models import model_path
 
-        path = pipeline.model_path(model)
+        path = model_path(model)
         postprocess = replace(checkpoint.describe(path).postprocess, **changes)
         job = evaluation.Job(path, classes, folder, postprocess)
         with progress_bar("recordings") as progress:
@@ -114,7 +115,7 @@ def calibrate(
     from offline.estimates import Job
     from seldrt import checkpoint
     from seldrt.files import check_writable
-    from seldrt.pipeline import model_path
+    from seldrt.models import model_path
 
     torch.set_num_threads(1)
     check_writable(out)  # before the work, not after it

@@ -21,7 +21,8 @@ from offline.evaluate import Report, class_numbers, compare
 from offline.metrics import EventCounts, event_recall
 from seldrt.checkpoint import Description, describe
 from seldrt.config import ConfigError, PostprocessConfig
-from seldrt.pipeline import load_pipeline, model_path
+from seldrt.models import model_path
+from seldrt.pipeline import load_pipeline
 from seldrt.postprocess import median_labels
 
 NOTHING = "no post-processing"

@@ -40,7 +40,7 @@ def replay(file: str | None, demo: bool, fast: bool, speed: float | None, **flag
     with ExitStack() as stack:
         recording, truth = Path(str(file)), None
         if demo:
-            from seldrt.pipeline import model_path
+            from seldrt.models import model_path
             from seldrt.runtime import demo as demonstration
 
             recording, truth = demonstration.demo_files()

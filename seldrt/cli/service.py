@@ -15,6 +15,7 @@ from seldrt.cli.chain import Flags, check_publishing
 from seldrt.cli.run import run, run_settings
 from seldrt.cli.shell import say
 from seldrt.config import ConfigError
+from seldrt.models import model_path
 
 WATCHDOG_S = 30  # the daemon is heard of once a second
 START_S = 120  # to load the model on a small computer
@@ -95,9 +96,14 @@ def service(for_user: bool, arguments: tuple[str, ...]) -> None:
 
 
 def check(flags: Flags) -> None:
-    """Refuses what `run` would refuse before it opens anything; a file that is not there yet may still come."""
+    """Refuses what `run` would refuse before it opens anything; a file that is not there yet may still come.
+
+    A model without a folder is one that ships.
+    """
     if flags["config"] and not os.path.exists(flags["config"]):
         flags = flags | {"config": None, "device": flags["device"] or "as the file will say"}
+    if flags["model"] and not os.path.dirname(flags["model"]):
+        model_path(flags["model"])
     if (flags["mic"] or "").endswith(".toml") and not os.path.exists(flags["mic"]):
         flags = flags | {"mic": None}
     config, _ = run_settings(flags)

@@ -95,7 +95,7 @@ def test_what_it_cannot_teach_is_one_line(tmp_path: Path) -> None:
 
     config = write_teacher(tmp_path / "teacher")
     assert "doae learns from labels only" in refused("doae", config, ConfigError)
-    assert "model 'nobody' was not found" in refused("sed", replace(config, teacher="nobody"), CheckpointError)
+    assert "model 'nobody' was not found" in refused("sed", replace(config, teacher="nobody"), ConfigError)
     strange = write_teacher(tmp_path / "strange", classes=("low", "clap"))
     assert "strange knows other classes: 'clap' for 'high'" in refused("sed", strange, CheckpointError)
     model = checkpoint.load(tmp_path / "teacher")

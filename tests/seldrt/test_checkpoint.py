@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from seldrt import checkpoint
 from seldrt.checkpoint import Checkpoint, CheckpointError
-from seldrt.pipeline import model_path
+from seldrt.models import model_path
 from tests.disk import full_disk
 from tests.models import FEATURES, small_model
 

@@ -123,7 +123,7 @@ def test_models_are_found_by_path_and_by_name(tmp_path: Path) -> None:
     pipeline = load_pipeline(path)
     assert (pipeline.model_id, pipeline.classes) == ("mine", ("clap", "voice", "bell"))
     assert pipeline.model_card["parameters"]["sed"] > 1000
-    with pytest.raises(CheckpointError, match="'none' was not found"):
+    with pytest.raises(ConfigError, match="'none' was not found"):
         load_pipeline("none")
 
 

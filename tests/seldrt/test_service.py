@@ -92,6 +92,7 @@ def test_a_line_break_is_refused() -> None:
         (["--", "--device", "h3", "--channels", "1,2"], "--channels 1,2: give four numbers"),
         (["--", "--device", "h3", "--device-rate", "5"], "device_rate is 5"),
         (["--", "--device", "h3", "--record-max-mb", "1"], "max_mb is 1"),
+        (["--", "--device", "h3", "--model", "nope"], "model 'nope' was not found"),
         (["--", "--device", "h3", "--mic", "nope"], "unknown microphone 'nope'"),
         (["--", "--device", "h3", "--mount", "sideways"], "mount 'sideways'"),
         (["--", "--device", "h3", "--source", "a.b"], "source name 'a.b'"),
