@@ -45,6 +45,7 @@ DCASE2020_ALIASES = {
     "knocking": "knocking_on_door",
     "phone": "ringing_phone",
 }
+SHORTEST_S = 0.01  # of a recording
 STEADY_SECONDS = 5.0
 STEADY_SPREAD_DB = 3.0
 TRIM_DB = 60.0
@@ -218,8 +219,8 @@ def _clip(path: Path, folder: Path, groups: dict[str, str]) -> Clip:
         info = soundfile.info(path)
     except soundfile.LibsndfileError as error:
         raise ConfigError(f"{path}: not a readable sound file ({error})") from None
-    if not info.frames:
-        raise ConfigError(f"{path}: holds no sound; remove it")
+    if info.frames < SHORTEST_S * info.samplerate:
+        raise ConfigError(f"{path}: lasts {1000 * info.duration:.3g} ms, no sound is that short; remove it")
     name = path.relative_to(folder)
     group = path.stem if len(name.parts) == 2 else "/".join(name.parts[1:-1])
     return Clip(name.as_posix(), groups.get(path.stem, group), round(info.duration, 3))

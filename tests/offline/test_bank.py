@@ -31,9 +31,10 @@ def test_a_folder_without_sounds_is_refused(tmp_path):
     (tmp_path / "hum" / "a.wav").write_bytes(b"not audio")
     with pytest.raises(ConfigError, match=r"a\.wav: not a readable sound file"):
         read_bank(tmp_path)
-    soundfile.write(tmp_path / "hum" / "a.wav", np.zeros(0), SAMPLE_RATE)
-    with pytest.raises(ConfigError, match=r"a\.wav: holds no sound"):
-        read_bank(tmp_path)
+    for length, said in ((0, "0 ms"), (100, "4.17 ms")):
+        soundfile.write(tmp_path / "hum" / "a.wav", np.full(length, 0.1), SAMPLE_RATE)
+        with pytest.raises(ConfigError, match=rf"a\.wav: lasts {said}, no sound is that short; remove it"):
+            read_bank(tmp_path)
 
 
 @pytest.mark.parametrize(
