@@ -176,7 +176,7 @@ def test_values_out_of_range_are_malformed(kind: str, key: str, value: Any) -> N
         decode(address, msgpack.packb(msgpack.unpackb(payload) | {key: value}))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.data())
 def test_whatever_comes_is_a_message_or_nothing_or_malformed(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(sorted(KEYS)))
@@ -239,7 +239,6 @@ def test_topics_are_ascii_and_end_with_a_dot() -> None:
         StreamInfo(source="h3", classes=("grand.piano",), sample_rate=RATE, samples_per_label=LABEL)
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_any_text_makes_a_safe_name(text: str) -> None:
     StreamInfo(source=safe_name(text), classes=(), sample_rate=RATE, samples_per_label=LABEL)
@@ -300,7 +299,6 @@ def test_an_event_that_lasts_to_the_end_gets_its_offset_when_the_stream_closes()
     assert [(c.phase, c.sample // LABEL) for c in changes] == [("onset", 0), ("offset", 3)]
 
 
-@settings(deadline=None)
 @given(st.lists(st.sets(st.integers(0, 3)), max_size=60))
 def test_every_event_has_one_onset_one_offset_and_spaced_updates(activity: list[set[int]]) -> None:
     onsets: dict[int, int] = {}

@@ -103,7 +103,7 @@ def test_what_cannot_be_told_is_not_told() -> None:
     assert "no 4-channel array" in sniff(unrelated, RATE).why
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.sampled_from(["ambix", "fuma", "tetrahedron"]),
     st.integers(0, 2**32 - 1),

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from seldrt import medians
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     hnp.arrays(np.float32, st.tuples(st.integers(31, 40), st.integers(1, 6)), elements=st.floats(0, 8, width=16)),
     st.integers(0, 15).map(lambda half: 2 * half + 1),

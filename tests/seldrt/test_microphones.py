@@ -33,7 +33,7 @@ RATE = 24000
 OPEN_ARRAYS = {"zoom-h3vr-a": 0.012, "ambeo": 0.014, "tetramic": 0.020}  # m
 CORNERS = unit_vector([45, -45, 135, -135], np.degrees(np.arcsin(1 / np.sqrt(3))) * np.array([1, -1, -1, 1]))
 azimuths, elevations, turns = st.floats(-180, 180), st.floats(-90, 90), st.floats(-180, 180)
-quick = settings(deadline=None, max_examples=25)
+quick = settings(max_examples=25)
 
 
 def own(folder: Path, text: str) -> Profile:

@@ -6,7 +6,7 @@ import threading
 import time
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seldrt.runtime.ring import Ring
@@ -30,7 +30,6 @@ def check_read(ring: Ring, limit: int, expected: int) -> int:
 STEPS = st.tuples(st.sampled_from(["write", "read", "skip"]), st.integers(0, 30))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 20), st.lists(STEPS, max_size=60))
 def test_every_frame_is_read_once_in_order_or_counted_as_lost(capacity: int, steps: list[tuple[str, int]]) -> None:
     """The model: indices of the frames in the ring, in order; a read never spans two that are not neighbours."""
@@ -87,7 +86,6 @@ class LappedRing(Ring):
         return np.concatenate([frames, super()._copy(first + count // 2, count - count // 2)])
 
 
-@settings(deadline=None)
 @given(st.integers(1, 25))
 def test_what_was_overwritten_during_the_copy_is_cut_off_and_counted(strike: int) -> None:
     ring = LappedRing(16, 2)
