@@ -85,7 +85,10 @@ def demonstrate(
         raise click.Abort
     played, found = demo.spans(demo.read_table(truth)), demo.spans(heard.rows)
     verdicts = demo.compare(played, found)
-    Console(stderr=True).print(demo.verdict_table(verdicts, stream.classes))
+    console = Console(stderr=True)
+    with console.capture() as table:  # its own print would end the program where nobody reads
+        console.print(demo.verdict_table(verdicts, stream.classes))
+    say(table.get().rstrip())
     say(f"heard besides, but not played: {demo.unexplained(played, found)}")
     good, line = demo.passed(verdicts)
     say(line)

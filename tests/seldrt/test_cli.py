@@ -274,6 +274,13 @@ def test_lines_that_nobody_reads_do_not_end_it(
     assert table.read_bytes() == expected
 
 
+def test_a_demonstration_that_nobody_reads_judges_all_the_same() -> None:
+    process = start("replay", "--demo", "--fast")
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.wait(120) == 0
+
+
 def test_a_replay_that_is_stopped_says_how_far_it_came(recording: Path, tmp_path: Path) -> None:
     table = tmp_path / "out.csv"
     process = start("replay", recording, "--speed", "0.5", "--no-publish", "--dcase", table, program=SMALL)
