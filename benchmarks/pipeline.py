@@ -1,6 +1,6 @@
-"""The whole pipeline in 100-ms blocks, in a process of its own, and the start of the program.
+"""The whole pipeline of each model that ships, in 100-ms blocks in a process of its own; the start of the program.
 
-``python -m benchmarks.pipeline`` is that process: it prints one line of JSON.
+``python -m benchmarks.pipeline MODEL`` is that process: it prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -12,51 +12,23 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from benchmarks.measure import Row, rows
-
-if TYPE_CHECKING:
-    from seldrt.pipeline import Pipeline
+from seldrt.models import shipped
 
 SECONDS = 6
 PROCESSES = 3
 STARTS = 7
 
 
-def shipped_or_random() -> tuple[Pipeline, str]:
-    """The pipeline of the model that ships, or of one with random weights, and which of them it is."""
-    import torch
-
-    from seldrt.checkpoint import CheckpointError
+def stream(model: str) -> dict[str, Any]:
+    """CPU milliseconds of each block, seconds until the first block was done, and memory in MiB."""
     from seldrt.pipeline import load_pipeline
 
-    try:
-        return load_pipeline(), "the model that ships"
-    except CheckpointError:
-        torch.set_num_threads(1)
-        return random_pipeline(), "random weights, preset compact"
-
-
-def random_pipeline() -> Pipeline:
-    """A pipeline of the compact preset with random weights."""
-    from benchmarks.networks import built
-    from seldrt import features
-    from seldrt.checkpoint import Checkpoint, Description
-    from seldrt.config import DCASE2020_CLASSES, NetworkConfig
-    from seldrt.pipeline import Pipeline
-
-    nets = built("compact")
-    configs: dict[str, tuple[NetworkConfig, ...]] = {task: (net.config,) for task, net in nets.items()}
-    description = Description(features=features.PRESETS["compact"], classes=DCASE2020_CLASSES, networks=configs)
-    return Pipeline(Checkpoint(description, {task: (net,) for task, net in nets.items()}), "random")
-
-
-def stream() -> dict[str, Any]:
-    """CPU milliseconds of each block, seconds until the first block was done, and memory in MiB."""
-    pipeline, weights = shipped_or_random()
+    pipeline = load_pipeline(model)
     block = pipeline.samples_per_label
     rng = np.random.default_rng(0)
     samples = (0.1 * rng.standard_normal((SECONDS * pipeline.sample_rate, 4))).astype(np.float32)
@@ -67,7 +39,7 @@ def stream() -> dict[str, Any]:
         began = time.process_time()
         pipeline.push(samples[start : start + block])
         blocks_ms.append(1e3 * (time.process_time() - began))
-    return {"weights": weights, "blocks_ms": blocks_ms, "ready_s": ready_s, "memory_mib": memory_mib()}
+    return {"blocks_ms": blocks_ms, "ready_s": ready_s, "memory_mib": memory_mib()}
 
 
 def memory_mib() -> float:
@@ -80,20 +52,24 @@ def memory_mib() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
 
 
-def measure() -> tuple[list[Row], dict[str, Any]]:
-    """CPU milliseconds per block, and the other figures of the process: medians over several."""
-    found = [json.loads(_output("-m", "benchmarks.pipeline")) for _ in range(PROCESSES)]
-    per_block = [statistics.median(one["blocks_ms"]) for one in found]
-    slow = [float(np.percentile(one["blocks_ms"], 99)) for one in found]
-    table = rows({"median block": per_block, "99 % of blocks": slow}, {"median block": "≤ 50"})
-    total_ms = statistics.median(statistics.fmean(one["blocks_ms"]) for one in found)
-    return table, {
-        "weights": found[0]["weights"],
-        "times_real_time": 100 / total_ms,
-        "percent_of_a_core": total_ms,
-        "memory_mib": statistics.median(one["memory_mib"] for one in found),
-        "cpu_s_until_first_block": statistics.median(one["ready_s"] for one in found),
-    }
+def measure() -> tuple[list[Row], dict[str, dict[str, float]]]:
+    """CPU milliseconds per block of each model, and the other figures of its process: medians over several."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in shipped()}
+    for _ in range(PROCESSES):
+        for name, processes in found.items():
+            processes.append(json.loads(_output("-m", "benchmarks.pipeline", name)))
+    blocks_ms, figures = {}, {}
+    for name, processes in found.items():
+        blocks_ms[f"{name}, median block"] = [statistics.median(one["blocks_ms"]) for one in processes]
+        blocks_ms[f"{name}, 99 % of blocks"] = [float(np.percentile(one["blocks_ms"], 99)) for one in processes]
+        total_ms = statistics.median(statistics.fmean(one["blocks_ms"]) for one in processes)
+        figures[name] = {
+            "times_real_time": 100 / total_ms,
+            "percent_of_a_core": total_ms,
+            "memory_mib": statistics.median(one["memory_mib"] for one in processes),
+            "cpu_s_until_first_block": statistics.median(one["ready_s"] for one in processes),
+        }
+    return rows(blocks_ms, {f"{name}, median block": "≤ 50" for name in found}), figures
 
 
 def measure_start() -> list[Row]:
@@ -113,4 +89,4 @@ def _output(*arguments: str) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(stream()))
+    print(json.dumps(stream(sys.argv[1])))
