@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from seldrt import checkpoint
 from seldrt.checkpoint import Checkpoint, CheckpointError
-from seldrt.models import model_path
+from seldrt.models import shipped
+from seldrt.networks import TASKS
 from tests.disk import full_disk
 from tests.models import FEATURES, small_model
 
@@ -118,9 +119,11 @@ def test_a_file_of_the_first_format_is_read(tmp_path: Path) -> None:
             assert torch.equal(value, network.state_dict()[name])
 
 
-def test_the_shipped_model_is_read() -> None:
-    loaded = checkpoint.load(model_path("compact"))
-    assert {task: len(group) for task, group in loaded.networks.items()} == {"sad": 1, "sed": 3, "doae": 1}
+def test_the_shipped_models_are_read() -> None:
+    loaded = {name: checkpoint.load(path) for name, path in shipped().items()}
+    counts = {name: [len(model.networks[task]) for task in TASKS] for name, model in loaded.items()}
+    assert counts == {"compact": [1, 3, 1], "light": [1, 1, 1]}
+    assert loaded["light"].description.classes == loaded["compact"].description.classes
 
 
 def test_networks_of_one_task_merge_into_an_ensemble(tmp_path: Path) -> None:

@@ -274,6 +274,12 @@ def test_lines_that_nobody_reads_do_not_end_it(
     assert table.read_bytes() == expected
 
 
+def test_the_light_model_hears_the_demonstration() -> None:
+    code, _, errors = seldrt("replay", "--demo", "--fast", "--model", "light", "--quiet")
+    assert code == 0, errors
+    assert re.fullmatch(r"OK: 1[0-5] of 15 events, median error \d deg", errors.splitlines()[-1])
+
+
 def test_a_demonstration_that_nobody_reads_judges_all_the_same() -> None:
     process = start("replay", "--demo", "--fast")
     assert process.stderr is not None
