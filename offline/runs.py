@@ -103,7 +103,8 @@ class Run:
 
     def save_weights(self, name: str, figures: dict[str, Any]) -> None:
         """The present weights as a checkpoint ``name`` with the figures on its card."""
-        card = {"seed": self._config.seed, "train": msgspec.to_builtins(self._config), **rounded(figures)}
+        train = msgspec.to_builtins(self._config) | {"teacher": Path(self._config.teacher).stem}  # whatever its folder
+        card = {"seed": self._config.seed, "train": train, **rounded(figures)}
         described = msgspec.structs.replace(self._description, card={self._network.task: card})
         save(Checkpoint(described, {self._network.task: [self._network]}), self.out / name)
 

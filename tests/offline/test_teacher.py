@@ -74,7 +74,9 @@ def test_a_student_comes_to_agree_with_its_teacher(tmp_path: Path) -> None:
     def apart(name: str, config: TrainConfig) -> float:
         """How far the student's probabilities are from the teacher's on average."""
         train("sed", [store], [store], tmp_path / name, AHEAD, config)
-        network = checkpoint.load(tmp_path / name / "best.safetensors").networks["sed"][0]
+        model = checkpoint.load(tmp_path / name / "best.safetensors")
+        assert model.description.card["sed"]["train"]["teacher"] == ("teacher" if config.teacher else "")
+        network = model.networks["sed"][0]
         with torch.no_grad():
             return float((network(batch.features)[0][:, 2:] - known[:, :-2]).abs().mean())
 
