@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 )
 @click.option("--audio-format", type=click.Choice(["wav", "flac"]), default="flac", show_default=True)
 @click.option("--config", "config_file", type=PATH, help="TOML file with a [scenes] section.")
-@click.option("--seconds", type=Number(1), help="Length of a scene.  [default: 60]")
+@click.option("--seconds", type=click.FloatRange(1), help="Length of a scene.  [default: 60]")
 @click.option("--room", type=click.Choice(["mixed", "room", "open", "anechoic"]), help="[default: mixed]")
 @click.option("--distractors-only", is_flag=True, default=None, help="No targets: to count false alarms.")
 @click.option("--vary/--no-vary", default=None, help="Vary speed and colour of the sounds.  [default: vary]")
