@@ -98,7 +98,7 @@ class Run:
                 else:
                     continue
             if old != now:
-                told = f"{self.out} was begun with {name} = {old}, not {now}"
+                told = f"{self.out} was begun with {name} = {json.dumps(old)}, not {json.dumps(now)}"
                 raise CheckpointError(f"{told}: go on with the old settings, or give another --out")
 
     def save_weights(self, name: str, figures: dict[str, Any]) -> None:

@@ -17,10 +17,9 @@ def shipped() -> dict[str, Path]:
 
 def model_path(model: str | Path | None) -> Path:
     """The file of a model, given its path, its name if it ships, or None for the default; `ConfigError` if none."""
-    name = str(model or DEFAULT_MODEL)
+    name, known = str(model or DEFAULT_MODEL), shipped()
     if Path(name).is_file():
         return Path(name)
-    if name in shipped():
-        return shipped()[name]
-    known = ", ".join(shipped()) or "none"
-    raise ConfigError(f"model {name!r} was not found; give a .safetensors file or a shipped name ({known})")
+    if name in known:
+        return known[name]
+    raise ConfigError(f"model {name!r} was not found; give a .safetensors file or a shipped name ({', '.join(known)})")

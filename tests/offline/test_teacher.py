@@ -83,6 +83,8 @@ def test_a_student_comes_to_agree_with_its_teacher(tmp_path: Path) -> None:
     alone, never_heard = apart("alone", TAUGHT), apart("deaf", replace(config, teacher_share=0.0))
     assert apart("taught", replace(config, teacher_share=1.0)) < 0.5 * alone
     assert never_heard == alone
+    with pytest.raises(CheckpointError, match=r'alone was begun with teacher = "", not "/.*/teacher": go on with'):
+        train("sed", [store], [store], tmp_path / "alone", AHEAD, replace(config, epochs=2), resume=True)
 
 
 def test_what_it_cannot_teach_is_one_line(tmp_path: Path) -> None:
