@@ -56,7 +56,8 @@ class Ring:
 
     def skip(self, count: int) -> None:
         """Writer: ``count`` frames were lost on the way here; the index of the next one is so much higher."""
-        self._skips.append((self._written, count))
+        if count:  # nothing lost is no jump
+            self._skips.append((self._written, count))
 
     def read(self, limit: int) -> tuple[int, NDArray[np.float32]]:
         """Reader: the index of the first frame and a copy of at most ``limit`` frames (n, channels), without a jump.

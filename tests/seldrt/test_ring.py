@@ -6,7 +6,7 @@ import threading
 import time
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from seldrt.runtime.ring import Ring
@@ -31,6 +31,7 @@ STEPS = st.tuples(st.sampled_from(["write", "read", "skip"]), st.integers(0, 30)
 
 
 @given(st.integers(1, 20), st.lists(STEPS, max_size=60))
+@example(2, [("write", 1), ("skip", 0), ("write", 1), ("read", 2)])
 def test_every_frame_is_read_once_in_order_or_counted_as_lost(capacity: int, steps: list[tuple[str, int]]) -> None:
     """The model: indices of the frames in the ring, in order; a read never spans two that are not neighbours."""
     ring, index, end, got = Ring(capacity, 2), 0, 0, 0
