@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from seldrt.config import SeldrtError
@@ -138,7 +138,8 @@ def find_again(device: Device, was_alone: bool) -> Device:
 def restart_portaudio() -> None:
     """Lets PortAudio look for devices anew; it knows only those that were there when it began. Closes all streams."""
     with portaudio("PortAudio does not come up") as sd:
-        sd._terminate()
+        with suppress(sd.PortAudioError):  # it has not begun: the last attempt ended half way
+            sd._terminate()
         sd._initialize()
 
 

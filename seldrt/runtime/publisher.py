@@ -37,6 +37,7 @@ class Publisher:
         self._insecure_bind = insecure_bind
         self._epoch = secrets.randbits(53)  # also exact where all numbers are doubles
         self._seq: Counter[type] = Counter()
+        self._topics: Counter[bytes] = Counter()  # that are subscribed to, by all clients together
         self._subscribed_bytes = self.restarts = 0
         self._context = zmq.Context()
         self._gate: Gate | None = None
@@ -99,11 +100,16 @@ class Publisher:
                 notice = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 break
+            wanted = notice[1:]
             if notice[:1] == b"\x01":
+                self._topics[wanted] += 1
                 self._subscribed_bytes += len(notice)
-                found |= status.startswith(notice[1:])
-            elif notice[:1] == b"\x00":
+                found |= status.startswith(wanted)
+            elif notice[:1] == b"\x00" and self._topics[wanted]:  # some end what they never began
+                self._topics[wanted] -= 1
                 self._subscribed_bytes -= len(notice)
+            if not self._topics[wanted]:
+                del self._topics[wanted]
         if self._subscribed_bytes > MOST_SUBSCRIBED_BYTES and self.endpoint.startswith("tcp:"):
             self._cut_off()
         return found
@@ -113,6 +119,7 @@ class Publisher:
         # user can connect to a socket file.)
         self._bound.pop(zmq.XPUB).zmq.close(0)
         self._subscribed_bytes = 0
+        self._topics.clear()
         self.restarts += 1
 
     def close(self) -> None:

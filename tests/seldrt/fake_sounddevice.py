@@ -62,12 +62,22 @@ def reset() -> None:
 
 def _initialize() -> None:
     global _known
+    _fail("initialize")
     _known = DEVICES if _plugged else DEVICES[2:3]
 
 
 def _terminate() -> None:
+    global _known
+    if _known is None:
+        raise PortAudioError("Error terminating PortAudio: PortAudio not initialized [PaErrorCode -10000]")
     for stream in streams:
         stream.close()
+    _known = None
+
+
+def _fail(method: str) -> None:
+    if method == FAILS:
+        raise PortAudioError(f"Error at {method}: Unanticipated host error [PaErrorCode -9999]")
 
 
 def _exit_handler() -> None: ...
@@ -92,7 +102,7 @@ class InputStream:
     def __init__(
         self, device: int, channels: int, samplerate: int, blocksize: int, dtype: str, callback: Callable[..., None]
     ) -> None:
-        self._fail("open")
+        _fail("open")
         if not _plugged:
             raise PortAudioError("Error opening InputStream: Unanticipated host error [PaErrorCode -9999]")
         if samplerate not in (RATE, 24000):
@@ -105,7 +115,7 @@ class InputStream:
         streams.append(self)
 
     def start(self) -> None:
-        self._fail("start")
+        _fail("start")
         self.active = True
         if not MANUAL:
             self._thread.start()
@@ -115,7 +125,7 @@ class InputStream:
         if self._thread.ident is not None:
             self._thread.join()
         self.active = False
-        self._fail("stop")
+        _fail("stop")
 
     def close(self) -> None:
         HANG.wait()
@@ -126,10 +136,6 @@ class InputStream:
 
     def deliver(self, frames: np.ndarray, overflow: bool = False) -> None:
         self._callback(frames, len(frames), None, SimpleNamespace(input_overflow=overflow))
-
-    def _fail(self, method: str) -> None:
-        if method == FAILS:
-            raise PortAudioError(f"Error at {method}: Unanticipated host error [PaErrorCode -9999]")
 
     def _play(self) -> None:
         buffer = np.zeros((self._blocksize, 4), np.float32)

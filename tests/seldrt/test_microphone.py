@@ -139,8 +139,9 @@ def test_overflow_flags_are_counted(sounddevice: ModuleType, monkeypatch: pytest
         ({"MUTE": True}, "no samples for 0 s: frozen", ""),
         ({"FAILS": "open"}, "unplugged, or the audio server is gone", "cannot open Zoom.*Error at open"),
         ({"FAILS": "start"}, "unplugged, or the audio server is gone", "cannot start: Error at start"),
+        ({"FAILS": "initialize"}, "unplugged, or the audio server is gone", "does not come up: Error at initialize"),
     ],
-    ids=["unplugged", "silent", "cannot be opened", "cannot be started"],
+    ids=["unplugged", "silent", "cannot be opened", "cannot be started", "PortAudio does not come up"],
 )
 def test_a_device_that_fails_comes_back_and_the_clock_tells_what_was_lost(
     sounddevice: ModuleType,

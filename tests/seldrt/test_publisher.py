@@ -15,6 +15,7 @@ import zmq
 
 from seldrt.detection import Frame, Gap, WireError
 from seldrt.runtime.publisher import MOST_SUBSCRIBED_BYTES, Publisher
+from tests.seldrt.test_wire_fuzz import GREETING, READY
 
 WAIT_MS = 10_000
 
@@ -185,3 +186,24 @@ def test_who_subscribes_to_too_much_is_cut_off_and_the_others_come_back(
             assert time.monotonic() < end_s
             publisher.attend("h3")
     assert publisher._subscribed_bytes == len(b"\x01seld1.frame.")
+
+
+def test_ending_what_was_never_subscribed_to_buys_nothing(publisher: Publisher) -> None:
+    host, port = publisher.endpoint.removeprefix("tcp://").split(":")
+    topics = [b"%0199d" % number for number in range(400)]
+    with socket.create_connection((host, int(port))) as plain:
+        plain.sendall(GREETING + READY)
+        greeted = b""
+        while b"Socket-Type" not in greeted:
+            greeted += plain.recv(1000)
+        end_s = time.monotonic() + WAIT_MS / 1000
+        for number, topic in enumerate(topics, 1):
+            for first in (0, 1):
+                plain.sendall(bytes([0, 200, first]) + topic)
+            while publisher._subscribed_bytes < number * 200:
+                assert time.monotonic() < end_s
+                publisher.attend("h3")
+    while publisher._subscribed_bytes:  # all that it had is forgotten when it goes
+        assert time.monotonic() < end_s
+        publisher.attend("h3")
+    assert not publisher._topics
