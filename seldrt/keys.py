@@ -55,8 +55,9 @@ def make_keys(folder: Path, name: str, overwrite: bool = False) -> list[Path]:
     """
     check_name(name, "name of a key")
     try:
-        (folder / CLIENTS).mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for part in (folder, folder / CLIENTS):  # one that was there before keeps the mode that somebody gave it
+            part.mkdir(mode=0o700, exist_ok=True)
         made = [] if name == SERVER or (folder / f"{SERVER}.key_secret").exists() else _make(folder, SERVER, overwrite)
         return made + _make(folder, name, overwrite)
     except OSError as error:
@@ -65,15 +66,27 @@ def make_keys(folder: Path, name: str, overwrite: bool = False) -> list[Path]:
 
 def load_server(folder: Path) -> KeyPair:
     """The daemon's own pair; `KeysError` when the folder is not complete, or a client's file is no key."""
-    if not (folder / f"{SERVER}.key_secret").exists() or not (folder / CLIENTS).is_dir():
+    try:
+        complete = (folder / f"{SERVER}.key_secret").exists() and (folder / CLIENTS).is_dir()
+        os.listdir(folder / CLIENTS if complete else folder)  # what may not be looked into, looks empty to a glob
+    except FileNotFoundError:
+        complete = False
+    except OSError as error:
+        raise KeysError(f"{error.filename}: {error.strerror}; the daemon must be able to read its keys") from None
+    if not complete:
         raise KeysError(f"{folder}: no folder of keys; make one with `seldrt keys new CLIENT --dir {folder}`")
     load_allowed(folder)
     return load_pair(folder / f"{SERVER}.key_secret")
 
 
 def load_allowed(folder: Path) -> dict[str, bytes]:
-    """The public keys of the clients that may listen now, by name."""
-    return {path.stem: load_public(path) for path in sorted((folder / CLIENTS).glob("*.key"))}
+    """The public keys of the clients that may listen now, by name; `KeysError` when a file is none."""
+    return {path.stem: load_public(path) for path in client_files(folder)}
+
+
+def client_files(folder: Path) -> list[Path]:
+    """The files of the clients that may listen."""
+    return sorted((folder / CLIENTS).glob("*.key"))
 
 
 def load_client(own: str | Path, server: str | Path) -> ClientKeys:

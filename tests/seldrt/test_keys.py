@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import zmq
 import zmq.auth
 
 from seldrt.config import ConfigError
 from seldrt.keys import KeysError, load_allowed, load_client, load_public, load_server, make_keys
+from seldrt.runtime.sockets import Gate
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,6 +89,39 @@ def test_what_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "clients" / "odd.key").write_text("hello")
     with pytest.raises(KeysError, match=r"odd\.key"):
         load_server(tmp_path)
+
+
+def test_a_folder_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    make_keys(tmp_path, "laptop")
+    assert mode(tmp_path) == 0o755
+    assert mode(tmp_path / "laptop.key_secret") == 0o600
+
+
+def test_a_broken_file_beside_the_keys_lets_nobody_in_who_was_taken_out(tmp_path: Path, context: zmq.Context) -> None:
+    make_keys(tmp_path, "alice")
+    make_keys(tmp_path, "bob")
+    gate = Gate(context, tmp_path)
+    alice, bob = (tmp_path / "clients" / f"{name}.key" for name in ("alice", "bob"))
+    keys = [load_public(path) for path in (alice, bob)]
+    gate._read_folder()
+    assert [gate.callback("", key) for key in keys] == [True, True]
+    (tmp_path / "clients" / "note.key").write_text("half a key")
+    alice.unlink()
+    gate._read_folder()
+    assert [gate.callback("", key) for key in keys] == [False, True]
+    gate.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root to become somebody else")
+def test_keys_of_somebody_else_are_told_in_one_line(tmp_path: Path) -> None:
+    make_keys(tmp_path / "keys", "laptop")
+    os.seteuid(65534)
+    try:
+        with pytest.raises(KeysError, match="Permission denied; the daemon must be able to read its keys"):
+            load_server(tmp_path / "keys")
+    finally:
+        os.seteuid(0)
 
 
 def seldrt(*arguments: object) -> subprocess.CompletedProcess[str]:
