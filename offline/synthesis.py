@@ -164,5 +164,5 @@ def _manifest_folder(out: Path) -> Path:
 def _write_audio(path: Path, samples: Samples) -> None:
     """16-bit audio, there whole or not at all; WAV and FLAC hold the same numbers."""
     with whole(path) as partial:
-        pcm = np.rint(samples * 2**15).astype(np.int16)
+        pcm = np.clip(np.rint(samples * 2**15), -(2**15), 2**15 - 1).astype(np.int16)
         soundfile.write(partial, pcm, SAMPLE_RATE, subtype="PCM_16", format=path.suffix[1:].upper())

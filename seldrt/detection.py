@@ -25,7 +25,7 @@ GAP_LABELS = 1  # silent label frames inside one event: they end neither its tra
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 # What readers can rely on: checked where a message is read, and part of the JSON Schema.
-Name = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$", description="can stand in a topic")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}(?!\n)$", description="can stand in a topic")]
 Count = Annotated[int, Meta(ge=0)]
 Nanoseconds = Annotated[int, Meta(ge=0, le=2**63 - 1, description="UNIX time in nanoseconds")]
 AzimuthDeg = Annotated[float, Meta(ge=-180, lt=180, description="counter-clockwise from the front: +90 is left")]
@@ -291,11 +291,10 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def stream_line(message: AnyMessage) -> bytes:
-    """One JSON line for a file: the message without its transport keys, its times since the first sample.
+    """One JSON line for a file: the message without its transport keys, its times in seconds.
 
-    The message must have been made with ``Clock(0, sample_rate)``. ``t_capture_ns`` becomes ``t_capture_s``,
-    ``onset_ns`` becomes ``onset_s``; ``seq``, ``epoch`` and ``t_pub_ns`` are left out. So a line depends on the
-    sound only.
+    ``t_capture_ns`` becomes ``t_capture_s``, ``onset_ns`` becomes ``onset_s``; ``seq``, ``epoch`` and ``t_pub_ns`` are
+    left out. So the line of a message that was made with ``Clock(0, sample_rate)`` depends on the sound only.
     """
     plain = {k: v for k, v in msgspec.to_builtins(message).items() if k not in ("seq", "epoch", "t_pub_ns")}
     return msgspec.json.encode(_in_seconds(plain)) + b"\n"

@@ -25,7 +25,8 @@ SELDRT = {
     "seldrt.medians": (),
     "seldrt.models": ("config",),
     "seldrt.microphones": ("config", "spatial", "stream"),
-    "seldrt.features": ("config", "stream", "medians"),
+    "seldrt.gain": ("config", "stream"),
+    "seldrt.features": ("config", "stream", "medians", "gain"),
     "seldrt.networks": ("config", "features"),
     "seldrt.checkpoint": ("config", "files", "networks"),
     "seldrt.inference": ("config", "stream", "spatial", "features", "networks", "checkpoint"),
@@ -47,6 +48,7 @@ SELDRT = {
     "seldrt.runtime.channels": (),
     "seldrt.runtime.health": (),
     "seldrt.runtime.systemd": (),
+    "seldrt.runtime.aside": (),
     "seldrt.runtime.capture": ("config", "microphones", "detection"),
     "seldrt.runtime.recording": (
         *("config", "microphones", "detection"),

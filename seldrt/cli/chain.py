@@ -54,7 +54,7 @@ chain_options = options(
     setting_options,
     click.option("--no-publish", is_flag=True, help="No messages over ZeroMQ."),
     click.option("--dcase", metavar="OUT.csv", help="Write a DCASE table when the stream ends."),
-    click.option("--jsonl", metavar="OUT.jsonl", help="Write JSON lines as they come; - is stdout."),
+    click.option("--jsonl", metavar="OUT.jsonl", help="Write JSON lines as they come (run: add them); - is stdout."),
     click.option("--quiet", is_flag=True, help="No line for each event."),
 )
 
@@ -141,12 +141,14 @@ def serve(
     more_sinks: Sequence[Sink] = (),
 ) -> StreamInfo:
     """Loads the model and listens until the source ends or a signal comes; the stack closes what is opened."""
+    from seldrt.runtime.aside import Aside
     from seldrt.runtime.daemon import Daemon, stream_info
     from seldrt.runtime.display import EventLines
     from seldrt.runtime.sinks import DcaseCsv, JsonLines, LevelSink
     from seldrt.signals import stop_on_signals
 
     stack.enter_context(stop_on_signals(source.stop))
+    tell = stack.enter_context(closing(Aside(say))).say if source.live else say
     from seldrt.pipeline import load_pipeline
 
     wanted = config.pipeline
@@ -154,27 +156,28 @@ def serve(
     stream = stream_info(pipeline, config.publisher.source or default_name)
     sinks = list(more_sinks)
     if flags["jsonl"]:
-        sinks.append(stack.enter_context(closing(JsonLines(flags["jsonl"], stream))))
+        clock = source.clock if source.live else None
+        sinks.append(stack.enter_context(closing(JsonLines(flags["jsonl"], stream, clock))))
     if flags["dcase"]:
         sinks.append(stack.enter_context(closing(DcaseCsv(flags["dcase"], stream.samples_per_label))))
     if not flags["quiet"]:
-        sinks.append(EventLines(stream, say))
+        sinks.append(EventLines(stream, tell))
     for line in microphone_lines(source, pipeline.sample_rate):
-        say(line)
+        tell(line)
     filters_ms = source.profile.latency_ms(pipeline.sample_rate)
     latencies = [*([("capsule filters", filters_ms)] if filters_ms else []), *pipeline.latency_table]
-    say(f"model {pipeline.model_id}; waits for:")
+    tell(f"model {pipeline.model_id}; waits for:")
     for line in latency_lines(latencies):
-        say(line)
+        tell(line)
     if publisher is not None:
-        say(f"publishing {stream.source} at {publisher.endpoint}")
+        tell(f"publishing {stream.source} at {publisher.endpoint}")
         if publisher.control_endpoint:
-            say(f"answering requests at {publisher.control_endpoint}")
+            tell(f"answering requests at {publisher.control_endpoint}")
         publisher.introduce(introduction(pipeline, stream, source.profile.name, latencies))
         if config.publisher.levels:
             sinks.append(LevelSink(stream, source.clock, publisher.send))
-    summary = Daemon(pipeline, source, stream, sinks, publisher, say).run()
-    say(
+    summary = Daemon(pipeline, source, stream, sinks, publisher, tell).run()
+    tell(
         f"{summary.heard_s:.1f} s heard, {summary.computed_s:.1f} s computed, {summary.frames} label frames, "
         f"{summary.events} events, {summary.lost_samples} samples lost"
     )

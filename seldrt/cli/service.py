@@ -45,6 +45,7 @@ StateDirectory=seldrt
 CacheDirectory=seldrt
 RuntimeDirectory=seldrt
 WorkingDirectory=%S/seldrt
+MemoryMax=4G
 Environment=NUMBA_CACHE_DIR=%C/seldrt
 ProtectSystem=strict
 ProtectHome=read-only
@@ -106,6 +107,8 @@ def check(flags: Flags) -> None:
         model_path(flags["model"])
     if (flags["mic"] or "").endswith(".toml") and not os.path.exists(flags["mic"]):
         flags = flags | {"mic": None}
+    if flags["dcase"]:
+        raise ConfigError(f"--dcase {flags['dcase']}: a service never ends, so the table never appears; use --jsonl")
     config, _ = run_settings(flags)
     check_publishing(config.publisher, flags)
 
@@ -158,7 +161,7 @@ def warnings(program: str, options: dict[str, object]) -> list[str]:
     home = os.path.expanduser("~")
     if program.startswith(("/root/", "/home/", home.rstrip("/") + "/")):
         found.append(f"{program} lies in a home folder, which the service may not enter: install it in /opt, or --user")
-    for option in ("record", "dcase", "jsonl"):
+    for option in ("record", "jsonl"):
         name = options.get(option)
         place = os.path.normpath(os.path.join(STATE, str(name)))
         if name and name != "-" and not place.startswith(f"{STATE}/"):
@@ -167,6 +170,12 @@ def warnings(program: str, options: dict[str, object]) -> list[str]:
         name = options.get(option)
         if isinstance(name, str) and name.startswith("ipc://") and not name.startswith("ipc:///run/seldrt/"):
             found.append(f"--{option} {name}: the service can make sockets in /run/seldrt only")
+    keys = str(options.get("curve_keys") or "")
+    if os.path.isdir(keys) and not os.path.abspath(keys).startswith(f"{STATE}/"):
+        found.append(
+            f"--curve-keys {keys}: only its owner may read what is secret there, and the service is a user of its own: "
+            f"move the folder to {STATE}/keys and, once that exists, `chown -R --reference={STATE} {STATE}/keys`"
+        )
     for option in ("config", "model", "mic", "curve_keys"):
         name, flag = str(options.get(option) or ""), f"--{option.replace('_', '-')}"
         if os.path.exists(name) and not os.path.isabs(name):

@@ -1,7 +1,7 @@
 """Startup, main loop, shutdown: blocks from a source through the pipeline to the sinks, and a status once a second.
 
-One thread does it all, live and in replay; the only other one is the sound device's, and it only fills a ring. So
-nothing has to be handed over, an error anywhere surfaces here, and the status cannot claim a life that is not there.
+One thread computes and tells, live and in replay; others only fill the ring, write what is kept, and say lines to
+people. So an error anywhere surfaces here, and the status cannot claim a life that is not there.
 """
 
 from __future__ import annotations

@@ -37,6 +37,8 @@ class Microphone:
     gone on with the clock.
     """
 
+    live = True
+
     def __init__(
         self,
         device: str,

@@ -16,6 +16,7 @@ import re
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +30,7 @@ from seldrt.microphones import CHANNELS
 from seldrt.runtime.capture import LABELS_PER_S
 
 RECENT_S = 10.0  # how long trouble counts as present
+PAUSE_S = 60.0  # after a failure
 BACKLOG_S = 20.0  # of sound that waits for the disk; beyond that it is not recorded
 FULL_SCALE = 2.0**23
 WAV_LIMIT_BYTES = 2 << 30
@@ -47,7 +49,7 @@ class Recorder:
     """Keeps what `keep` is given; a thread of its own writes, so that no disk holds the listener up.
 
     ``settings`` is the text of the TOML files, ``device`` a name for the tags of the sound files. `RecordError` when
-    the folder cannot be written to; what fails later ends the recording and nothing else, and is a complaint.
+    the folder cannot be written to; what fails later is a complaint, and after `PAUSE_S` it begins another file.
     """
 
     def __init__(self, config: RecordConfig, source: str, settings: str, device: str) -> None:
@@ -60,7 +62,8 @@ class Recorder:
         self._file: KeptFile | None = None
         self._expected, self._rate = -1, 0  # the frame that comes next, and how many a second
         self._extension = "flac"
-        self._failure = ""  # why it records no more
+        self._failure = ""  # why it records nothing now
+        self._again_s = 0.0  # when it tries anew
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
         self._thread.start()
 
@@ -69,7 +72,7 @@ class Recorder:
 
         ``captured_ns`` is its UNIX time. Never waits.
         """
-        if self._failure or not len(frames):
+        if not len(frames) or (self._failure and time.monotonic() < self._again_s):
             return
         if self._given_frames - self._taken_frames > BACKLOG_S * rate:
             self._behind_s = time.monotonic()
@@ -80,7 +83,7 @@ class Recorder:
     def complaints(self) -> dict[str, str]:
         """Why not everything is recorded, lately."""
         if self._failure:
-            return {"recording": f"{self._folder}: stopped, detection goes on: {self._failure}"}
+            return {"recording": f"{self._folder}: nothing is recorded, detection goes on: {self._failure}"}
         if time.monotonic() - self._behind_s < RECENT_S:
             return {"recording": f"{self._folder}: the disk is too slow, some sound is not recorded"}
         return {}
@@ -91,17 +94,26 @@ class Recorder:
         self._thread.join()
 
     def _work(self) -> None:
+        while (entry := self._waiting.get()) is not None:
+            if self._failure and time.monotonic() < self._again_s:  # it waited when writing failed
+                pass
+            elif self._succeeds(self._write, *entry):
+                self._failure = ""
+            self._taken_frames += len(entry[1])
+        self._succeeds(self._end_file)
+
+    def _succeeds(self, work: Callable[..., None], *arguments: Any) -> bool:
         from soundfile import LibsndfileError
 
         try:
-            while (entry := self._waiting.get()) is not None:
-                self._write(*entry)
-                self._taken_frames += len(entry[1])
-            self._end_file()
+            work(*arguments)
+            return True
         except (OSError, LibsndfileError) as error:
-            self._failure = self._reason(error)
-            if self._file is not None:
-                self._file.give_up()
+            self._failure, self._again_s = self._reason(error), time.monotonic() + PAUSE_S
+            file, self._file, self._expected = self._file, None, -1
+            if file is not None:
+                file.give_up()
+            return False
 
     def _write(self, first: int, frames: Samples, rate: int, captured_ns: int) -> None:
         if (first, rate) != (self._expected, self._rate):
@@ -142,7 +154,7 @@ class Recorder:
     def _make_room(self, current: KeptFile) -> None:
         """Deletes the oldest files until the next one, grown to its limit, has its place."""
         kept = sorted((path for path in self._folder.iterdir() if KEPT.search(path.name)), key=_captured)
-        sizes = {path: path.stat().st_size for path in kept if path != current.part}
+        sizes = {path: _size_bytes(path) for path in kept if path != current.part}
         room = (PIECES - 1) * self._piece_bytes - self._piece_bytes // 8  # a label frame may stick out
         for path in sizes:
             if sum(sizes.values()) <= room:
@@ -176,14 +188,14 @@ class KeptFile:
         exact = path.suffix == ".flac"
         kind, subtype = ("FLAC", "PCM_24") if exact else ("WAV", "FLOAT")
         self._to_file = as_int32 if exact else np.asarray
-        _settings_beside(path).write_text(f"# seldrt replay {path.name} --config {path.stem}.toml\n{settings}")
+        _settings_beside(path).write_text(f"# seldrt replay {path.name} --config {path.stem}.toml\n{settings}", "utf-8")
         self._file = soundfile.SoundFile(self.part, "w", rate, CHANNELS, subtype, format=kind)
         for tag, text in tags.items():
             setattr(self._file, tag, text)
 
     @property
     def size_bytes(self) -> int:
-        return self.part.stat().st_size
+        return _size_bytes(self.part)
 
     def write(self, frames: Samples) -> None:
         self._file.write(self._to_file(frames))
@@ -194,11 +206,14 @@ class KeptFile:
         os.replace(self.part, self._path)
 
     def give_up(self) -> None:
-        """What could be written stays ``.part``."""
+        """What could be written stays ``.part``; nothing stays of a file without sound."""
         from soundfile import LibsndfileError
 
         with suppress(OSError, LibsndfileError):
             self._file.close()
+        if not self.frames:
+            self.part.unlink(missing_ok=True)
+            _settings_beside(self.part).unlink(missing_ok=True)
 
 
 def record_folder(name: str) -> Path:
@@ -216,7 +231,14 @@ def record_folder(name: str) -> Path:
 
 def kept_bytes(folder: Path) -> int:
     """What the recordings in a folder take."""
-    return sum(path.stat().st_size for path in folder.iterdir() if KEPT.search(path.name))
+    return sum(_size_bytes(path) for path in folder.iterdir() if KEPT.search(path.name))
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # taken away, or a link to nowhere
+        return 0
 
 
 def is_24_bit(samples: NDArray[Any]) -> bool:

@@ -26,6 +26,8 @@ class Recording:
     what is no sample: NaN, inf, 32768.
     """
 
+    live = False
+
     def __init__(
         self,
         path: Path,

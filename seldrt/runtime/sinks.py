@@ -1,6 +1,7 @@
 """Where the daemon's findings go, besides the status: the wire, JSON lines, a DCASE table.
 
-Files hold times since the start of the stream and no clock, so their bytes depend on the sound and the model only.
+The files of a recording hold times since its start and no clock, so their bytes depend on the sound and the model
+only. The JSON lines of a microphone hold UNIX times, and go on where the last run stopped.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,12 +77,15 @@ def wire_sink(info: StreamInfo, clock: Callable[[], Clock], publisher: Publisher
 
 
 class JsonLines(MessageSink):
-    """All findings as JSON lines (see `stream_line`), whole lines as they come; the path ``-`` is stdout."""
+    """All findings as JSON lines (see `stream_line`), whole lines as they come; the path ``-`` is stdout.
 
-    def __init__(self, path: str, info: StreamInfo) -> None:
+    With a clock, that of a microphone, the file is added to.
+    """
+
+    def __init__(self, path: str, info: StreamInfo, clock: Callable[[], Clock] | None = None) -> None:
         beginning = Clock(0, info.sample_rate)
-        super().__init__(info, lambda: beginning, self._write)
-        self._path, self._file = path, open_output(path)
+        super().__init__(info, clock or (lambda: beginning), self._write)
+        self._path, self._file = path, open_output(path, "ab" if clock else "wb")
 
     def _write(self, message: AnyMessage) -> None:
         try:
@@ -162,12 +166,12 @@ def check_outputs(dcase: str | None, jsonl: str | None, recording: Path | None =
         taken[path] = "also the other output"
 
 
-def open_output(path: str) -> BinaryIO:
+def open_output(path: str, mode: Literal["wb", "ab"] = "wb") -> BinaryIO:
     """A file for writing bytes; ``-`` is stdout; `OutputError` when it cannot be made."""
     if path == "-":
         return sys.stdout.buffer
     try:
-        return open(path, "wb")
+        return open(path, mode)
     except OSError as error:
         raise _failed(path, error) from None
 

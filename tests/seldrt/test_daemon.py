@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import signal
@@ -22,6 +23,7 @@ import zmq
 
 from seldrt.detection import Clock, EventChange, LabelFrame
 from seldrt.microphones import profile
+from seldrt.runtime.aside import Aside
 from seldrt.runtime.capture import Block
 from seldrt.runtime.daemon import Daemon, stream_info
 from seldrt.runtime.health import Health
@@ -524,7 +526,9 @@ def test_a_microphone_is_served_like_a_recording(tmp_path: Path, context: zmq.Co
         "import sys, numpy; from tests.seldrt import energy_pipeline, fake_sounddevice as fake;"
         "fake.SOUND = energy_pipeline.two_pianos(48000); sys.modules['sounddevice'] = fake; energy_pipeline.main()"
     )
-    arguments = ["run", "--device", "h3", "--bind", f"ipc://{tmp_path}/s", "--source", "roof"]
+    lines = tmp_path / "heard.jsonl"
+    lines.write_text('{"of": "the last run"}\n')
+    arguments = ["run", "--device", "h3", "--bind", f"ipc://{tmp_path}/s", "--source", "roof", "--jsonl", str(lines)]
     process = subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     socket = context.socket(zmq.SUB)
     socket.subscribe("seld1.")
@@ -543,3 +547,28 @@ def test_a_microphone_is_served_like_a_recording(tmp_path: Path, context: zmq.Co
     assert onsets == [(0, 90), (1, -90)]
     assert got[-1]["lost_samples"] == 0
     assert got[-1]["state"] == "ended"
+    before, *written = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert before == {"of": "the last run"}
+    published = [m["t_capture_ns"] for m in got if m["type"] == "frame"]
+    kept = [round(line["t_capture_s"] * 1e9) for line in written if line["type"] == "frame"]
+    assert all(abs(time.time_ns() - t_ns) < 60e9 for t_ns in kept)
+    np.testing.assert_allclose(kept[-len(published) :], published, atol=1e6, rtol=0)
+
+
+def test_a_terminal_that_is_held_holds_nobody_up() -> None:
+    read: list[str] = []
+    goes_on = threading.Event()
+    aside = Aside(lambda line: goes_on.wait(20) and read.append(line), room=10)
+    for number in range(30):
+        aside.say(f"line {number}")
+        time.sleep(0.01 if number == 0 else 0)  # the first is being written
+    goes_on.set()
+    while len(read) < 11:
+        time.sleep(0.001)
+    aside.say("the last line")
+    aside.close()
+    assert read == [
+        *(f"line {number}" for number in range(11)),
+        "... 19 lines left out: nobody read them",
+        "the last line",
+    ]

@@ -99,6 +99,7 @@ def test_a_line_break_is_refused() -> None:
         (["--", "--device", "h3", "--bind", "tcp://0.0.0.0:5"], "--insecure-bind"),
         (["--", "--device", "h3", "--control", "5578"], "use tcp://HOST:PORT or ipc://PATH"),
         (["--", "--config", "configs/seldrt.toml"], "give --device NAME"),
+        (["--", "--device", "h3", "--dcase", "table.csv"], "a service never ends"),
     ],
 )
 def test_what_run_would_refuse_is_refused(arguments: list[str], message: str) -> None:
@@ -127,14 +128,14 @@ def test_settings_of_the_environment_are_in_the_unit() -> None:
     assert (refused.returncode, refused.stdout) == (2, "")
 
 
-def test_what_the_service_may_not_do_is_told() -> None:
+def test_what_the_service_may_not_do_is_told(tmp_path: Path) -> None:
     done = seldrt(
         *("service", "--", "--device", "h3", "--record", "/srv/sound", "--bind", "ipc:///tmp/s"),
-        *("--config", "configs/seldrt.toml"),
+        *("--config", "configs/seldrt.toml", "--curve-keys", str(tmp_path)),
     )
     assert done.returncode == 0
     notes = [line for line in done.stderr.splitlines() if "home folder" not in line]
-    assert [note.split()[1] for note in notes] == ["--record", "--bind", "--config"]
+    assert [note.split()[1] for note in notes] == ["--record", "--bind", "--curve-keys", "--config"]
     missing = seldrt("service", "--", "--config", "/nowhere/my.toml", "--model", "/nowhere/my.safetensors")
     notes = [line for line in missing.stderr.splitlines() if "home folder" not in line]
     assert [note.split()[1] for note in notes] == ["--config", "--model"]
