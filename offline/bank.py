@@ -32,7 +32,7 @@ AUDIO_SUFFIXES = frozenset(
 UNREADABLE_SUFFIXES = frozenset((".m4a", ".aac", ".mp4", ".mov", ".wma", ".webm", ".amr", ".3gp", ".alac", ".ape"))
 NOT_CLASSES = ("distractor", "background")
 PARTS = frozenset(("train", "val", "valid", "validation", "dev", "eval", "test"))
-VALIDATION_SHARE = 0.2  # of the source recordings of each class
+VALIDATION_SHARE = 0.2  # of the source recordings
 
 Part = Literal["all", "train", "validation"]
 DCASE2020_ALIASES = {
@@ -99,15 +99,22 @@ def read_bank(folder: Path, part: Part = "all") -> Bank:
 
 
 def split_groups(groups: set[str]) -> tuple[set[str], set[str]]:
-    """Groups to train with, and one in five, at least one, to validate with; `ConfigError` when there is only one.
+    """Groups to train with, and some one in five to validate with; `ConfigError` when there is only one.
 
-    Which they are depends on their names alone, so that any computer and any day agrees.
+    Each is on its side by its name alone, so that any computer and any day agrees, and stays there when others come.
+    Only where validation would get none or more than half, the nearest change sides.
     """
     if len(groups) < 2:
         raise ConfigError("has one source recording; a second is needed to validate with")
-    ordered = sorted(groups, key=lambda name: hashlib.sha256(name.encode()).digest())
-    held_back = max(1, round(VALIDATION_SHARE * len(groups)))
+    ordered = sorted(groups, key=_place)
+    held_back = sum(_place(name) < VALIDATION_SHARE for name in groups)
+    held_back = min(max(held_back, 1), len(groups) // 2)
     return set(ordered[held_back:]), set(ordered[:held_back])
+
+
+def _place(name: str) -> float:
+    """A number in 0..1 that belongs to a name, as good as drawn."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / 2**48
 
 
 def bank_digest(bank: Bank) -> str:

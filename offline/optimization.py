@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from offline.config import TrainConfig
+from seldrt.config import ConfigError
+
+MOST_ASTRAY = 20
 
 
 class Lookahead:
@@ -43,6 +46,7 @@ class Optimization:
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], config: TrainConfig) -> None:
         self.parameters, self.config = list(parameters), config
+        self.astray = 0  # steps in a row whose gradient was no number
         self.optimizer: torch.optim.Optimizer
         if config.optimizer == "ranger":
             self.optimizer = torch.optim.RAdam(self.parameters, config.learning_rate, betas=(0.95, 0.999), eps=1e-5)
@@ -60,12 +64,19 @@ class Optimization:
         return float(self.schedule.get_last_lr()[0])
 
     def step(self, cost: Tensor) -> None:
-        """Against the gradient of ``cost``."""
+        """Against the gradient of ``cost``, if that is a number; `ConfigError` when `MOST_ASTRAY` in a row are not."""
         self.optimizer.zero_grad(set_to_none=True)
         cost.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_norm)
-        self.optimizer.step()
-        self.lookahead.step()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_norm)
+        if bool(norm.isfinite()):
+            self.optimizer.step()
+            self.lookahead.step()
+            self.astray = 0
+        else:
+            self.astray += 1
+            if self.astray == MOST_ASTRAY:
+                rate = f"{self.learning_rate:.3g}"
+                raise ConfigError(f"{self.astray} gradients in a row are no numbers; lower learning_rate, now {rate}")
         self.schedule.step()
 
     def state_dict(self) -> dict[str, Any]:

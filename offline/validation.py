@@ -12,16 +12,21 @@ from seldrt.networks import Network, decode_doa, split_joint
 
 @torch.no_grad()
 def validate(network: Network, chunks: Chunks, config: TrainConfig) -> dict[str, float]:
-    """Figures over whole recordings; ``score`` is what to maximize. Frame-wise, before any post-processing."""
+    """Figures over recordings; ``score`` is what to maximize. Frame-wise, before any post-processing.
+
+    Of a network that is not causal, which computes a whole chunk for one label frame, every so many frames count.
+    """
     network.eval()
     task, n_classes = network.task, len(chunks.classes)
     hits, wanted, given = torch.zeros(3, 1 if task == "sad" else n_classes)
     error_deg = directions = total_loss = 0.0
     for first, length in chunks.recordings:
-        labels = length if network.config.causal else network.config.chunk_frames // network.frames_per_label
-        batch = chunks.take(range(first, first + length - labels + 1, labels), labels)
+        causal, one = network.config.causal, not network.config.causal and task != "baseline"
+        labels = length if causal else network.config.chunk_frames // network.frames_per_label
+        hop = max(labels // 4, 1) if one else labels
+        batch = chunks.take(range(first, first + length - labels + 1, hop), labels)
         y, batch = aligned(network(batch.features)[0].float(), batch, network.config)
-        if not network.config.causal and task != "baseline":
+        if one:
             # Of each chunk, a stream uses the label frame that has its look-ahead behind it. The baseline's chunks are
             # long and few: there all count, as its authors do.
             spoken_of = labels - 1 - network.config.lookahead_labels

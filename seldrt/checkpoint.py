@@ -50,7 +50,7 @@ class Checkpoint:
 
 
 def save(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write the whole file or, with a `CheckpointError` in one line, none.
+    """Write the whole file or, with a `CheckpointError` in one line, none: also when a weight is no finite number.
 
     ``dtype`` is that of the parameters; what was counted (buffers: means, variances) has no bounds and stays as it is.
     """
@@ -62,6 +62,7 @@ def save(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32)
     }
     tensors = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
     metadata = {"seldrt": msgspec.json.encode(checkpoint.description).decode()}
+    _check_finite(path, tensors)
     try:
         check_writable(path)
         with whole(path) as partial:
@@ -70,6 +71,12 @@ def save(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32)
     except (OSError, safetensors.SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise CheckpointError(f"{path}: cannot be written: {reason or error}") from None
+
+
+def _check_finite(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    for name, value in tensors.items():
+        if not bool(value.isfinite().all()):
+            raise CheckpointError(f"{path}: {name} holds what is no finite number: such a network hears nothing")
 
 
 def describe(path: Path) -> Description:
@@ -95,9 +102,10 @@ def describe(path: Path) -> Description:
 
 
 def load(path: Path, device: str = "cpu") -> Checkpoint:
-    """All networks of a checkpoint; `CheckpointError` in one line when the weights do not fit the metadata."""
+    """All networks of a checkpoint; `CheckpointError` in one line when the weights do not fit, or are no numbers."""
     description = describe(path)
     tensors = safetensors.torch.load_file(path, device)
+    _check_finite(path, tensors)
     numbered = any(name.partition(".")[2][:1].isdigit() for name in tensors)  # not so in version 1
     networks = {}
     for task, configs in description.networks.items():

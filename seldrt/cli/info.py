@@ -17,10 +17,11 @@ model_option = setting("--model", env="MODEL", metavar="PATH", meaning="A file, 
 def info(model: str | None) -> None:
     """Say what a model is, and what each stage of the chain waits for."""
     from seldrt.pipeline import load_pipeline
+    from seldrt.runtime.display import printable
 
     pipeline = load_pipeline(model)
     for line in card_lines(pipeline.model_card):
-        click.echo(line)
+        click.echo(printable(line))
     click.echo(f"sample_rate: {pipeline.sample_rate} Hz\nwaits for:")
     for line in latency_lines(pipeline.latency_table):
         click.echo(line)

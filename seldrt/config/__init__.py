@@ -47,6 +47,7 @@ class FeatureConfig(Section, frozen=True):
     hpss_kernel: int = 31  # frames and bins; odd
     hpss_time: Literal["centred", "trailing"] = "centred"  # centred looks (kernel - 1) / 2 frames ahead
     frames_per_label: int = 10
+    max_gain_db: float = 0.0  # a quiet background is raised, see `seldrt.gain`, by at most so much; 0 = never
 
     @property
     def frame_rate_hz(self) -> float:
@@ -69,6 +70,7 @@ class FeatureConfig(Section, frozen=True):
             raise ValueError("hpss_kernel must be odd")
         if not 0 <= self.f_min_hz < self.f_max_hz <= self.sample_rate / 2:
             raise ValueError("needs 0 <= f_min_hz < f_max_hz <= sample_rate / 2")
+        require(self, ("max_gain_db",), lambda db: 0 <= db <= 100, "must be 0 to 100")
         bins = self.n_fft // 2
         require(self, ("n_mels",), lambda n: 1 <= n <= bins, f"must be 1 to {bins}, half of n_fft")
 
@@ -144,7 +146,8 @@ class NetworkConfig(Section, frozen=True):
         require(self, labels, lambda n: n >= 0, "must not be negative")
         widths = ("stem_width", "widths", "converted", "guidance_width", "trellis_hidden", "pyramid_bins", "bands")
         steps = ("chunk_frames", "stem_stride", "pool_stride", "strides", "blocks", "trellis_dilations", "views")
-        require(self, (*widths, *steps), lambda n: n >= 1, "must be at least 1")
+        require(self, (*widths, *steps), lambda n: 1 <= n <= 4096, "must be 1 to 4096")
+        require(self, ("blocks",), lambda n: n <= 100, "must be at most 100")
         require(self, ("dropout",), lambda p: 0 <= p < 1, "must be 0 or more, and below 1")
         require(self, ("weight",), lambda weight: 0 < weight < math.inf, "must be finite and above 0")
         if len(self.strides) != len(self.widths):

@@ -174,5 +174,5 @@ def _loudness(level: Level) -> str:
 
 
 def printable(text: str) -> str:
-    """Text from the network without what could command a terminal."""
+    """Text from others without what could command a terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

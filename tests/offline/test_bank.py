@@ -165,13 +165,21 @@ def test_a_folder_within_a_class_is_one_source_recording(tmp_path):
 
 
 @given(st.sets(st.text("abcdef0123456789_", min_size=1, max_size=8), min_size=2, max_size=60))
-def test_validation_holds_back_one_recording_in_five_and_at_least_one(groups):
+def test_both_parts_have_recordings_and_none_is_in_both(groups):
     train, validation = split_groups(groups)
     assert train | validation == groups
     assert not train & validation
-    assert train
-    assert len(validation) == max(1, round(len(groups) / 5))
+    assert 1 <= len(validation) <= len(train)
     assert split_groups(set(groups)) == (train, validation)
+
+
+def test_one_recording_in_five_is_for_validation_and_stays_there_when_others_come():
+    names = [f"recording {number}" for number in range(2000)]
+    few = split_groups(set(names[:50]))
+    many = split_groups(set(names))
+    assert few[0] < many[0]
+    assert few[1] < many[1]
+    assert abs(len(many[1]) - 400) < 4 * np.sqrt(2000 * 0.2 * 0.8)
 
 
 def test_the_parts_of_a_bank_share_no_source_recording(tmp_path):
@@ -181,12 +189,13 @@ def test_the_parts_of_a_bank_share_no_source_recording(tmp_path):
         write_tone(tmp_path / "knock" / f"{take}.wav")
         write_tone(tmp_path / "distractor" / f"{take}.wav")
     train, validation = read_bank(tmp_path, "train"), read_bank(tmp_path, "validation")
-    for name, count in (("bell", 2), ("knock", 1)):
+    for name, cuts in (("bell", 2), ("knock", 1)):
         ours, theirs = ({clip.group for clip in bank.clips[name]} for bank in (train, validation))
         assert not ours & theirs
         assert len(ours | theirs) == 6
-        assert len(validation.clips[name]) == count
-    assert len(train.distractors) == 5
+        assert len(validation.clips[name]) == cuts * len(theirs)
+    assert len(train.distractors) + len(validation.distractors) == 6
+    assert validation.distractors
 
 
 def test_a_class_of_one_recording_cannot_be_split(tmp_path):

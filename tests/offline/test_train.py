@@ -22,7 +22,7 @@ from offline.batches import Batch
 from offline.config import TRAIN_PRESETS, TrainConfig
 from offline.extract import Store
 from offline.objective import aligned, loss
-from offline.optimization import Lookahead, cycle_ends
+from offline.optimization import MOST_ASTRAY, Lookahead, Optimization, cycle_ends
 from offline.train import train
 from seldrt import checkpoint, networks
 from seldrt.checkpoint import CheckpointError
@@ -513,3 +513,17 @@ def test_two_processes_learn_as_one_with_the_double_batch(tones: Path, tmp_path:
         assert together["val_loss"] == pytest.approx(alone["val_loss"], rel=0.1)
     last = [last_of(tmp_path / run)["network"]["head.dense.bias"] for run in ("one", "two")]
     assert float((last[0] - last[1]).norm()) < 0.3 * float(last[0].norm())
+
+
+def test_a_gradient_that_is_no_number_moves_nothing_and_many_end_the_run() -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimization = Optimization([weight], TrainConfig(optimizer="adam"))
+    optimization.step((weight * torch.tensor([1.0, float("nan"), 1.0])).sum())
+    assert torch.equal(weight, torch.ones(3))
+    optimization.step(weight.sum())
+    assert bool(weight.isfinite().all())
+    assert bool((weight < 1).all())
+    for _ in range(MOST_ASTRAY - 1):
+        optimization.step(weight.sum() * float("inf"))
+    with pytest.raises(ConfigError, match="gradients in a row are no numbers; lower learning_rate"):
+        optimization.step(weight.sum() * float("inf"))

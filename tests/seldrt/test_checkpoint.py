@@ -42,6 +42,24 @@ def test_round_trip(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6])
+def test_weights_that_are_no_finite_numbers_are_neither_written_nor_used(tmp_path: Path, value: float) -> None:
+    model, path = small_model(), tmp_path / "m.safetensors"
+    checkpoint.save(model, path)
+    tensors = safetensors.torch.load_file(path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    next(iter(model.networks["sad"][0].parameters())).data.view(-1)[0] = value
+    with refused("holds what is no finite number"):  # the largest number of float16 is 65504
+        checkpoint.save(model, path, torch.float16)
+    assert checkpoint.load(path).networks
+    if value != 1e6:
+        next(tensor for tensor in tensors.values() if tensor.is_floating_point()).view(-1)[0] = value
+        safetensors.torch.save_file(tensors, path, metadata)
+        with refused("holds what is no finite number"):
+            checkpoint.load(path)
+
+
 def test_half_precision_file_gives_float32_networks(tmp_path: Path) -> None:
     model = small_model()
     checkpoint.save(model, tmp_path / "m.safetensors", torch.float16)
