@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from offline.cli.shell import PATH, explain_mistakes, progress_bar
-from seldrt.cli.shell import Number
+from seldrt.cli.shell import Number, say
 from seldrt.config import ConfigError
 
 if TYPE_CHECKING:
@@ -55,12 +55,14 @@ def evaluate(
         raise ConfigError("--out is missing: the folder for what the model says (or give --predictions)")
     recordings = dataset.list_recordings(data, array, folds or None, split)
     classes = tuple(dataset.read_classes(data))
+    card: dict[str, Any] = {}
     if not predictions:
         from seldrt import checkpoint
         from seldrt.models import model_path
 
         path = model_path(model)
-        postprocess = replace(checkpoint.describe(path).postprocess, **changes)
+        description = checkpoint.describe(path)
+        card, postprocess = description.card, replace(description.postprocess, **changes)
         job = evaluation.Job(path, classes, folder, postprocess)
         with progress_bar("recordings") as progress:
             evaluation.predict(job, recordings, workers, progress)
@@ -70,6 +72,8 @@ def evaluate(
     to_people = Console()
     to_people.width = to_people.width if to_people.is_terminal else 140  # a file or a pipe cuts nothing off
     to_people.print(terminal.tables(report))
+    if report.data == card.get("calibration", {}).get("data"):
+        say("note: the thresholds of this model were chosen on these very scenes: expect less of others")
 
 
 @click.command()

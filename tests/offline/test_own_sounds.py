@@ -159,7 +159,10 @@ def environment() -> dict[str, str]:
 @pytest.mark.timeout(900)
 def test_the_daemon_says_what_the_evaluation_counted(folder: Path) -> None:
     data, out = folder / "val", folder / "evaluation"
-    done("evaluate", "--data", data, "--model", folder / "my_model.safetensors", "--out", out)
+    told = done("evaluate", "--data", data, "--model", folder / "my_model.safetensors", "--out", out)
+    assert "the thresholds of this model were chosen on these very scenes" in told
+    told = done("evaluate", "--data", data, "--model", folder / "merged.safetensors", "--out", folder / "before")
+    assert "very scenes" not in told
     report = json.loads((out / "metrics.json").read_text())
     assert [row["name"] for row in report["classes"]] == ["spray", "whistle"]
     assert report["overall"]["scores"]["f_20"] > 0.1
