@@ -12,8 +12,9 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import eval_legendre, spherical_jn, spherical_yn
+from scipy.special import eval_legendre
 
+from seldrt.microphones.capsules import modal
 from seldrt.spatial import foa_gains, unit_vector
 
 Floats = NDArray[np.floating]
@@ -53,11 +54,7 @@ def sphere_response(cos_angle: Floats, frequencies_hz: Floats) -> NDArray[np.com
     kr = 2 * np.pi * np.maximum(np.asarray(frequencies_hz), 1.0) * SPHERE_RADIUS_M / SPEED_OF_SOUND_M_PER_S
     total = np.zeros((len(cos_angle), len(kr)), dtype=complex)
     for n in range(SPHERE_ORDER + 1):
-        # Beyond the order where 1/h_n' vanishes, h_n' overflows for small kr.
-        with np.errstate(over="ignore", invalid="ignore"):
-            slope = spherical_jn(n, kr, derivative=True) - 1j * spherical_yn(n, kr, derivative=True)
-            weight = np.where(np.isfinite(slope), 1j ** (n - 1) * (2 * n + 1) / slope / kr**2, 0)
-        total += eval_legendre(n, cos_angle)[:, None] * weight
+        total += eval_legendre(n, cos_angle)[:, None] * (2 * n + 1) * modal(n, kr, None)
     return total
 
 

@@ -65,7 +65,7 @@ def design_correction(directions: Floats, radius_m: float, pattern: float | None
     frequency = np.arange(_GRID // 2 + 1) * sample_rate / _GRID
     frequency[0] = frequency[1] / 100  # the limits at 0 Hz are finite, but not their formulas
     kr = 2 * np.pi * frequency * radius_m / SPEED_OF_SOUND_M_PER_S
-    b = np.stack([_modal(n, kr, pattern) for n in range(_ORDERS)])
+    b = np.stack([modal(n, kr, pattern) for n in range(_ORDERS)])
     response = _diffuse_gains(directions, b).astype(complex)
     response[1] *= np.exp(1j * _relative_phase(kr, b))
     pole = 0.0
@@ -81,7 +81,8 @@ def _shares(directions: Floats) -> Floats:
     return np.column_stack([np.ones(len(directions)), 3 * np.asarray(directions)])
 
 
-def _modal(order: int, kr: Floats, pattern: float | None) -> NDArray[np.complexfloating]:
+def modal(order: int, kr: Floats, pattern: float | None) -> NDArray[np.complexfloating]:
+    """What a plane wave of that order is at a capsule, by wave number times radius (f,); pattern as above."""
     from scipy.special import spherical_jn, spherical_yn
 
     slope = spherical_jn(order, kr, derivative=True)
