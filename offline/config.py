@@ -130,6 +130,7 @@ class TrainConfig(Section, frozen=True):
     mask_frames: int = 0  # longest hidden stripe of frames
     restyle_probability: float = 0.0  # of a chunk to lean towards the levels of another one, band by band
     mix_probability: float = 0.0  # of a chunk to get another one laid over it (SAD and SED)
+    weather_probability: float = 0.0  # of a chunk to lose its lows, and of one to get wind or hum: `offline.weather`
     bf16: bool = True  # where the GPU or CPU computes with it
     seed: int = 1
 
@@ -139,8 +140,9 @@ class TrainConfig(Section, frozen=True):
         sizes = ("learning_rate", "final_learning_rate", "cross_entropy_weight", "doa_weight", "colour_db", "seed")
         masks = ("mask_bands", "mask_frames")
         require(self, (*sizes, *masks), lambda x: 0 <= x < math.inf, "must be finite and not negative")
-        shares = ("teacher_share", "silence_weight", "restyle_probability", "mix_probability", "balanced")
-        require(self, shares, lambda p: 0 <= p <= 1, "must be 0 to 1")
+        shares = ("teacher_share", "silence_weight", "balanced")
+        chances = ("restyle_probability", "mix_probability", "weather_probability")
+        require(self, (*shares, *chances), lambda p: 0 <= p <= 1, "must be 0 to 1")
         require(self, ("gradient_norm",), lambda norm: norm > 0, "must be above 0")
         if self.teacher and not self.cross_entropy_weight:
             raise ValueError("teacher needs a cross_entropy_weight above 0: that is how it speaks")
@@ -170,6 +172,7 @@ TRAIN_PRESETS = {
         mask_frames=30,
         silence_weight=0.5,
         mix_probability=0.3,
+        weather_probability=0.4,
     ),
     # The baseline as published: Adam at one rate, no augmentation. For less computation than it had: smaller steps, and
     # more weight on the classes, which it is slow to learn (published: 256 sequences a step, a weight of about 5).

@@ -29,6 +29,7 @@ from offline.runs import BEST, STATE, Progress, Run, logging_to
 from offline.teacher import Teacher
 from offline.transfer import begin
 from offline.validation import validate
+from offline.weather import weathered
 from seldrt.checkpoint import Description
 from seldrt.config import ConfigError, NetworkConfig
 from seldrt.networks import Network, build
@@ -165,8 +166,10 @@ class _Training:
         batch = self.chunks.take(starts[rank * count : (rank + 1) * count], self.labels)
         batch = augmented(batch, network.task, config, network.mean, generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            y = self.processes.shared(network)(batch.features)[0]
             batch = batch if self.teacher is None else self.teacher.taught(batch)
+            if config.weather_probability:
+                batch = weathered(batch, network.task, self.chunks.config, generator, config.weather_probability)
+            y = self.processes.shared(network)(batch.features)[0]
         y, batch = aligned(y.float(), batch, network.config)
         cost = loss(network.task, y, batch, config, network.config)
         self.optimization.step(cost)

@@ -126,9 +126,10 @@ OFFLINE = {
     "offline.runs": ("config", "optimization"),
     "offline.transfer": (),
     "offline.teacher": ("config", "batches", "objective"),
+    "offline.weather": ("batches",),
     "offline.train": (
         *("config", "extract", "batches", "augment", "objective", "validation", "optimization", "processes", "runs"),
-        *("transfer", "teacher"),
+        *("transfer", "teacher", "weather"),
     ),
     "offline.evaluate": ("dataset", "encoding", "metrics", "workers"),
     "offline.estimates": ("dataset", "encoding", "evaluate", "workers"),
@@ -147,7 +148,7 @@ ONLY_IN = {
         *("seldrt.networks", "seldrt.checkpoint", "seldrt.inference", "seldrt.pipeline", "seldrt.runtime.doctor"),
         *("offline.augment", "offline.batches", "offline.losses", "offline.objective", "offline.validation"),
         *("offline.optimization", "offline.processes", "offline.runs", "offline.train", "offline.cli"),
-        *("offline.estimates", "offline.transfer", "offline.teacher"),
+        *("offline.estimates", "offline.transfer", "offline.teacher", "offline.weather"),
     ),
     "sounddevice": ("seldrt.runtime.devices",),
     "zmq": ("seldrt.keys", "seldrt.client", "seldrt.runtime.sockets", "seldrt.runtime.publisher"),
@@ -156,7 +157,7 @@ ONLY_IN = {
     "librosa": (),
     "pyroomacoustics": ("offline.rooms",),
     "ray": ("offline.cluster",),
-    "threading": ("seldrt.runtime",),
+    "threading": ("seldrt.runtime", "offline.workers"),
 }
 
 
