@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar
 
 from seldrt.config import SeldrtError
@@ -30,7 +31,7 @@ def worker_pool(
     """
     before = {name: os.environ.get(name) for name in SINGLE_THREAD}
     os.environ.update(SINGLE_THREAD)
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer, arguments)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (initializer, arguments))
     try:
         yield pool
     except BrokenProcessPool:
@@ -44,6 +45,19 @@ def worker_pool(
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def _start(initializer: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if initializer is not None:
+        initializer(*arguments)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed can end nobody, and its workers would wait for it for ever."""
+    if (parent := parent_process()) is not None:
+        parent.join()
+    os._exit(1)
 
 
 class WorkerError(SeldrtError):
