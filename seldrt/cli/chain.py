@@ -54,6 +54,7 @@ chain_options = options(
     setting_options,
     click.option("--no-publish", is_flag=True, help="No messages over ZeroMQ."),
     click.option("--dcase", metavar="OUT.csv", help="Write a DCASE table when the stream ends."),
+    click.option("--csv", metavar="OUT.csv", help="Write a table of the events that are over (run: add them)."),
     click.option("--jsonl", metavar="OUT.jsonl", help="Write JSON lines as they come (run: add them); - is stdout."),
     click.option("--quiet", is_flag=True, help="No line for each event."),
 )
@@ -124,7 +125,7 @@ def prepare(config: PublisherConfig, flags: Flags, stack: ExitStack, recording: 
     from seldrt.runtime.sinks import check_outputs
 
     check_publishing(config, flags)
-    check_outputs(flags["dcase"], flags["jsonl"], recording)
+    check_outputs(flags["dcase"], (flags["csv"], flags["jsonl"]), recording)
     if flags["no_publish"]:
         return None
     publisher = Publisher(config.bind, config.insecure_bind, config.control, config.curve_keys)
@@ -144,7 +145,7 @@ def serve(
     from seldrt.runtime.aside import Aside
     from seldrt.runtime.daemon import Daemon, stream_info
     from seldrt.runtime.display import EventLines
-    from seldrt.runtime.sinks import DcaseCsv, JsonLines, LevelSink
+    from seldrt.runtime.sinks import DcaseCsv, EventTable, JsonLines, LevelSink
     from seldrt.signals import stop_on_signals
 
     stack.enter_context(stop_on_signals(source.stop))
@@ -155,9 +156,10 @@ def serve(
     pipeline = load_pipeline(wanted.model or None, config.postprocess, wanted.device, wanted.threads)
     stream = stream_info(pipeline, config.publisher.source or default_name)
     sinks = list(more_sinks)
-    if flags["jsonl"]:
-        clock = source.clock if source.live else None
-        sinks.append(stack.enter_context(closing(JsonLines(flags["jsonl"], stream, clock))))
+    clock = source.clock if source.live else None
+    for output, kind in ((flags["csv"], EventTable), (flags["jsonl"], JsonLines)):
+        if output:
+            sinks.append(stack.enter_context(closing(kind(output, stream, clock))))
     if flags["dcase"]:
         sinks.append(stack.enter_context(closing(DcaseCsv(flags["dcase"], stream.samples_per_label))))
     if not flags["quiet"]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from seldrt.runtime.publisher import Publisher
     from seldrt.runtime.recording import Recording
 
+STOPPED = 130  # exit code of what somebody ended before it was at its end
+
 
 @click.command()
 @click.argument("file", required=False, metavar="FILE")
@@ -30,7 +32,9 @@ def replay(file: str | None, demo: bool, fast: bool, speed: float | None, **flag
     from seldrt.microphones import orientation, profile_of_recording
     from seldrt.runtime.recording import Recording
 
-    if demo == bool(file):
+    if demo and file:
+        raise ConfigError(f"what to replay, --demo or {file}? give one of them")
+    if not demo and not file:
         raise ConfigError("what to replay? give a recording, or --demo")
     if fast and speed:
         raise ConfigError("--fast and --speed exclude each other")
@@ -53,7 +57,8 @@ def replay(file: str | None, demo: bool, fast: bool, speed: float | None, **flag
         publisher = prepare(config.publisher, flags, stack, recording)
         if truth is None:
             serve(config, flags, source, safe_name(recording.stem), publisher, stack)
-            is_whole(source)
+            if not is_whole(source):
+                sys.exit(STOPPED)
         elif not demonstrate(truth, config, flags, source, publisher, stack):
             sys.exit(1)
 
@@ -82,7 +87,7 @@ def demonstrate(
     heard = demo.Heard()
     stream = serve(config, flags, source, "demo", publisher, stack, [heard])
     if not is_whole(source):
-        raise click.Abort
+        sys.exit(STOPPED)
     played, found = demo.spans(demo.read_table(truth)), demo.spans(heard.rows)
     verdicts = demo.compare(played, found)
     console = Console(stderr=True)

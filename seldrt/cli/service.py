@@ -108,7 +108,7 @@ def check(flags: Flags) -> None:
     if (flags["mic"] or "").endswith(".toml") and not os.path.exists(flags["mic"]):
         flags = flags | {"mic": None}
     if flags["dcase"]:
-        raise ConfigError(f"--dcase {flags['dcase']}: a service never ends, so the table never appears; use --jsonl")
+        raise ConfigError(f"--dcase {flags['dcase']}: a service never ends, so the table never appears; use --csv")
     config, _ = run_settings(flags)
     check_publishing(config.publisher, flags)
 
@@ -161,7 +161,7 @@ def warnings(program: str, options: dict[str, object]) -> list[str]:
     home = os.path.expanduser("~")
     if program.startswith(("/root/", "/home/", home.rstrip("/") + "/")):
         found.append(f"{program} lies in a home folder, which the service may not enter: install it in /opt, or --user")
-    for option in ("record", "jsonl"):
+    for option in ("record", "csv", "jsonl"):
         name = options.get(option)
         place = os.path.normpath(os.path.join(STATE, str(name)))
         if name and name != "-" and not place.startswith(f"{STATE}/"):

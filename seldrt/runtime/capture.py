@@ -34,6 +34,10 @@ class Source(Protocol):
     """What the daemon asks of a source."""
 
     @property
+    def waits(self) -> bool:
+        """Whether its sound comes when it is asked for, so that nobody is too slow for it."""
+
+    @property
     def overruns(self) -> int:
         """Times that the device or the ring ran over."""
 

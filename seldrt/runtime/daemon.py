@@ -187,7 +187,7 @@ class Daemon:
 
     def _complaints(self) -> dict[str, str]:
         found = self._source.complaints()
-        return self._health.complaints(self._source.overruns, "device" in found) | found
+        return self._health.complaints(self._source.overruns, "device" in found, self._source.waits) | found
 
     def _tell_news(self) -> None:
         """What is wrong now and was not, and the other way round; the service manager learns that we live."""

@@ -65,8 +65,11 @@ class Health:
         """Seconds since samples were computed last."""
         return time.monotonic() - self._heard_s
 
-    def complaints(self, overruns: int, device_away: bool = False) -> dict[str, str]:
-        """What is wrong, lately, by what it is wrong with; without a device silence is no news."""
+    def complaints(self, overruns: int, device_away: bool = False, waits: bool = False) -> dict[str, str]:
+        """What is wrong, lately, by what it is wrong with; without a device silence is no news.
+
+        ``waits``: the sound does, for who computes.
+        """
         now_s, factor = time.monotonic(), self.real_time_factor()
         if overruns > self._overruns:
             self._overruns, self._overrun_s = overruns, now_s
@@ -76,7 +79,7 @@ class Health:
             for what, text, wrong in (
                 ("loss", f"samples were lost {recent}", now_s - self._lost_s < RECENT_S),
                 ("overrun", f"the device or the ring ran over {recent}", now_s - self._overrun_s < RECENT_S),
-                ("speed", f"too slow: real-time factor {factor}", factor is not None and factor > 1),
+                ("speed", f"too slow: real-time factor {factor}", factor is not None and factor > 1 and not waits),
                 ("sound", f"no samples for {self.unheard_s:.0f} s", self.unheard_s > DEAF_S and not device_away),
             )
             if wrong

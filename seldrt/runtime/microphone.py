@@ -37,7 +37,7 @@ class Microphone:
     gone on with the clock.
     """
 
-    live = True
+    live, waits = True, False
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from seldrt.microphones import CHANNELS, Profile
 from seldrt.runtime.capture import TURN_S, Block, Resampler, Samples
 from seldrt.runtime.channels import ChannelCheck, is_sound
 from seldrt.runtime.devices import FIRST_CHANNELS, CaptureError
+
+UNKNOWN = 2**63 - 1  # frames, says libsndfile of a FLAC that was never ended: the computer went off
+UNKNOWN_BLOCK = 1000
 
 
 class Recording:
@@ -37,7 +41,7 @@ class Recording:
         channels: Sequence[int] = (),
     ) -> None:
         self.overruns = 0
-        self.seeking = False
+        self.seeking, self.waits = False, speed is None
         self.profile = profile
         self._path, self._speed, self._block_ms = path, speed, block_ms
         self._picked = [channel - 1 for channel in channels or FIRST_CHANNELS]
@@ -46,12 +50,12 @@ class Recording:
         self._stopped = False
         self._start_ns = self._handed_ns = 0
         self._rate = 1
-        self._left = self._file.frames  # that were not handed out yet
+        self._frames = self._left = frames_of(self._file)  # that were not handed out yet
         self._check = ChannelCheck(CHANNELS, self.device_rate)
 
     @property
     def length_s(self) -> float:
-        return float(self._file.frames / self.device_rate)
+        return self._frames / self.device_rate
 
     @property
     def played_s(self) -> float:
@@ -141,7 +145,7 @@ def _check(file: Any, path: Path, channels: Sequence[int]) -> None:
     # A cut WAV has a data chunk that promises more than the file holds (streams that never knew say 0 or 2**32 - 1).
     promised = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
     cut = promised and int(promised[2]) < int(promised[1]) < 0xFFFFF000
-    if cut or not _has_last_frame(file):
+    if cut or (file.frames != UNKNOWN and not _has_last_frame(file)):
         raise CaptureError(f"{path}: truncated: the file ends before its sound does; copy it again")
     if file.subtype in ("FLOAT", "DOUBLE"):
         start = 0
@@ -154,6 +158,19 @@ def _check(file: Any, path: Path, channels: Sequence[int]) -> None:
                 raise CaptureError(f"{path}: at {at_s:.3f} s, channel {channel + 1}, {what}")
             start += len(chunk)
         file.seek(0)
+
+
+def frames_of(file: Any) -> int:
+    """How many frames a sound file holds, also one that was never ended, and does not say."""
+    if file.frames != UNKNOWN:
+        return int(file.frames)
+    import soundfile
+
+    count = 0
+    with soundfile.SoundFile(file.name) as again, suppress(RuntimeError):  # LibsndfileError: the last piece is torn
+        while read := len(again.read(UNKNOWN_BLOCK, dtype="float32")):
+            count += read
+    return count
 
 
 def _has_last_frame(file: Any) -> bool:

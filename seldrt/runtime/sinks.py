@@ -1,7 +1,7 @@
-"""Where the daemon's findings go, besides the status: the wire, JSON lines, a DCASE table.
+"""Where the daemon's findings go, besides the status: the wire, JSON lines, a table of events, a DCASE table.
 
 The files of a recording hold times since its start and no clock, so their bytes depend on the sound and the model
-only. The JSON lines of a microphone hold UNIX times, and go on where the last run stopped.
+only. Those of a microphone hold the time of day, and go on where the last run stopped.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seldrt.config import SeldrtError
-from seldrt.detection import AnyMessage, Clock, EventChange, LabelFrame, StreamInfo, stream_line
+from seldrt.detection import AnyMessage, Clock, Event, EventChange, LabelFrame, StreamInfo, stream_line
 from seldrt.levels import LevelMeter
 from seldrt.runtime.publisher import Publisher
 
@@ -76,21 +77,32 @@ def wire_sink(info: StreamInfo, clock: Callable[[], Clock], publisher: Publisher
     return MessageSink(info, clock, publisher.send)
 
 
-class JsonLines(MessageSink):
-    """All findings as JSON lines (see `stream_line`), whole lines as they come; the path ``-`` is stdout.
+class Lines(MessageSink):
+    """Lines of text as they come, to a file that can be read meanwhile; the path ``-`` is stdout.
 
-    With a clock, that of a microphone, the file is added to.
+    Times are those since the beginning of a recording; with a clock, that of a microphone, they are UNIX times, and the
+    file is added to.
     """
+
+    HEADING = b""
 
     def __init__(self, path: str, info: StreamInfo, clock: Callable[[], Clock] | None = None) -> None:
         beginning = Clock(0, info.sample_rate)
-        super().__init__(info, clock or (lambda: beginning), self._write)
-        self._path, self._file = path, open_output(path, "ab" if clock else "wb")
+        super().__init__(info, clock or (lambda: beginning), lambda message: self._write(self.line(message)))
+        self._live = clock is not None
+        self._path, self._file = path, open_output(path, "ab" if self._live else "wb")
+        if path == "-" or not self._file.tell():
+            self._write(self.HEADING)
 
-    def _write(self, message: AnyMessage) -> None:
+    def line(self, message: AnyMessage) -> bytes:
+        """What is written of a message; nothing where it is empty."""
+        raise NotImplementedError
+
+    def _write(self, line: bytes) -> None:
         try:
-            self._file.write(stream_line(message))
-            self._file.flush()
+            if line:
+                self._file.write(line)
+                self._file.flush()
         except BrokenPipeError:  # the reader of stdout has gone
             raise
         except OSError as error:
@@ -100,6 +112,32 @@ class JsonLines(MessageSink):
         if self._file is not sys.stdout.buffer:
             with suppress(OSError):  # what could not be written was told by then
                 self._file.close()
+
+
+class JsonLines(Lines):
+    """All findings as JSON lines, see `stream_line`."""
+
+    def line(self, message: AnyMessage) -> bytes:
+        return stream_line(message)
+
+
+class EventTable(Lines):
+    """A CSV table for spreadsheets: events when they are over; in seconds, of a microphone in UTC."""
+
+    HEADING = b"source,onset,offset,class,azimuth_deg,elevation_deg,confidence\n"
+
+    def line(self, message: AnyMessage) -> bytes:
+        if not isinstance(message, Event) or message.phase != "offset":
+            return b""
+        onset_ns, offset_ns = message.onset_ns, message.onset_ns + message.duration_ms * 1_000_000
+        place = f"{message.azimuth_deg:.1f},{message.elevation_deg:.1f},{message.confidence:.2f}"
+        line = f"{message.source},{self._time(onset_ns)},{self._time(offset_ns)},{message.class_},{place}\n"
+        return line.encode()
+
+    def _time(self, time_ns: int) -> str:
+        if not self._live:
+            return f"{time_ns / 1e9:.3f}"
+        return f"{datetime.fromtimestamp(time_ns / 1e9, UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
 
 
 class DcaseCsv(Sink):
@@ -142,12 +180,14 @@ class DcaseCsv(Sink):
         self._temporary.unlink(missing_ok=True)
 
 
-def check_outputs(dcase: str | None, jsonl: str | None, recording: Path | None = None) -> None:
-    """`OutputError` when an output cannot be written, is the recording, or is the other output."""
+def check_outputs(dcase: str | None, others: Sequence[str | None], recording: Path | None = None) -> None:
+    """`OutputError` when an output cannot be written, is the recording, or is another output."""
     taken = {recording: "the recording itself"} if recording else {}
     if dcase == "-":
         raise OutputError("--dcase -: give the table a file name; it appears when the stream ends")
-    for output in (dcase, jsonl):
+    if others.count("-") > 1:
+        raise OutputError("-: stdout can take one output only; give the others file names")
+    for output in (dcase, *others):
         if output is None or output == "-":
             continue
         path = Path(output)
@@ -163,7 +203,7 @@ def check_outputs(dcase: str | None, jsonl: str | None, recording: Path | None =
                 tempfile.TemporaryFile(dir=path.parent).close()
         except OSError as error:
             raise _failed(path, error) from None
-        taken[path] = "also the other output"
+        taken[path] = "also another output"
 
 
 def open_output(path: str, mode: Literal["wb", "ab"] = "wb") -> BinaryIO:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -105,7 +106,7 @@ def refused(*arguments: Any, **env: str) -> str:
         ("replay {folder}/loud.wav", r"at 0\.500 s, channel 3, a sample of 32768: full scale is 1"),
         ("replay --demo --no-publish --model {folder}/other.safetensors", "knows other classes than sound there"),
         ("replay", "give a recording, or --demo"),
-        ("replay {ok} --demo", "give a recording, or --demo"),
+        ("replay {ok} --demo", "give one of them"),
         ("replay {ok} --fast --speed 2", "exclude each other"),
         ("replay {ok} --speed 0", "--speed"),
         ("replay {ok} --speed nan", "'--speed': 'nan' is no number"),
@@ -130,7 +131,7 @@ def refused(*arguments: Any, **env: str) -> str:
         ("replay {ok} --no-publish --jsonl /proc/out.jsonl", "cannot be written"),
         ("replay {ok} --no-publish --dcase {ok}", "the output is the recording itself"),
         ("replay {ok} --no-publish --jsonl {link}", "the output is the recording itself"),
-        ("replay {ok} --no-publish --dcase {folder}/o --jsonl {folder}/./o", "the output is also the other output"),
+        ("replay {ok} --no-publish --dcase {folder}/o --jsonl {folder}/./o", "the output is also another output"),
         ("replay {ok} --config {folder}/missing.toml", r"missing\.toml: No such file"),
         ("replay {ok} --config {folder}/bad.toml", r"bad\.toml \[capture\]: unknown key 'bloc'; known: device"),
         ("replay {ok} --no-publish --fast --model {folder}/missing.safetensors", r"missing\.safetensors.*not found"),
@@ -229,6 +230,24 @@ def test_files_have_the_same_bytes_for_any_block_size_and_pace(recording: Path, 
         assert outputs(recording, tmp_path, *arguments) == expected
 
 
+def test_the_table_of_events_is_for_spreadsheets(recording: Path, tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    for _ in range(2):  # the second time it is written anew
+        code, _, errors = seldrt("replay", recording, "--fast", "--no-publish", "--csv", path, program=SMALL)
+        assert code == 0, errors
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    name = recording.stem
+    assert [(row["source"], row["class"], row["onset"], row["offset"]) for row in rows] == [
+        (name, "piano", "0.500", "1.200"),
+        (name, "piano", "1.800", "2.900"),
+    ]
+    assert [(float(row["azimuth_deg"]), float(row["elevation_deg"])) for row in rows] == [(90, 10), (-90, -20)]
+    assert all(0 < float(row["confidence"]) <= 1 for row in rows)
+    code, _, errors = seldrt("replay", recording, "--no-publish", "--csv", "-", "--jsonl", "-", program=SMALL)
+    assert (code, "stdout can take one output only" in errors) == (2, True)
+
+
 def test_files_hold_what_was_heard_in_time_of_the_stream(recording: Path, tmp_path: Path) -> None:
     lines, table = outputs(recording, tmp_path, "--fast")
     rows = [tuple(map(int, line.split(b","))) for line in table.splitlines()]
@@ -295,7 +314,7 @@ def test_a_replay_that_is_stopped_says_how_far_it_came(recording: Path, tmp_path
         pass
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
-    assert process.returncode == 0
+    assert process.returncode == 130
     told = re.search(r"stopped at (\d\.\d) s of 3\.0 s: the outputs hold that much", errors.splitlines()[-1])
     assert told, errors
     assert 0.5 <= float(told[1]) < 3

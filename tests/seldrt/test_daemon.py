@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class Collected(Sink):
 class Script:
     """A source that gives these blocks."""
 
-    overruns = 0
+    overruns, waits = 0, False
     seeking = False
 
     def __init__(self, blocks: list[Block]) -> None:
@@ -485,7 +486,7 @@ def test_a_signal_ends_the_daemon_in_order(
     process.send_signal(number)  # as `timeout` does: to the process, and to its group
     got = [first, *until_the_end(socket)]
     _, errors = process.communicate(timeout=20)
-    assert process.returncode == 0
+    assert process.returncode == 130
     assert "Traceback" not in errors
     assert got[-1]["state"] == "ended"
     frames = [m for m in got if m["type"] == "frame"]
@@ -529,6 +530,7 @@ def test_a_microphone_is_served_like_a_recording(tmp_path: Path, context: zmq.Co
     lines = tmp_path / "heard.jsonl"
     lines.write_text('{"of": "the last run"}\n')
     arguments = ["run", "--device", "h3", "--bind", f"ipc://{tmp_path}/s", "--source", "roof", "--jsonl", str(lines)]
+    arguments += ["--csv", str(tmp_path / "events.csv")]
     process = subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     socket = context.socket(zmq.SUB)
     socket.subscribe("seld1.")
@@ -553,6 +555,11 @@ def test_a_microphone_is_served_like_a_recording(tmp_path: Path, context: zmq.Co
     kept = [round(line["t_capture_s"] * 1e9) for line in written if line["type"] == "frame"]
     assert all(abs(time.time_ns() - t_ns) < 60e9 for t_ns in kept)
     np.testing.assert_allclose(kept[-len(published) :], published, atol=1e6, rtol=0)
+    heading, *rows = (tmp_path / "events.csv").read_text().splitlines()
+    assert heading.startswith("source,onset,offset,class,")
+    onsets_s = [datetime.fromisoformat(row.split(",")[1]).timestamp() for row in rows]
+    told_ns = [m["onset_ns"] for m in got if m.get("phase") == "offset"]
+    np.testing.assert_allclose(np.array(onsets_s), np.array(told_ns) / 1e9, atol=0.01, rtol=0)
 
 
 def test_a_terminal_that_is_held_holds_nobody_up() -> None:

@@ -204,6 +204,29 @@ def test_when_the_disk_has_room_again_another_file_begins(tmp_path: Path, monkey
     np.testing.assert_array_equal(read(file), x[10 * RATE :])
 
 
+def test_what_a_killed_daemon_leaves_can_be_replayed(tmp_path: Path) -> None:
+    program = (
+        "import sys, time\n"
+        "from tests.seldrt.test_recorder import *\n"
+        "recorder = Recorder(RecordConfig(dir=sys.argv[1]), 'roof', MIC, 'H3-VR'); x = integers(20 * RATE)\n"
+        "[recorder.keep(i, x[i : i + RATE], RATE, T0_NS) for i in range(0, len(x), RATE)]\n"
+        "while recorder._taken_frames < len(x): time.sleep(0.01)\n"
+        "print('kept', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "kept\n"
+    process.kill()
+    process.communicate()
+    (part,) = tmp_path.glob("*.flac.part")
+    source = Recording(part, profile("ambix"), None)
+    assert 15 < source.length_s <= 20
+    sound = np.concatenate([block.samples for block in source.blocks(RATE)])
+    np.testing.assert_array_equal(sound, integers(20 * RATE)[: len(sound)])
+    assert len(sound) == round(source.length_s * RATE)
+    source.close()
+
+
 def test_files_that_others_take_away_end_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder_module, "PAUSE_S", 0.0)
     (tmp_path / "roof_20250101T000000.000Z.flac").symlink_to(tmp_path / "nowhere")
