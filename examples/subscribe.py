@@ -1,10 +1,13 @@
 """Listen to a daemon with pyzmq and msgpack alone: python subscribe.py [tcp://127.0.0.1:5577]"""
 
+import signal
 import sys
 
 import msgpack
 import zmq
 
+if hasattr(signal, "SIGPIPE"):
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # when its reader goes, so does it
 socket = zmq.Context().socket(zmq.SUB)
 url = sys.argv[1] if len(sys.argv) > 1 else "tcp://127.0.0.1:5577"
 try:

@@ -71,6 +71,14 @@ def test_plain_python(daemon: tuple[str, str]) -> None:
     assert "lost" not in text
 
 
+def test_a_command_for_each_event(daemon: tuple[str, str]) -> None:
+    say = [sys.executable, "-c", "import sys; print(*sys.argv[1:], flush=True)", "{class}", "{azimuth_deg:.0f}", "; ls"]
+    text = run(sys.executable, str(EXAMPLES / "on_event.py"), "--url", daemon[0], "alarm,piano", *say)
+    assert text.splitlines()[-1] == "piano -90 ; ls"
+    bad = [sys.executable, str(EXAMPLES / "on_event.py"), "any"]
+    assert "which command?" in subprocess.run(bad, capture_output=True, text=True, check=False, timeout=60).stderr
+
+
 def test_asking(daemon: tuple[str, str]) -> None:
     assert "type: pong" in run(sys.executable, str(EXAMPLES / "ask.py"), "ping", daemon[1])
     assert "model_id: energy" in run(sys.executable, str(EXAMPLES / "ask.py"), "info", daemon[1])
@@ -112,7 +120,8 @@ def test_node(daemon: tuple[str, str]) -> None:
 def test_the_snippets_need_nothing_of_seldrt() -> None:
     for path in EXAMPLES.glob("*.py"):
         imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import)]
-        assert {alias.name for node in imports for alias in node.names} - {"argparse"} == {"sys", "msgpack", "zmq"}
+        foreign = {alias.name for node in imports for alias in node.names} - sys.stdlib_module_names
+        assert foreign == {"msgpack", "zmq"}
 
 
 def test_what_the_readme_shows(daemon: tuple[str, str]) -> None:

@@ -100,7 +100,7 @@ class LiveTable:
     def _caption(self, silent_s: float) -> Text:
         if silent_s >= SILENT_S:
             return Text(f"nothing heard for {silent_s:.0f} s: is the daemon running?")
-        lines = [_health(status) for _, status in sorted(self._status.items())]
+        lines = [_health(status, self._frames.get(name)) for name, status in sorted(self._status.items())]
         lines += [f"{name}: {_loudness(level)}" for name, level in sorted(self._levels.items())]
         return Text("\n".join(lines) or "waiting for a status")
 
@@ -158,13 +158,14 @@ def show_json(subscriber: Subscriber, file: TextIO, patience: Patience) -> None:
         file.flush()
 
 
-def _health(status: Status) -> str:
+def _health(status: Status, frame: Frame | None) -> str:
     latency = "-" if status.latency_p95_ms is None else f"{status.latency_p95_ms:.0f} ms"
+    behind = "-" if frame is None else f"{(frame.t_pub_ns - frame.t_capture_ns) / 1e9 + frame.frame_ms / 2000:.1f} s"
     factor = "-" if status.real_time_factor is None else f"{status.real_time_factor:.2f}"
     return (
         f"{status.source}: {status.state} for {status.uptime_s:.0f} s, model {printable(status.model_id)}, "
-        f"latency p95 {latency}, real-time factor {factor}, lost samples {status.lost_samples}"
-        + (f"; {printable(status.why)}" if status.why else "")
+        f"{behind} behind, {latency} of it computing (p95), real-time factor {factor}, "
+        f"lost samples {status.lost_samples}" + (f"; {printable(status.why)}" if status.why else "")
     )
 
 
