@@ -9,9 +9,11 @@ from offline.cli.data import bundle, extract, synthesize
 from offline.cli.measuring import calibrate, evaluate, report
 from offline.cli.stretching import stretch
 from offline.cli.training import merge, train
+from seldrt import __version__
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="offline")
 def main() -> None:
     """Make, learn from and measure recordings of sound events."""
 

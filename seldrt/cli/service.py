@@ -159,8 +159,8 @@ def warnings(program: str, options: dict[str, object]) -> list[str]:
     """What a service of the system could not do."""
     found = []
     home = os.path.expanduser("~")
-    if program.startswith(("/root/", "/home/", home.rstrip("/") + "/")):
-        found.append(f"{program} lies in a home folder, which the service may not enter: install it in /opt, or --user")
+    if program.startswith(("/root/", "/home/", home.rstrip("/") + "/", "/tmp/", "/var/tmp/")):
+        found.append(f"{program} lies where the service may not look: install it in /opt, or --user")
     for option in ("record", "csv", "jsonl"):
         name = options.get(option)
         place = os.path.normpath(os.path.join(STATE, str(name)))

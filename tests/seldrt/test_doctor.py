@@ -487,6 +487,10 @@ def test_one_failure_does_not_stop_the_next_check(recording: Path, tmp_path: Pat
         assert code == 1
         assert told in checks["device"]["text"]
         assert verdicts(checks, "device", "channels", "level", "format") == ["fail", *["skip"] * 3]
+    soundfile.write(tmp_path / "phone.wav", np.random.default_rng(0).standard_normal((32000, 4)) / 100, 8000)
+    code, checks, _ = doctor("--file", tmp_path / "phone.wav", "--bind", "tcp://127.0.0.1:*")
+    assert checks["device"]["verdict"] == "warn"
+    assert "nothing above 4000 Hz" in checks["device"]["remedy"]
     code, checks, _ = doctor("--file", tmp_path / "missing.wav", "--bind", "tcp://127.0.0.1:*")
     assert code == 1
     assert verdicts(checks, "device", "channels", "level", "format", "model") == ["fail", *["skip"] * 3, "pass"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from seldrt.config import CaptureConfig, DaemonConfig, PublisherConfig, SeldrtError
 from seldrt.microphones import CHANNELS, Profile, choose_profile, orientation, profile_of_recording
-from seldrt.runtime.devices import list_inputs
+from seldrt.runtime.devices import LOWEST_RATE_HZ, list_inputs
 from seldrt.runtime.doctor import machine, signals
 from seldrt.runtime.doctor.axes import Axes, halves, judge, reading
 from seldrt.runtime.doctor.finding import Check, Finding, bad, doubtful, examine, good, not_checked
@@ -82,7 +82,14 @@ class Patient:
         if self.file:
             self._heard = heard = read(self.file, self.capture.channels)
             length_s = len(heard.frames) / heard.rate
-            return good(f"{self.file}: {length_s:.1f} s at {heard.rate} Hz", rate_hz=heard.rate, seconds=length_s)
+            text, figures = (
+                f"{self.file}: {length_s:.1f} s at {heard.rate} Hz",
+                {"rate_hz": heard.rate, "seconds": length_s},
+            )
+            if heard.rate < LOWEST_RATE_HZ:
+                remedy = f"record at {LOWEST_RATE_HZ} Hz or more: there is nothing above {heard.rate // 2} Hz in it"
+                return doubtful(text, remedy, **figures)
+            return good(text, **figures)
         try:
             self.capture = only_input(self.capture)
         except SeldrtError as error:
