@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 WINDOW_S = 5.0
-LOST_MS = 20.0  # a delay that stays so much longer is no drift: 0.4 % of a window, where quartz is off by 0.01 %
+LOST_MS = 50.0  # a delay that stays so much longer is no drift, nor a sound server that waits for 2048 frames now
 STEADY_NS = 100_000  # the wall clock's offset is held while it keeps within this: two readings are never simultaneous
 
 _S_NS = 1_000_000_000

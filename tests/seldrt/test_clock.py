@@ -92,6 +92,15 @@ def test_what_only_comes_late_is_not_lost() -> None:
         assert fit.frames < WINDOW_S * RATE or error_ms(fit, captured_ns) < 1.0
 
 
+def test_a_server_that_waits_longer_from_now_on_has_lost_nothing() -> None:
+    """PipeWire goes from 512 to 2048 frames when another program wishes so."""
+    fit = ClockFit(RATE)
+    for captured_ns, arrived_ns in arrivals(60, 20):
+        later_ns = 1536 / 48000 * 1e9 if arrived_ns > START_NS + 20e9 else 0
+        assert fit.note(BLOCK, round(arrived_ns + later_ns)) == 0
+        assert fit.frames < WINDOW_S * RATE or error_ms(fit, captured_ns) < 35
+
+
 def test_the_frame_of_a_time() -> None:
     fit = ClockFit(RATE)
     assert fit.frame_at(START_NS) == 0
