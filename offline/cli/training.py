@@ -143,6 +143,8 @@ def train(
 @click.option("--views", type=click.IntRange(1, 8), help="Turns of the sound that DOAE averages over.  [default: 1]")
 @click.option("--focus", type=click.IntRange(0), help="Label frames whose intensity draws directions to where it "
               "crowds; 0 = none.  [default: as trained]")  # fmt: skip
+@click.option("--max-gain", type=Number(0, 100), help="Of the automatic gain before the features, in dB; 0 = none.  "
+              "[default: as trained]")  # fmt: skip
 @explain_mistakes
 def merge(
     checkpoints: tuple[Path, ...],
@@ -151,6 +153,7 @@ def merge(
     weights: tuple[float, ...],
     views: int | None,
     focus: int | None,
+    max_gain: float | None,
 ) -> None:
     """Make one model, float16, of the checkpoints of the three tasks.
 
@@ -175,10 +178,13 @@ def merge(
     changes = {name: value for name, value in (("views", views), ("focus_labels", focus)) if value is not None}
     shapes = dict(description.networks)
     shapes["doae"] = tuple(replace(shape, **changes) for shape in shapes.get("doae", ()))
-    description = replace(description, networks={task: group for task, group in shapes.items() if group})
+    features = description.features if max_gain is None else replace(description.features, max_gain_db=max_gain)
+    networks = {task: group for task, group in shapes.items() if group}
+    description = replace(description, features=features, networks=networks)
     figures = dict(description.card)
     before = checkpoint.describe(checkpoints[0])
-    if description.networks != before.networks and figures.pop("calibration", None):
+    same = (description.networks, description.features) == (before.networks, before.features)
+    if not same and figures.pop("calibration", None):
         click.echo("calibrated for other networks: `offline calibrate` chooses its settings anew", err=True)
     model.description = replace(description, card=figures | read_section(card, "card"))
     checkpoint.save(model, out, torch.float16)

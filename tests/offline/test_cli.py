@@ -115,7 +115,10 @@ def test_merge_gives_the_medians_of_the_mean_durations_to_what_was_not_calibrate
     assert checkpoint.describe(tmp_path / "b").postprocess.sed_median_labels == median_labels((2.0, 12.0, 60.0))
 
 
-@pytest.mark.parametrize(("change", "holds"), [([], True), (["--views", "4"], False), (["--weight", "2"], False)])
+@pytest.mark.parametrize(
+    ("change", "holds"),
+    [([], True), (["--views", "4"], False), (["--weight", "2"], False), (["--max-gain", "50"], False)],
+)
 def test_a_calibrated_model_keeps_its_settings_and_only_figures_that_hold(
     tmp_path: Path, change: list[str], holds: bool
 ) -> None:
@@ -128,6 +131,7 @@ def test_a_calibrated_model_keeps_its_settings_and_only_figures_that_hold(
     made = checkpoint.describe(tmp_path / "b")
     assert made.postprocess == model.description.postprocess
     assert ("calibration" in made.card, "chooses its settings anew" in result.stderr) == (holds, not holds)
+    assert made.features.max_gain_db == (50 if "--max-gain" in change else model.description.features.max_gain_db)
 
 
 @pytest.mark.parametrize("command", ["merge", "calibrate"])
