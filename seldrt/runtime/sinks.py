@@ -49,12 +49,26 @@ class MessageSink(Sink):
 
     def __init__(self, info: StreamInfo, clock: Callable[[], Clock], send: Callable[[AnyMessage], None]) -> None:
         self._info, self._clock, self._send = info, clock, send
+        self._onsets: dict[int, int] = {}  # sample and time of those that were told lately, the latest last
 
     def frame(self, frame: LabelFrame) -> None:
-        self._send(self._info.frame(frame, self._clock()))
+        message = self._info.frame(frame, self._clock())
+        for detection, source in zip(message.detections, frame.sources, strict=True):
+            detection.onset_ns = self._as_told(source.onset_sample, detection.onset_ns)
+        self._send(message)
 
     def event(self, change: EventChange) -> None:
-        self._send(self._info.event(change, self._clock()))
+        message = self._info.event(change, self._clock())
+        message.onset_ns = self._as_told(change.source.onset_sample, message.onset_ns)
+        self._send(message)
+
+    def _as_told(self, onset_sample: int, onset_ns: int) -> int:
+        """The time that was told first: the clock follows the drift of a device, and an onset does not move."""
+        told_ns = self._onsets.pop(onset_sample, onset_ns)
+        self._onsets[onset_sample] = told_ns
+        if len(self._onsets) > 10 * len(self._info.classes):
+            del self._onsets[next(iter(self._onsets))]
+        return told_ns
 
     def gap(self, sample: int, lost_samples: int) -> None:
         self._send(self._info.gap(sample, lost_samples, self._clock()))

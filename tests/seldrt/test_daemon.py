@@ -21,8 +21,9 @@ import numpy as np
 import pytest
 import soundfile
 import zmq
+from msgspec.structs import replace
 
-from seldrt.detection import Clock, EventChange, LabelFrame
+from seldrt.detection import Clock, EventChange, LabelFrame, Source
 from seldrt.microphones import profile
 from seldrt.runtime.aside import Aside
 from seldrt.runtime.capture import Block
@@ -31,7 +32,7 @@ from seldrt.runtime.health import Health
 from seldrt.runtime.microphone import Microphone
 from seldrt.runtime.publisher import Publisher
 from seldrt.runtime.recording import Recording
-from seldrt.runtime.sinks import Sink
+from seldrt.runtime.sinks import MessageSink, Sink
 from seldrt.signals import SAME_WISH_S
 from tests.seldrt import fake_sounddevice
 from tests.seldrt.energy_pipeline import LABEL, SAMPLE_RATE, EnergyPipeline, noise, two_pianos
@@ -560,6 +561,22 @@ def test_a_microphone_is_served_like_a_recording(tmp_path: Path, context: zmq.Co
     onsets_s = [datetime.fromisoformat(row.split(",")[1]).timestamp() for row in rows]
     told_ns = [m["onset_ns"] for m in got if m.get("phase") == "offset"]
     np.testing.assert_allclose(np.array(onsets_s), np.array(told_ns) / 1e9, atol=0.01, rtol=0)
+
+
+def test_an_onset_does_not_move_with_the_clock() -> None:
+    sent: list[Any] = []
+    info = stream_info(EnergyPipeline(), "roof")
+    now = Clock(1_000_000_000, SAMPLE_RATE)
+    sink = MessageSink(info, lambda: now, sent.append)
+    for index in range(2000):
+        now = Clock(1_000_000_000 - index * 1000, SAMPLE_RATE)
+        sources = [Source(class_id=13, track=0, azimuth_deg=0, elevation_deg=0, confidence=1, onset_sample=0)]
+        short = replace(sources[0], class_id=1, track=index, onset_sample=index * LABEL + 1)
+        sink.frame(LabelFrame(index=index, sample=index * LABEL, sources=[*sources, short]))
+    assert {message.detections[0].onset_ns for message in sent} == {1_000_000_000}
+    assert len(sink._onsets) <= 10 * len(info.classes)
+    sink.event(EventChange(event_id=0, phase="offset", sample=2000 * LABEL, duration_samples=1, source=sources[0]))
+    assert sent[-1].onset_ns == 1_000_000_000
 
 
 def test_a_terminal_that_is_held_holds_nobody_up() -> None:
