@@ -40,10 +40,10 @@ def settled(network: Network, seed: int = 0) -> Network:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"stem_width": 0}, "stem_width is 0: it must be at least 1"),
-        ({"strides": ((1, 0), (1, 1), (1, 1), (1, 1))}, "strides is 1, 0, 1, 1, 1, 1, 1, 1: it must be at least 1"),
+        ({"stem_width": 0}, "stem_width is 0: it must be 1 to 4096"),
+        ({"strides": ((1, 0), (1, 1), (1, 1), (1, 1))}, "strides is 1, 0, 1, 1, 1, 1, 1, 1: it must be 1 to 4096"),
         ({"strides": ((1, 1),)}, "strides has 1 pairs: give 4"),
-        ({"pyramid_bins": (0,)}, "pyramid_bins is 0: it must be at least 1"),
+        ({"pyramid_bins": (0,)}, "pyramid_bins is 0: it must be 1 to 4096"),
         ({"dropout": 1.0}, "dropout is 1.0: it must be 0 or more, and below 1"),
         ({"lookahead_labels": -1}, "lookahead_labels is -1: it must not be negative"),
     ],
