@@ -99,7 +99,7 @@ def read_bank(folder: Path, part: Part = "all") -> Bank:
 
 
 def split_groups(groups: set[str]) -> tuple[set[str], set[str]]:
-    """Groups to train with, and some one in five to validate with; `ConfigError` when there is only one.
+    """Groups to train with, and about one in five to validate with; `ConfigError` when there is only one.
 
     Each is on its side by its name alone, so that any computer and any day agrees, and stays there when others come.
     Only where validation would get none or more than half, the nearest change sides.

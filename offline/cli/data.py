@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     type=click.Choice(["all", "train", "validation"]),
     default="all",
     show_default=True,
-    help="Of the source recordings: some one in five is for validation, by its name, so always the same.",
+    help="Of the source recordings: about one in five is for validation, by its name, so always the same.",
 )
 @click.option("--out", type=PATH, required=True, help="Dataset folder to write to.")
 @click.option("--scenes", type=click.IntRange(1), required=True, help="How many; half have overlaps.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -91,7 +92,7 @@ def wire_sink(info: StreamInfo, clock: Callable[[], Clock], publisher: Publisher
     return MessageSink(info, clock, publisher.send)
 
 
-class Lines(MessageSink):
+class Lines(MessageSink, ABC):
     """Lines of text as they come, to a file that can be read meanwhile; the path ``-`` is stdout.
 
     Times are those since the beginning of a recording; with a clock, that of a microphone, they are UNIX times, and the
@@ -108,9 +109,9 @@ class Lines(MessageSink):
         if path == "-" or not self._file.tell():
             self._write(self.HEADING)
 
+    @abstractmethod
     def line(self, message: AnyMessage) -> bytes:
         """What is written of a message; nothing where it is empty."""
-        raise NotImplementedError
 
     def _write(self, line: bytes) -> None:
         try:

@@ -82,10 +82,8 @@ class Patient:
         if self.file:
             self._heard = heard = read(self.file, self.capture.channels)
             length_s = len(heard.frames) / heard.rate
-            text, figures = (
-                f"{self.file}: {length_s:.1f} s at {heard.rate} Hz",
-                {"rate_hz": heard.rate, "seconds": length_s},
-            )
+            text = f"{self.file}: {length_s:.1f} s at {heard.rate} Hz"
+            figures = {"rate_hz": heard.rate, "seconds": length_s}
             if heard.rate < LOWEST_RATE_HZ:
                 remedy = f"record at {LOWEST_RATE_HZ} Hz or more: there is nothing above {heard.rate // 2} Hz in it"
                 return doubtful(text, remedy, **figures)
