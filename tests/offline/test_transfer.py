@@ -13,6 +13,7 @@ from torch.nn import functional
 from offline.transfer import begin, shape_of
 from seldrt import checkpoint
 from seldrt.checkpoint import CheckpointError, Description
+from seldrt.features import TASK_CHANNELS
 from seldrt.networks import TASKS, build, class_weights
 from seldrt.networks.causal import Memory
 from seldrt.networks.efficientnet import EfficientNetLite
@@ -140,3 +141,35 @@ def test_of_several_networks_of_a_task_the_first_is_taken(tmp_path: Path) -> Non
     assert torch.equal(network.head.dense.weight, models[0].networks["sed"][0].head.dense.weight)  # type: ignore[union-attr]
     assert shape_of(both, "sed") == CAUSAL
     assert shape_of(tmp_path / "images.pth", "sed") is None
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_wider_network_answers_as_the_one_that_it_begins_with(task: str, tmp_path: Path) -> None:
+    shape = replace(CAUSAL, direct_labels=3)
+    first = small_model(shape, ("clap", "voice", "bell"))
+    checkpoint.save(first, tmp_path / "first.safetensors")
+    narrow = first.networks[task][0].eval()
+    wider = replace(
+        narrow.config,
+        stem_width=shape.stem_width + 3,
+        widths=tuple(width + 4 for width in shape.widths),
+        converted=tuple(width + 5 for width in shape.converted),
+    )
+    network = build(task, 3, FEATURES, wider).eval()
+    begin(network, tmp_path / "first.safetensors", first.description)
+    x = torch.randn(2, 200, len(TASK_CHANNELS[task]), FEATURES.n_mels)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x)[0], narrow(x)[0], atol=1e-4, rtol=1e-4)
+    network(x)[0].square().sum().backward()
+    head = network.head.dense.weight  # type: ignore[union-attr]
+    old = narrow.head.dense.in_features  # type: ignore[union-attr]
+    assert head.grad is not None
+    assert head.grad[:, old:].abs().sum() > 0  # type: ignore[index]
+
+
+def test_a_narrower_network_is_refused(tmp_path: Path) -> None:
+    first = small_model(CAUSAL, ("clap", "voice", "bell"))
+    checkpoint.save(first, tmp_path / "first.safetensors")
+    narrower = replace(CAUSAL, stem_width=CAUSAL.stem_width - 1)
+    with pytest.raises(CheckpointError, match="stem_width is"):
+        begin(build("sed", 3, FEATURES, narrower), tmp_path / "first.safetensors", first.description)
