@@ -26,6 +26,7 @@ SCENE_LIMITS = {  # of the numbers of `SceneConfig`, and of both ends of its ran
     "speeds_deg_per_s": (0, 360),
     "snr_db": (-100, 100),
     "level_spread_db": (0, 100),
+    "wind_db": (-100, 100),
     "peak_dbfs": (-90, 0),
     "distractors_per_minute": (0, 600),
     "mixed_in_db": (-100, 100),
@@ -61,6 +62,8 @@ class SceneConfig(Section, frozen=True):
     level_spread_db: float = 6.0  # events lie within +- this much of each other's level
     level_by_distance: bool = False  # near events are louder than far ones, 6 dB a doubling
     same_class_probability: float = 0.0  # of an overlapping event to be of the class that it overlaps
+    wind_probability: float = 0.0  # of a scene to have wind in the microphone
+    wind_db: Range = (-10.0, 20.0)  # re the mean level of the active events
     peak_dbfs: Range = (-30.0, -1.0)
     distractor_probability: float = 0.5
     distractors_per_minute: Range = (1.0, 4.0)

@@ -106,6 +106,19 @@ class Background(msgspec.Struct, frozen=True):
     sensor_db: float
 
 
+class Wind(msgspec.Struct, frozen=True):
+    """Wind in the microphone, unlike in any two channels: level_db re the events; above corner_hz it falls.
+
+    gust_db: how much its level varies (standard deviation). gust_s: between two levels drawn by chance.
+    """
+
+    level_db: float
+    corner_hz: float
+    slope_db_per_octave: float
+    gust_db: float
+    gust_s: float
+
+
 class Scene(msgspec.Struct, frozen=True, omit_defaults=True):
     """The plan of one recording; channel_gains_db holds the four microphones' errors.
 
@@ -122,3 +135,4 @@ class Scene(msgspec.Struct, frozen=True, omit_defaults=True):
     peak_dbfs: float
     channel_gains_db: tuple[float, ...]
     capsules: Capsules | None = None
+    wind: Wind | None = None

@@ -14,7 +14,7 @@ from offline.arrays import SAMPLE_RATE, SPEED_OF_SOUND_M_PER_S, Array, array_nam
 from offline.bank import Bank, read_clip
 from offline.convolution import convolve, convolve_moving, convolve_sum
 from offline.encoding import Capsules, to_foa
-from offline.plans import NO_CLASS, Colour, Event, Scene
+from offline.plans import NO_CLASS, Colour, Event, Scene, Wind
 from offline.rooms import diffuse_tail, early_response, plane_waves
 from seldrt.spatial import azimuth_elevation, unit_vector
 
@@ -48,7 +48,10 @@ def render(scene: Scene, bank: Bank, array: Array) -> tuple[Samples, NDArray[np.
         if event.label != NO_CLASS:
             rows += label_rows(event, begin + active.start, min(begin + active.stop, n))
     powers = [10 ** (event.level_db / 10) for event in targets or scene.events]
-    recording += _render_background(scene, bank, array, float(np.mean(powers or [1.0])), n, rng)
+    event_power = float(np.mean(powers or [1.0]))
+    recording += _render_background(scene, bank, array, event_power, n, rng)
+    if scene.wind:
+        recording += _render_wind(scene.wind, event_power, n, rng)
     recording *= 10 ** (np.array(scene.channel_gains_db, dtype=np.float32) / 20)
     if capsules:
         recording = to_foa(recording, capsules)
@@ -174,6 +177,19 @@ def _render_background(
     bed += rng.standard_normal(bed.shape, dtype=np.float32) * np.float32(10 ** (plan.sensor_db / 20))
     level = np.sqrt(np.mean(np.square(bed), dtype=float))
     return bed * np.float32(np.sqrt(event_power) * 10 ** (-plan.snr_db / 20) / level)
+
+
+def _render_wind(wind: Wind, event_power: float, n: int, rng: np.random.Generator) -> Samples:
+    """Wind in each of the four channels (n, 4)."""
+    frequency = np.fft.rfftfreq(n, 1 / SAMPLE_RATE)
+    gain = (1 + (frequency / wind.corner_hz) ** 2) ** (-wind.slope_db_per_octave / (40 * np.log10(2)))
+    gain *= frequency / (frequency + 10)
+    white = rng.standard_normal((2, 4, len(frequency)), dtype=np.float32)
+    noise = scipy.fft.irfft((white[0] + 1j * white[1]) * gain.astype(np.float32), n).T
+    knots = np.arange(0, n / SAMPLE_RATE + wind.gust_s, wind.gust_s)
+    gusts_db = np.interp(np.arange(n) / SAMPLE_RATE, knots, rng.normal(0, wind.gust_db, len(knots)))
+    noise *= (10 ** (gusts_db / 20)).astype(np.float32)[:, None]
+    return noise * np.float32(np.sqrt(event_power) * 10 ** (wind.level_db / 20) / _rms(noise))
 
 
 def _seamless(clip: Samples) -> Samples:

@@ -14,7 +14,7 @@ from offline.arrays import SPHERE_RADIUS_M, sphere_grid
 from offline.bank import Bank, Clip
 from offline.config import Range, SceneConfig
 from offline.encoding import Capsules
-from offline.plans import NO_CLASS, Background, Colour, Event, MixedIn, Scene, Stream, Trajectory
+from offline.plans import NO_CLASS, Background, Colour, Event, MixedIn, Scene, Stream, Trajectory, Wind
 from offline.rooms import Room, draw_open_space, draw_room, free_field
 from seldrt.config import ConfigError
 from seldrt.spatial import azimuth_elevation, normalized, rotation, unit_vector
@@ -63,6 +63,7 @@ def plan_scene(
         peak_dbfs=_round(rng.uniform(*config.peak_dbfs)),
         channel_gains_db=tuple(_round(error) for error in errors),
         capsules=_draw_capsules(config, rng),
+        wind=_draw_wind(config, rng),
     )
 
 
@@ -251,6 +252,18 @@ def _draw_capsules(config: SceneConfig, rng: np.random.Generator) -> Capsules | 
         patterns=_four(rng, 0.5 - pattern, 0.5 + pattern) if tetrahedral else (0.5,) * 4,
         delays_us=_four(rng, -delay, delay),
         low_cuts_hz=_four(rng, *config.low_cut_hz),
+    )
+
+
+def _draw_wind(config: SceneConfig, rng: np.random.Generator) -> Wind | None:
+    if not config.wind_probability or rng.uniform() >= config.wind_probability:
+        return None
+    return Wind(
+        level_db=_round(rng.uniform(*config.wind_db)),
+        corner_hz=_round(30 * 5 ** rng.uniform()),
+        slope_db_per_octave=_round(rng.uniform(9, 18)),
+        gust_db=_round(rng.uniform(2, 8)),
+        gust_s=_round(rng.uniform(1, 4)),
     )
 
 

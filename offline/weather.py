@@ -1,4 +1,4 @@
-"""What a microphone hears beside the sounds: wind, hum, and low frequencies that its filters take away.
+"""What a microphone hears beside the sounds: what the rumble filter leaves of wind and hum, and lows that are lost.
 
 Made on features, as in `offline.augment`, and after a teacher has heard them: it tells what sounds without the weather.
 """
@@ -44,7 +44,7 @@ def with_noise(x: Tensor, task: str, octaves: Tensor, frame_rate_hz: float, gene
     levels = _is_level(x, task)
     power = torch.where(levels, _power(x), 0.0)
     hums = torch.rand(count, 1, 1, 1, generator=generator).to(x) < 0.4
-    corner, fall_db, over_db = (_drawn(x, generator, *between) for between in ((-1, 1.6), (9, 30), (-20, 40)))
+    corner, fall_db, over_db = (_drawn(x, generator, *between) for between in ((-1, 1.6), (9, 30), (-20, 20)))
     noise_db = 10 * torch.log10(power.sum((1, 2, 3), keepdim=True) / levels.sum() / frames / mels + 1e-10) + over_db
     noise_db = noise_db - torch.where(hums, fall_db / 3, fall_db) * (octaves - corner).clamp_min(0)
     uneven_db = torch.rand(count, 1, 1, mels, generator=generator).to(x)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from seldrt.config import FeatureConfig
 from seldrt.gain import gain_stage
 from seldrt.medians import running_median
+from seldrt.rumble import rumble_stage
 from seldrt.stream import Chain, Windowed
 
 Array = NDArray[np.float32]
@@ -37,7 +38,9 @@ TASK_CHANNELS = {
 PRESETS = {
     "paper": FeatureConfig(),
     # One pass over the past only, a longer window for the pitch of voices, a quarter of the bands; any microphone.
-    "compact": FeatureConfig(n_fft=1024, win_length=960, n_mels=64, hpss_time="trailing", max_gain_db=50.0),
+    "compact": FeatureConfig(
+        n_fft=1024, win_length=960, n_mels=64, hpss_time="trailing", max_gain_db=50.0, max_rumble_cut_db=60.0
+    ),
 }
 
 _POWER_FLOOR = 1e-10  # -100 dB, and the guard of every division by a power
@@ -183,7 +186,8 @@ def features_stage(config: FeatureConfig) -> Chain:
     spectra = Windowed(lambda x: stft(x, config), past=config.win_length - config.hop_length, hop=config.hop_length)
     channels = Windowed(lambda x: features(x, config), past=hpss_past(config), future=hpss_future(config))
     gain = [gain_stage(config, float((_hann(config.win_length) ** 2).sum()))] if config.max_gain_db else []
-    return Chain(spectra, *gain, channels)
+    rumble = [rumble_stage(config)] if config.max_rumble_cut_db else []
+    return Chain(spectra, *rumble, *gain, channels)
 
 
 def silence(config: FeatureConfig) -> Array:

@@ -143,7 +143,9 @@ def train(
 @click.option("--views", type=click.IntRange(1, 8), help="Turns of the sound that DOAE averages over.  [default: 1]")
 @click.option("--focus", type=click.IntRange(0), help="Label frames whose intensity draws directions to where it "
               "crowds; 0 = none.  [default: as trained]")  # fmt: skip
-@click.option("--max-gain", type=Number(0, 100), help="Of the automatic gain before the features, in dB; 0 = none.  "
+@click.option("--max-gain", type=Number(0, 100), help="Of the automatic gain, in dB; 0 = none.  "
+              "[default: as trained]")  # fmt: skip
+@click.option("--max-rumble-cut", type=Number(0, 100), help="Of the rumble filter, in dB; 0 = none.  "
               "[default: as trained]")  # fmt: skip
 @explain_mistakes
 def merge(
@@ -154,6 +156,7 @@ def merge(
     views: int | None,
     focus: int | None,
     max_gain: float | None,
+    max_rumble_cut: float | None,
 ) -> None:
     """Make one model, float16, of the checkpoints of the three tasks.
 
@@ -164,7 +167,7 @@ def merge(
     from msgspec.structs import replace
 
     from seldrt import checkpoint
-    from seldrt.config import PostprocessConfig
+    from seldrt.config import PostprocessConfig, override
     from seldrt.postprocess import median_labels
 
     if weights and len(weights) != len(checkpoints):
@@ -178,7 +181,7 @@ def merge(
     changes = {name: value for name, value in (("views", views), ("focus_labels", focus)) if value is not None}
     shapes = dict(description.networks)
     shapes["doae"] = tuple(replace(shape, **changes) for shape in shapes.get("doae", ()))
-    features = description.features if max_gain is None else replace(description.features, max_gain_db=max_gain)
+    features = override(description.features, max_gain_db=max_gain, max_rumble_cut_db=max_rumble_cut)
     networks = {task: group for task, group in shapes.items() if group}
     description = replace(description, features=features, networks=networks)
     figures = dict(description.card)

@@ -48,6 +48,7 @@ class FeatureConfig(Section, frozen=True):
     hpss_time: Literal["centred", "trailing"] = "centred"  # centred looks (kernel - 1) / 2 frames ahead
     frames_per_label: int = 10
     max_gain_db: float = 0.0  # a quiet background is raised, see `seldrt.gain`, by at most so much; 0 = never
+    max_rumble_cut_db: float = 0.0  # loud low frequencies are turned down, see `seldrt.rumble`; 0 = never
 
     @property
     def frame_rate_hz(self) -> float:
@@ -70,7 +71,9 @@ class FeatureConfig(Section, frozen=True):
             raise ValueError("hpss_kernel must be odd")
         if not 0 <= self.f_min_hz < self.f_max_hz <= self.sample_rate / 2:
             raise ValueError("needs 0 <= f_min_hz < f_max_hz <= sample_rate / 2")
-        require(self, ("max_gain_db",), lambda db: 0 <= db <= 100, "must be 0 to 100")
+        require(self, ("max_gain_db", "max_rumble_cut_db"), lambda db: 0 <= db <= 100, "must be 0 to 100")
+        if self.max_rumble_cut_db and (self.sample_rate < 8000 or self.n_fft * 100 < self.sample_rate):
+            raise ValueError("max_rumble_cut_db needs a sample_rate of 8000 and an n_fft of sample_rate / 100 at least")
         bins = self.n_fft // 2
         require(self, ("n_mels",), lambda n: 1 <= n <= bins, f"must be 1 to {bins}, half of n_fft")
 

@@ -117,7 +117,13 @@ def test_merge_gives_the_medians_of_the_mean_durations_to_what_was_not_calibrate
 
 @pytest.mark.parametrize(
     ("change", "holds"),
-    [([], True), (["--views", "4"], False), (["--weight", "2"], False), (["--max-gain", "50"], False)],
+    [
+        ([], True),
+        (["--views", "4"], False),
+        (["--weight", "2"], False),
+        (["--max-gain", "50"], False),
+        (["--max-rumble-cut", "60"], False),
+    ],
 )
 def test_a_calibrated_model_keeps_its_settings_and_only_figures_that_hold(
     tmp_path: Path, change: list[str], holds: bool
@@ -131,7 +137,9 @@ def test_a_calibrated_model_keeps_its_settings_and_only_figures_that_hold(
     made = checkpoint.describe(tmp_path / "b")
     assert made.postprocess == model.description.postprocess
     assert ("calibration" in made.card, "chooses its settings anew" in result.stderr) == (holds, not holds)
-    assert made.features.max_gain_db == (50 if "--max-gain" in change else model.description.features.max_gain_db)
+    wanted = {"--max-gain": "max_gain_db", "--max-rumble-cut": "max_rumble_cut_db"}
+    changed = {wanted[change[0]]: float(change[1])} if change and change[0] in wanted else {}
+    assert made.features == replace(model.description.features, **changed)
 
 
 @pytest.mark.parametrize("command", ["merge", "calibrate"])

@@ -12,7 +12,7 @@ import scipy.signal
 from offline.arrays import SAMPLE_RATE, array_named
 from offline.bank import read_clip
 from offline.config import SceneConfig, read_section
-from offline.plans import Background, Colour, MixedIn, Trajectory
+from offline.plans import Background, Colour, MixedIn, Trajectory, Wind
 from offline.rendering import dry_signal, label_rows, render
 from offline.scenes import plan_scene
 from seldrt.config import decode
@@ -20,6 +20,7 @@ from seldrt.spatial import angle_deg, unit_vector
 from tests.offline.sounds import CLASSES, QUIET, make_event, one_event
 
 FOA = array_named("foa")
+TREBLE = scipy.signal.butter(8, 4000, "high", fs=SAMPLE_RATE, output="sos")
 
 
 def intensity(audio, frames):
@@ -96,6 +97,30 @@ def test_the_measured_snr_is_the_planned_one(bank, name, snr_db):
     power = np.mean(audio[: len(audio) // 2400 * 2400].reshape(-1, 2400 * 4) ** 2, axis=1)
     noise, both = np.mean(power[:9]), np.mean(power[rows[1:-1, 0]])
     assert 10 * np.log10((both - noise) / noise) == pytest.approx(snr_db, abs=1.0)
+
+
+@pytest.mark.parametrize("level_db", [0.0, 15.0])
+def test_wind_is_as_loud_as_planned_and_unlike_in_any_two_channels(bank, level_db):
+    plan = Wind(level_db, corner_hz=80.0, slope_db_per_octave=12.0, gust_db=6.0, gust_s=2.0)
+    config = SceneConfig(seconds=20, snr_db=(20.0, 20.0), **QUIET)
+    calm = one_event(plan_scene(config, bank, CLASSES, 4, 0), make_event(Trajectory((30.0, 0.0))))
+    (audio, rows), (windy, windy_rows) = (
+        render(scene, bank, FOA) for scene in (calm, msgspec.structs.replace(calm, wind=plan))
+    )
+    np.testing.assert_array_equal(rows, windy_rows)
+    event = slice(rows[1, 0] * 2400, rows[-1, 0] * 2400)
+    gain = np.median(
+        scipy.signal.sosfilt(TREBLE, windy, axis=0)[event, 0] / scipy.signal.sosfilt(TREBLE, audio, axis=0)[event, 0]
+    )
+    wind = windy / gain - audio
+    event_db = 10 * np.log10(np.mean(audio[event] ** 2))
+    assert 10 * np.log10(np.mean(wind**2)) - event_db == pytest.approx(level_db, abs=1.0)
+    assert np.abs(np.corrcoef(wind.T) - np.eye(4)).max() < 0.1
+    hz, power = scipy.signal.welch(wind[:, 0], SAMPLE_RATE, nperseg=4800)
+    falls = 10 * np.log10(power[hz == 320] / power[hz == 640])
+    assert falls == pytest.approx(12.0, abs=1.5)
+    seconds = np.sqrt(np.mean(wind[:, 0].reshape(20, -1) ** 2, axis=1))
+    assert 20 * np.log10(seconds.max() / seconds.min()) > 6
 
 
 def test_the_background_is_diffuse(bank):
