@@ -5,6 +5,7 @@ samples -> features -> estimates -> medians and smoothing -> tracks, cut into la
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from numpy.typing import NDArray
 
 from seldrt import checkpoint
 from seldrt.checkpoint import Checkpoint
-from seldrt.config import PostprocessConfig
+from seldrt.config import PipelineConfig, PostprocessConfig
 from seldrt.detection import LabelFrame
 from seldrt.features import features_stage
 from seldrt.inference import Estimator
 from seldrt.models import model_path
-from seldrt.postprocess import Tracker, postprocess_stage
+from seldrt.postprocess import Tracker, adjusted, check_classes, postprocess_stage
 from seldrt.stream import Blocks, Chain
 
 
@@ -29,7 +30,7 @@ class Pipeline:
 
     The result is the same to the bit however the samples are cut, and N samples give exactly
     N // samples_per_label label frames. ``block_labels`` label frames share one computation: more are faster, and
-    change the result by rounding only.
+    change the result by rounding only. ``only`` names the classes that are reported, all if empty.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Pipeline:
         postprocess: PostprocessConfig | None = None,
         device: str = "cpu",
         block_labels: int = 1,
+        only: Sequence[str] = (),
     ) -> None:
         description = model.description
         features = description.features
@@ -54,7 +56,8 @@ class Pipeline:
             "post-processing": postprocess_stage(self.postprocess, self.classes),
         }
         self._chain = Blocks(Chain(*self._stages.values()), block_labels * self.samples_per_label)
-        self._tracker = Tracker(self.samples_per_label)
+        check_classes(only, self.classes)
+        self._tracker = Tracker(self.samples_per_label, np.isin(self.classes, only) if only else None)
 
     @property
     def latency_samples(self) -> int:
@@ -89,12 +92,21 @@ def load_pipeline(
     device: str = "cpu",
     threads: int = 1,
     block_labels: int = 1,
+    only: Sequence[str] = (),
 ) -> Pipeline:
     """The pipeline of a model (default: the shipped one); `ConfigError` or `CheckpointError` in one line."""
     torch.set_num_threads(threads)
     path = model_path(model)
     loaded = checkpoint.load(path)
-    return Pipeline(loaded, path.stem, postprocess, device, block_labels)
+    return Pipeline(loaded, path.stem, postprocess, device, block_labels, only)
+
+
+def open_pipeline(config: PipelineConfig, changes: Mapping[str, Any]) -> Pipeline:
+    """The pipeline that settings ask for; ``changes`` are what differs from the post-processing of the model."""
+    path = model_path(config.model or None)
+    description = checkpoint.describe(path)
+    postprocess = adjusted(description.postprocess, description.classes, config.sensitivity, changes)
+    return load_pipeline(path, postprocess, config.device, config.threads, only=config.only)
 
 
 def _card(model: Checkpoint, name: str) -> dict[str, Any]:

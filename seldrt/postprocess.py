@@ -12,18 +12,22 @@ turns those into `LabelFrame`s.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from seldrt.config import ConfigError, PostprocessConfig
+from seldrt.config import ConfigError, PostprocessConfig, decode
 from seldrt.detection import GAP_LABELS, LabelFrame, Source
 from seldrt.smoothing import doa_stage
 from seldrt.spatial import azimuth_elevation
 from seldrt.stream import Array, Chain, Map, Scan, Stage, Windowed
+
+EVERY = "all"  # stands for all classes that are not named
 
 
 def median_labels(mean_event_labels: Sequence[float], share: float = 0.25, longest: int = 9) -> tuple[int, ...]:
@@ -37,6 +41,30 @@ def median_labels(mean_event_labels: Sequence[float], share: float = 0.25, longe
     if not (np.isfinite(wanted) & (wanted >= 0)).all():
         raise ConfigError(f"mean_event_labels: {tuple(mean_event_labels)} must be finite and not negative")
     return tuple(int(length) for length in np.clip(2 * np.floor(wanted / 2) + 1, 1, longest))
+
+
+def adjusted(
+    calibrated: PostprocessConfig, classes: Sequence[str], sensitivity: Mapping[str, float], changes: Mapping[str, Any]
+) -> PostprocessConfig:
+    """What a model was calibrated with, for its ``classes``, as a user wants it.
+
+    ``changes`` are settings that replace those of the model. A class with a ``sensitivity`` of s is active at 1 / s of
+    the odds that its threshold asks for. Raises `ConfigError` for an unknown class and for what cannot be a setting.
+    """
+    config = decode(msgspec.to_builtins(calibrated) | changes, PostprocessConfig, "[postprocess]")
+    if not sensitivity:
+        return config
+    check_classes(sensitivity.keys() - {EVERY}, classes)
+    odds = np.array([sensitivity.get(name, sensitivity.get(EVERY, 1.0)) for name in classes])
+    thresholds = _per_class(config.sed_thresholds, len(classes), "sed_thresholds")
+    return replace(config, sed_thresholds=tuple((thresholds / (thresholds + odds * (1 - thresholds))).tolist()))
+
+
+def check_classes(names: Iterable[str], classes: Sequence[str]) -> None:
+    """`ConfigError` for a name that is none of the classes of the model."""
+    for name in names:
+        if name not in classes:
+            raise ConfigError(f"the model has no class {name!r}; it has {', '.join(classes)}")
 
 
 def postprocess_stage(config: PostprocessConfig, classes: Sequence[str], label_rate_hz: float = 10.0) -> Chain:
@@ -125,11 +153,11 @@ class Tracker:
     A class has one source at a time. Its track number runs from onset to offset, counts from 0 in the order
     of onsets and is never used again before the stream ends. A gap of one silent label frame does not end a
     track: nothing is reported in the gap, and afterwards the number and the onset are the old ones. `flush`
-    ends the stream.
+    ends the stream. Where ``only`` (classes,) is given, nothing is said of the classes for which it is False.
     """
 
-    def __init__(self, samples_per_label: int) -> None:
-        self._samples_per_label = samples_per_label
+    def __init__(self, samples_per_label: int, only: NDArray[np.bool_] | None = None) -> None:
+        self._samples_per_label, self._only = samples_per_label, True if only is None else only
         self._reset()
 
     def _reset(self) -> None:
@@ -140,7 +168,7 @@ class Tracker:
     def push(self, x: Array) -> list[LabelFrame]:
         """One `LabelFrame` for each of the n label frames."""
         azimuth, elevation = azimuth_elevation(x[..., 2:])
-        rows = zip(x[..., 0] > 0, x[..., 1], azimuth, elevation, strict=True)
+        rows = zip((x[..., 0] > 0) & self._only, x[..., 1], azimuth, elevation, strict=True)
         return [self._label_frame(*row) for row in rows]
 
     def flush(self) -> list[LabelFrame]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from offline.cli.shell import PATH, explain_mistakes, progress_bar
-from seldrt.cli.shell import Number, say
-from seldrt.config import ConfigError
+from seldrt.cli.shell import Number, Sensitivity, say
+from seldrt.config import ConfigError, PipelineConfig, override
 
 if TYPE_CHECKING:
     from offline.estimates import Estimates, Job
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=PATH, help="Folder to write CSVs and metrics.json to.")
 @click.option("--sed-median/--no-sed-median", default=None, help="[default: as the model says]")
 @click.option("--doa-smoothing/--no-doa-smoothing", default=None, help="[default: as the model says]")
+@click.option("--sensitivity", type=Sensitivity(), metavar="X,CLASS=X,...", help="As `seldrt run` has it.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @explain_mistakes
 def evaluate(
@@ -35,12 +36,12 @@ def evaluate(
     model: str | None,
     predictions: Path | None,
     out: Path | None,
+    sensitivity: dict[str, float] | None,
     workers: int,
     **overrides: bool | None,
 ) -> None:
     """Run a model over a dataset as the daemon would; measure what it says by the metrics of DCASE 2020."""
     import numpy as np
-    from msgspec.structs import replace
     from rich.console import Console
 
     from offline import dataset
@@ -48,7 +49,7 @@ def evaluate(
     from offline.report import terminal
 
     changes = {key: value for key, value in overrides.items() if value is not None}
-    if predictions and (model or changes):
+    if predictions and (model or changes or sensitivity):
         raise ConfigError("--predictions are measured as they are: leave out --model and the post-processing")
     folder = predictions or out
     if not folder:
@@ -59,10 +60,13 @@ def evaluate(
     if not predictions:
         from seldrt import checkpoint
         from seldrt.models import model_path
+        from seldrt.postprocess import adjusted
 
         path = model_path(model)
         description = checkpoint.describe(path)
-        card, postprocess = description.card, replace(description.postprocess, **changes)
+        card = description.card
+        wanted = override(PipelineConfig(), sensitivity=sensitivity)
+        postprocess = adjusted(description.postprocess, description.classes, wanted.sensitivity, changes)
         job = evaluation.Job(path, classes, folder, postprocess)
         with progress_bar("recordings") as progress:
             evaluation.predict(job, recordings, workers, progress)

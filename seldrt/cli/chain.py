@@ -12,7 +12,7 @@ import click
 from msgspec.structs import replace
 
 from seldrt.cli.info import latency_lines, model_option
-from seldrt.cli.shell import options, say, setting
+from seldrt.cli.shell import Sensitivity, options, say, setting
 from seldrt.config import ConfigError, DaemonConfig, PublisherConfig, load_toml, override
 
 if TYPE_CHECKING:
@@ -30,6 +30,14 @@ COMPUTE = click.Choice(["cpu", "cuda", "mps"])
 setting_options = options(  # what `settings` takes
     setting("--config", env="CONFIG", metavar="FILE", meaning="Settings in TOML, see configs/seldrt.toml."),
     model_option,
+    setting("--only", env="ONLY", metavar="CLASS,...", meaning="Report no other classes."),
+    setting(
+        "--sensitivity",
+        env="SENSITIVITY",
+        type=Sensitivity(),
+        metavar="X,CLASS=X,...",
+        meaning="Above 1 reports more, and more that is false; below 1 less.",
+    ),
     setting("--compute", env="COMPUTE", type=COMPUTE, meaning="Where the networks compute."),
     setting("--mic", env="MIC", metavar="PROFILE", meaning="What the channels are, see docs/microphones.md."),
     setting("--channels", env="CHANNELS", metavar="N,N,N,N", meaning="The four to hear, from 1: 5,6,7,8 or 5-8."),
@@ -72,7 +80,14 @@ def settings(flags: Flags) -> DaemonConfig:
         levels=flags["levels"],
         source=flags["source"],
     )
-    pipeline = override(config.pipeline, model=flags["model"], device=flags["compute"], threads=flags["threads"])
+    pipeline = override(
+        config.pipeline,
+        model=flags["model"],
+        only=flags["only"] and flags["only"].split(","),
+        sensitivity=flags["sensitivity"],
+        device=flags["compute"],
+        threads=flags["threads"],
+    )
     capture = override(
         config.capture,
         mic=flags["mic"],
@@ -150,10 +165,9 @@ def serve(
 
     stack.enter_context(stop_on_signals(source.stop))
     tell = stack.enter_context(closing(Aside(say))).say if source.live else say
-    from seldrt.pipeline import load_pipeline
+    from seldrt.pipeline import open_pipeline
 
-    wanted = config.pipeline
-    pipeline = load_pipeline(wanted.model or None, config.postprocess, wanted.device, wanted.threads)
+    pipeline = open_pipeline(config.pipeline, config.postprocess)
     stream = stream_info(pipeline, config.publisher.source or default_name)
     sinks = list(more_sinks)
     clock = source.clock if source.live else None

@@ -28,6 +28,22 @@ class Number(click.FloatRange):
         return number
 
 
+class Sensitivity(click.ParamType):
+    """Sensitivities of classes by name, and of all others without one: 2,alarm=4 is {"all": 2.0, "alarm": 4.0}."""
+
+    name = "sensitivity"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, float]:
+        found = {}
+        for part in value.split(","):
+            name, _, number = part.rpartition("=")
+            try:
+                found[name.strip() or "all"] = float(number)
+            except ValueError:
+                self.fail(f"{part!r} is no number: give one like 2, or 2,alarm=4", param, ctx)
+        return found
+
+
 def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Several options as one decorator."""
 

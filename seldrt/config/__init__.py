@@ -7,7 +7,9 @@ the key and what to do. Sections travel with a checkpoint as JSON.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
+
+import msgspec
 
 from seldrt.config.reading import ConfigError, Section, SeldrtError, decode, load_toml, override, require
 
@@ -187,15 +189,20 @@ class CaptureConfig(Section, frozen=True):
 
 
 class PipelineConfig(Section, frozen=True):
-    """Which model listens, and where it computes."""
+    """Which model listens, what of its findings is reported, and where it computes."""
 
     model: str = ""  # a .safetensors file, or the name of one that ships; "" = the default
+    only: tuple[str, ...] = ()  # the classes that are reported; () = all
+    sensitivity: dict[str, float] = msgspec.field(default_factory=dict)  # of classes, or all: 2 = at half the odds
     device: Literal["cpu", "cuda", "mps"] = "cpu"
     threads: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.threads <= 1024:
             raise ValueError(f"threads is {self.threads}: use 1 to 1024")
+        for name, value in self.sensitivity.items():
+            if not 0.001 <= value <= 1000:
+                raise ValueError(f"sensitivity of {name} is {value}: use 0.001 to 1000")
 
 
 class PublisherConfig(Section, frozen=True):
@@ -230,4 +237,12 @@ class DaemonConfig(Section, frozen=True):
     pipeline: PipelineConfig = PipelineConfig()
     publisher: PublisherConfig = PublisherConfig()
     record: RecordConfig = RecordConfig()
-    postprocess: PostprocessConfig | None = None  # None = as the model was calibrated
+    postprocess: dict[str, Any] = msgspec.field(
+        default_factory=dict
+    )  # what differs from the model's `PostprocessConfig`
+
+    def __post_init__(self) -> None:
+        try:
+            decode(self.postprocess, PostprocessConfig, "[postprocess]")
+        except ConfigError as error:
+            raise ValueError(str(error)) from None

@@ -42,6 +42,8 @@ def _numbers(value: Any) -> list[Any]:
 
 def decode(data: bytes | str | dict[str, Any], kind: type[SectionT], where: str) -> SectionT:
     """A section from JSON text or from plain values; `ConfigError` says where and which key is wrong."""
+    if isinstance(data, dict):
+        _refuse_unknown_keys(data, kind, where)
     try:
         if isinstance(data, dict):
             return msgspec.convert(data, kind)
@@ -87,7 +89,6 @@ def load_toml(path: str | Path, kind: type[SectionT]) -> SectionT:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
-    _refuse_unknown_keys(plain, kind, str(path))
     return decode(plain, kind, str(path))
 
 

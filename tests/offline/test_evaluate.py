@@ -249,3 +249,20 @@ def test_the_command_runs_a_model_and_workers_change_nothing(dataset, model, tmp
     for name in ("fold1_room1_mix001_ov1.csv", "fold1_room1_mix002_ov2.csv"):
         assert (tmp_path / "out1" / name).read_bytes() == (tmp_path / "out2" / name).read_bytes()
     assert len(read_metadata(tmp_path / "out1" / "fold1_room1_mix001_ov1.csv"))
+
+
+def test_a_sensitivity_reports_less_or_more(dataset: Path, model: Path, tmp_path: Path) -> None:
+    rows = {}
+    for sensitivity in ("0.001", "1", "1000,phone=0.001"):
+        out = tmp_path / sensitivity
+        code, text = run_cli("--data", dataset, "--model", model, "--out", out, "--sensitivity", sensitivity)
+        assert code == 0, text
+        rows[sensitivity] = np.concatenate([read_metadata(path)[:, 1] for path in sorted(out.glob("*.csv"))])
+    dog, phone = (CLASSES.index(name) for name in ("dog", "phone"))
+    count = {key: np.bincount(classes.astype(int), minlength=3) for key, classes in rows.items()}
+    assert count["0.001"].sum() < count["1"].sum()
+    assert count["1000,phone=0.001"][dog] >= count["1"][dog]
+    assert count["1000,phone=0.001"][phone] == count["0.001"][phone] < count["1"][phone]
+    code, text = run_cli("--data", dataset, "--model", model, "--out", tmp_path / "x", "--sensitivity", "0")
+    assert code == 2
+    assert "sensitivity of all is 0.0: use 0.001 to 1000" in text.splitlines()[-1]

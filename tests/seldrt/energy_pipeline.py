@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from seldrt.config import DCASE2020_CLASSES, PostprocessConfig
+from seldrt.config import DCASE2020_CLASSES, PipelineConfig
 from seldrt.detection import LabelFrame, Source
 from seldrt.spatial import azimuth_elevation, foa_gains, unit_vector
 
@@ -88,13 +89,8 @@ class EnergyPipeline:
         return frame
 
 
-def load_pipeline(
-    model: str | Path | None = None,
-    postprocess: PostprocessConfig | None = None,
-    device: str = "cpu",
-    threads: int = 1,
-) -> EnergyPipeline:
-    return EnergyPipeline(model)
+def open_pipeline(config: PipelineConfig, changes: Mapping[str, Any]) -> EnergyPipeline:
+    return EnergyPipeline(config.model or None)
 
 
 def noise(seconds: float, azimuth_deg: float, elevation_deg: float, rate: int = SAMPLE_RATE) -> np.ndarray:
@@ -114,7 +110,8 @@ def two_pianos(rate: int = SAMPLE_RATE) -> np.ndarray:
 
 def main() -> None:
     sys.modules["seldrt.pipeline"] = module = ModuleType("seldrt.pipeline")
-    module.load_pipeline = load_pipeline  # type: ignore[attr-defined]
+    module.load_pipeline = EnergyPipeline  # type: ignore[attr-defined]
+    module.open_pipeline = open_pipeline  # type: ignore[attr-defined]
     from seldrt import cli
 
     cli.main()

@@ -113,6 +113,9 @@ def refused(*arguments: Any, **env: str) -> str:
         ("replay {ok} --yaw nan", "yaw_deg is nan: use -360 to 360"),
         ("replay {ok} --block-ms x", "--block-ms"),
         ("replay {ok} --compute tpu", "'tpu' is not one of 'cpu', 'cuda', 'mps'"),
+        ("replay {ok} --sensitivity high", "'high' is no number: give one like 2, or 2,alarm=4"),
+        ("replay {ok} --sensitivity alarm=0", "sensitivity of alarm is 0.0: use 0.001 to 1000"),
+        ("replay {ok} --no-publish --only alarm,bell", "the model has no class 'bell'; it has alarm, crying_baby"),
         ("replay {ok} --mic ambio", "unknown microphone 'ambio'; did you mean 'ambix'\\? known: ambeo, ambix"),
         ("replay {ok} --mic {folder}/mine.toml", r"mine\.toml: No such file"),
         ("replay {ok} --mount sideways", "mount 'sideways': give upright, upside-down, endfire"),
@@ -373,7 +376,7 @@ def test_the_shipped_settings_show_every_key_with_its_default() -> None:
     path = ROOT / "configs" / "seldrt.toml"
     assert load_toml(path, DaemonConfig) == DaemonConfig()
     full = re.sub(r"^# (?=\[|\w+ = )", "", path.read_text(), flags=re.MULTILINE)
-    expected = DaemonConfig(postprocess=PostprocessConfig())
+    expected = DaemonConfig(postprocess=msgspec.to_builtins(PostprocessConfig()))
     assert tomllib.loads(full) == msgspec.json.decode(msgspec.json.encode(expected))
 
 
@@ -383,13 +386,15 @@ def test_the_shipped_settings_show_every_key_with_its_default() -> None:
         ("[captur]\n", r"unknown key 'captur'; known: capture, pipeline, publisher, record, postprocess"),
         ("[postprocess]\nsad = 1\n", r"\[postprocess\]: unknown key 'sad'; known: sad_threshold"),
         ("[capture]\nblock_ms = '3'\n", r"seldrt\.toml: capture\.block_ms: expected a whole number, got text$"),
+        ("[postprocess]\nsad_threshold = 2\n", r"toml: \[postprocess\]: sad_threshold is 2.0: it must be 0 to 1"),
+        ("[pipeline]\nsensitivity = { dog = 0 }\n", r"toml: pipeline: sensitivity of dog is 0.0: use 0.001 to 1000"),
         ("[capture]\nblock_ms = 0\n", r"toml: capture: block_ms is 0: use 1 to 10000"),
         ("[capture]\nring_s = 0.1\n", r"ring_s is 0\.1: use 1 to 600"),
         ("[capture]\ndevice_rate = 5\n", r"device_rate is 5: use 0, or"),
         ("[pipeline]\nthreads = 0\n", r"threads is 0: use 1 to 1024"),
         ("[pipeline]\ndevice = 'tpu'\n", r"pipeline\.device: .*'tpu'"),
         ("capture = 3\n", r"capture: expected a section, got a whole number"),
-        ("postprocess = 3\n", r"postprocess: expected a section or nothing, got a whole number"),
+        ("postprocess = 3\n", r"postprocess: expected a section, got a whole number"),
         ("[capture]\nyaw_deg = 2099-01-01\n", r"capture\.yaw_deg: expected a number, got a date"),
         ("[capture\n", "not TOML"),
     ],

@@ -371,9 +371,9 @@ def test_the_speed_of_the_model_is_judged(monkeypatch: pytest.MonkeyPatch, pace:
     pipeline = SimpleNamespace(
         sample_rate=24000, samples_per_label=2400, push=push, model_id="m", latency_table=[("a", 100.0)]
     )
-    monkeypatch.setattr("seldrt.pipeline.load_pipeline", lambda *a: pipeline)
+    monkeypatch.setattr("seldrt.pipeline.open_pipeline", lambda *a: pipeline)
     monkeypatch.setattr(machine.time, "perf_counter", lambda: now_s)
-    finding = machine.check_model(PipelineConfig(), None)
+    finding = machine.check_model(PipelineConfig(), {})
     assert finding.verdict == verdict
     assert finding.figures["real_time_factor"] == pytest.approx(10 * pace)
     assert set(lengths) == {2400}

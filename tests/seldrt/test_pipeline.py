@@ -9,10 +9,10 @@ from msgspec.structs import replace
 
 from seldrt import checkpoint, inference
 from seldrt.checkpoint import Checkpoint, CheckpointError
-from seldrt.config import ConfigError, NetworkConfig, PostprocessConfig
+from seldrt.config import ConfigError, NetworkConfig, PipelineConfig, PostprocessConfig
 from seldrt.features import features_stage
 from seldrt.inference import Estimator
-from seldrt.pipeline import Pipeline, load_pipeline
+from seldrt.pipeline import Pipeline, load_pipeline, open_pipeline
 from seldrt.stream import run
 from tests.contracts import AsArrays, assert_streaming_law
 from tests.models import CAUSAL, FEATURES, WINDOWED, small_model
@@ -125,6 +125,20 @@ def test_models_are_found_by_path_and_by_name(tmp_path: Path) -> None:
     assert pipeline.model_card["parameters"]["sed"] > 1000
     with pytest.raises(ConfigError, match="'none' was not found"):
         load_pipeline("none")
+
+
+def test_settings_open_a_pipeline_that_reports_what_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    checkpoint.save(small_model(), path)
+    config = PipelineConfig(model=str(path), only=("bell",), sensitivity={"bell": 3.0})
+    pipeline = open_pipeline(config, {"doa_window_labels": 1})
+    assert pipeline.postprocess.sed_thresholds == pytest.approx((0.45, 0.45, 0.45 / (0.45 + 3 * 0.55)))
+    assert pipeline.postprocess.doa_window_labels == 1
+    assert pipeline.postprocess.sad_threshold == 0.3
+    frames = pipeline.push(bursts(80)) + pipeline.flush()
+    assert {source.class_id for frame in frames for source in frame.sources} == {2}
+    with pytest.raises(ConfigError, match="the model has no class 'dog'; it has clap, voice, bell"):
+        open_pipeline(replace(config, only=("dog",)), {})
 
 
 def test_post_processing_of_the_checkpoint_can_be_overridden() -> None:

@@ -16,7 +16,7 @@ from scipy.signal import medfilt
 from scipy.spatial.transform import Rotation
 
 from seldrt.config import ConfigError, PostprocessConfig, override
-from seldrt.postprocess import Tracker, activity_stage, median_labels, postprocess_stage
+from seldrt.postprocess import Tracker, activity_stage, adjusted, median_labels, postprocess_stage
 from seldrt.smoothing import doa_stage
 from seldrt.spatial import angle_deg, azimuth_elevation, normalized, unit_vector
 from seldrt.stream import Map, run
@@ -411,3 +411,37 @@ def test_fourteen_active_classes_cost_little():
         stage.push(x[k : k + 1])
     per_label = (time.process_time() - start) / len(x)
     assert per_label < 5e-3  # 0.4 ms where this was written; a label frame lasts 100 ms
+
+
+# --- what a user wants of it -----------------------------------------------------------------------------------------
+
+
+@given(st.floats(0.01, 100), st.floats(0.01, 0.99))
+def test_a_sensitivity_divides_the_odds_that_a_threshold_asks_for(sensitivity: float, threshold: float) -> None:
+    given = replace(CONFIG, sed_thresholds=(threshold,))
+    odds = [p / (1 - p) for p in adjusted(given, CLASSES, {"all": sensitivity, "phone": 1.0}, {}).sed_thresholds]
+    expected = threshold / (1 - threshold)
+    np.testing.assert_allclose(odds, [expected / sensitivity, expected, expected / sensitivity], rtol=1e-6)
+
+
+def test_only_some_classes_are_reported_and_these_as_before() -> None:
+    y = run(postprocess_stage(CONFIG, CLASSES), estimates(400))
+    assert y is not None
+    before = [
+        [(s.azimuth_deg, s.confidence, s.onset_sample) for s in frame.sources if s.class_id == 1]
+        for frame in Tracker(2400).push(y)
+    ]
+    after = Tracker(2400, np.array([False, True, False])).push(y)
+    assert [[(s.azimuth_deg, s.confidence, s.onset_sample) for s in frame.sources] for frame in after] == before
+    tracks = [source.track for frame in after for source in frame.sources]
+    assert list(dict.fromkeys(tracks)) == list(range(max(tracks) + 1))
+
+
+def test_settings_change_what_they_name_and_nothing_else() -> None:
+    assert adjusted(CONFIG, CLASSES, {}, {"doa_window_labels": 3}) == replace(CONFIG, doa_window_labels=3)
+    assert adjusted(CONFIG, CLASSES, {}, {}) == CONFIG
+
+
+def test_a_class_that_the_model_has_not_is_refused() -> None:
+    with pytest.raises(ConfigError, match="the model has no class 'cat'; it has dog, phone, piano"):
+        adjusted(CONFIG, CLASSES, {"dog": 1.0, "cat": 2.0}, {})

@@ -9,10 +9,12 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from seldrt.config import PipelineConfig, PostprocessConfig, RecordConfig
+from seldrt.config import PipelineConfig, RecordConfig
 from seldrt.microphones import CHANNELS
 from seldrt.runtime.devices import list_inputs, portaudio
 from seldrt.runtime.doctor.finding import Finding, bad, doubtful, good, not_checked
@@ -66,12 +68,12 @@ def check_portaudio() -> Finding:
     return good(text, **figures)
 
 
-def check_model(config: PipelineConfig, postprocess: PostprocessConfig | None) -> Finding:
+def check_model(config: PipelineConfig, changes: Mapping[str, Any]) -> Finding:
     """The model loads and keeps up: computing time for a second of noise."""
-    from seldrt.pipeline import load_pipeline
+    from seldrt.pipeline import open_pipeline
 
     start_s = time.perf_counter()
-    pipeline = load_pipeline(config.model or None, postprocess, config.device, config.threads)
+    pipeline = open_pipeline(config, changes)
     loaded_s = time.perf_counter() - start_s
     rate, label = pipeline.sample_rate, pipeline.samples_per_label
     sound = np.random.default_rng(0).standard_normal((round((WARM_UP_S + MEASURED_S) * rate), CHANNELS))
