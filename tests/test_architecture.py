@@ -63,7 +63,8 @@ SELDRT = {
     "seldrt.runtime.sockets": ("detection", "keys"),
     "seldrt.runtime.publisher": ("detection", "replies", "runtime.sockets"),
     "seldrt.runtime.sinks": ("config", "detection", "levels", "runtime.publisher"),
-    "seldrt.runtime.display": ("client", "detection", "runtime.sinks"),
+    "seldrt.runtime.web": ("detection", "runtime.sockets"),
+    "seldrt.runtime.display": ("client", "detection", "runtime.sinks", "runtime.web"),
     "seldrt.runtime.demo": (
         *("config", "spatial", "models", "checkpoint", "detection"),
         *("runtime.devices", "runtime.sinks"),

@@ -26,6 +26,7 @@ from seldrt.cli.run import run
 from seldrt.cli.schema import schema
 from seldrt.cli.service import service
 from seldrt.cli.shell import say
+from seldrt.cli.view import view
 from seldrt.config import SeldrtError
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -40,7 +41,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (run, replay, listen, keys, schema, devices, doctor, service, info):
+for command in (run, replay, listen, view, keys, schema, devices, doctor, service, info):
     cli.add_command(command)
 
 

@@ -7,19 +7,28 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from seldrt.cli.shell import say, setting
+from seldrt.cli.shell import options, say, setting
 from seldrt.config import ConfigError
+
+if TYPE_CHECKING:
+    from seldrt.client import Subscriber
+
+
+daemon_options = options(  # which daemon is heard, see `subscribed`
+    setting("--connect", env="CONNECT", metavar="URL", meaning="Address of the daemon."),
+    click.option("--source", metavar="NAME", help="Only this microphone."),
+    setting("--key", env="KEY", metavar="FILE", meaning="Your secret key, where the daemon asks for keys."),
+    setting("--server-key", env="SERVER_KEY", metavar="FILE", meaning="The daemon's public key."),
+)
 
 
 @click.command()
-@setting("--connect", env="CONNECT", metavar="URL", meaning="Address of the daemon.")
-@click.option("--source", metavar="NAME", help="Only this microphone.")
+@daemon_options
 @click.option("--class", "classes", metavar="CLASS", multiple=True, help="Of the events, only these; with --source.")
-@setting("--key", env="KEY", metavar="FILE", meaning="Your secret key, where the daemon asks for keys.")
-@setting("--server-key", env="SERVER_KEY", metavar="FILE", meaning="The daemon's public key.")
 @click.option("--jsonl", is_flag=True, help="Every message as a JSON line on stdout.")
 def listen(
     connect: str | None,
@@ -30,19 +39,27 @@ def listen(
     jsonl: bool,
 ) -> None:
     """Show what a daemon hears, until stopped."""
-    from seldrt.client import DEFAULT_URL, Subscriber
+    from seldrt.client import DEFAULT_URL
     from seldrt.runtime.display import Patience, show_json, show_lines, show_table
 
-    if bool(key) != bool(server_key):
-        raise ConfigError("--key and --server-key belong together: your secret key, and the daemon's public one")
-    url, keys = connect or DEFAULT_URL, (key, server_key) if key and server_key else None
-    with Subscriber(url, source=source or "", classes=classes, keys=keys) as subscriber, until_stopped():
+    url = connect or DEFAULT_URL
+    with subscribed(url, source, key, server_key, classes=classes) as subscriber, until_stopped():
         if jsonl:
             show_json(subscriber, sys.stdout, Patience(url, say))
         elif sys.stderr.isatty():
             show_table(subscriber, url)
         else:
             show_lines(subscriber, partial(click.echo, err=True), Patience(url, say))  # ends when the reader leaves
+
+
+def subscribed(url: str, source: str | None, key: str | None, server_key: str | None, **more: Any) -> Subscriber:
+    """A subscriber of what `daemon_options` name."""
+    from seldrt.client import Subscriber
+
+    if bool(key) != bool(server_key):
+        raise ConfigError("--key and --server-key belong together: your secret key, and the daemon's public one")
+    keys = (key, server_key) if key and server_key else None
+    return Subscriber(url, source=source or "", keys=keys, **more)
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TextIO
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
 
 import msgspec
 from rich.console import Console
@@ -15,6 +15,7 @@ from rich.text import Text
 from seldrt.client import Subscriber
 from seldrt.detection import AnyMessage, Event, EventChange, Frame, Gap, Level, Status, StreamInfo
 from seldrt.runtime.sinks import Sink
+from seldrt.runtime.web import Viewer
 
 SILENT_S = 3.0  # without any message: something is wrong
 REFRESH_S = 0.25
@@ -144,18 +145,31 @@ def show_lines(subscriber: Subscriber, write: Callable[[str], None], patience: P
 
 
 def show_json(subscriber: Subscriber, file: TextIO, patience: Patience) -> None:
-    """Every message as one JSON line with all its keys, also those that this version does not know; for ever."""
+    """Every message as one JSON line, for ever."""
+    for _, line in json_messages(subscriber, patience):
+        file.write(line.decode() + "\n")
+        file.flush()
+
+
+def show_page(subscriber: Subscriber, viewer: Viewer, patience: Patience) -> None:
+    """Every message to all browsers that watch, for ever."""
+    for plain, line in json_messages(subscriber, patience):
+        viewer.show(line, keep=plain.get("phase") in ("onset", "offset"))
+
+
+def json_messages(subscriber: Subscriber, patience: Patience) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Every message with all its keys, also those that this version does not know, and as JSON; for ever."""
     while True:
         received = subscriber.receive_bytes(REFRESH_S)
         patience.turn(received is not None)
         if received is None:
             continue
         try:
-            line = msgspec.json.encode(msgspec.msgpack.decode(received[1]))
+            plain = msgspec.msgpack.decode(received[1], type=dict[str, Any])
+            line = msgspec.json.encode(plain)
         except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
             continue  # not ours
-        file.write(line.decode() + "\n")
-        file.flush()
+        yield plain, line
 
 
 def _health(status: Status, frame: Frame | None) -> str:

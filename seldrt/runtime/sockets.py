@@ -135,14 +135,15 @@ def check_address(url: str, open_to_others: bool) -> None:
     is_port = port == "*" or (port.isdecimal() and int(port) < 65536)
     if transport != "tcp" or not host or not is_port:
         raise WireError(f"cannot bind {url!r}: use tcp://HOST:PORT or ipc://PATH")
-    if not (_is_loopback(host) or open_to_others):
+    if not (is_loopback(host) or open_to_others):
         raise WireError(
             f"refused to bind {url}: others on the network could listen; use tcp://127.0.0.1:PORT or ipc://PATH, "
             "or --curve-keys (`seldrt keys new`), or add --insecure-bind if you want exactly that"
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is that of this machine, for itself alone."""
     try:
         return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

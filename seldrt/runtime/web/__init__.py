@@ -1,0 +1,199 @@
+"""A page for browsers: what daemons hear, where it is, and what was heard, while it happens.
+
+The page comes whole from here and needs nothing from elsewhere. It gets the messages of docs/protocol.md as JSON, by
+server-sent events. Who watches too slowly is dropped, and comes again by himself.
+"""
+
+from __future__ import annotations
+
+import queue
+import socket
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlsplit
+
+from seldrt.detection import WireError
+from seldrt.runtime.sockets import is_loopback
+
+FILES = {
+    "/": ("page.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+MOST_CONNECTIONS = 64
+WAITING = 200  # messages for one who watches; more, and he is too slow
+PAST = 100  # messages that who comes later gets
+IDLE_S = 10.0  # without a message, a sign of life; without a request, the end of a connection
+
+
+class Viewer:
+    """Serves the page at HOST:PORT (port 0 takes any free one) until closed.
+
+    Others on the network reach it only with ``insecure_bind``. Without, browsers must also ask for it by a name of this
+    machine: a page from elsewhere, whose name was pointed here, gets nothing. `WireError` for an address that will not
+    do.
+    """
+
+    def __init__(self, address: str, insecure_bind: bool = False) -> None:
+        host, port = _split(address)
+        if not (is_loopback(host) or insecure_bind):
+            raise WireError(
+                f"refused to serve at {address}: others on the network could watch; use 127.0.0.1:PORT, or add "
+                "--insecure-bind if you want exactly that"
+            )
+        self._lock = threading.Lock()
+        self._watching: set[queue.Queue[bytes]] = set()
+        self._past: deque[bytes] = deque(maxlen=PAST)
+        try:
+            self._server = _Server(self, host, port, only_here=not insecure_bind)
+        except OSError as error:
+            raise WireError(f"cannot serve at {address}: {error.strerror or error}; choose another --bind") from None
+        self._thread = threading.Thread(target=self._server.serve_forever, name="page", daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        host, port = self._server.server_address[:2]
+        name = str(host)
+        return f"http://{f'[{name}]' if ':' in name else name}:{port}/"
+
+    def show(self, message: bytes, keep: bool) -> None:
+        """Sends a message, JSON in one line, to all who watch and, to ``keep``, to those who come later."""
+        with self._lock:
+            if keep:
+                self._past.append(message)
+            for waiting in list(self._watching):
+                try:
+                    waiting.put_nowait(b"data: " + message + b"\n\n")
+                except queue.Full:
+                    self._watching.discard(waiting)
+
+    @contextmanager
+    def watching(self) -> Iterator[queue.Queue[bytes]]:
+        """What somebody who watches is sent, from what was kept on."""
+        waiting: queue.Queue[bytes] = queue.Queue(WAITING + PAST)
+        with self._lock:
+            for message in self._past:
+                waiting.put_nowait(b"event: past\ndata: " + message + b"\n\n")
+            self._watching.add(waiting)
+        try:
+            yield waiting
+        finally:
+            with self._lock:
+                self._watching.discard(waiting)
+
+    def is_watching(self, waiting: queue.Queue[bytes]) -> bool:
+        with self._lock:
+            return waiting in self._watching
+
+    def close(self) -> None:
+        with self._lock:
+            watching, self._watching = self._watching, set()
+        for waiting in watching:
+            with suppress(queue.Full):  # who has that much waiting for him sees the end by himself
+                waiting.put_nowait(b": the end\n\n")
+
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    allow_reuse_address = True
+    request_queue_size = MOST_CONNECTIONS
+
+    def __init__(self, viewer: Viewer, host: str, port: int, only_here: bool) -> None:
+        self.viewer, self.only_here = viewer, only_here
+        self.free = threading.Semaphore(MOST_CONNECTIONS)
+        if ":" in host:
+            self.address_family = socket.AF_INET6
+        super().__init__((host, port), _Request)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self.free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection that breaks is no news."""
+
+
+class _Request(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = IDLE_S
+    server_version, sys_version = "seldrt", ""
+
+    def do_GET(self) -> None:
+        if self.server.only_here and not is_loopback(_host(self.headers.get("Host", ""))):
+            self._answer(HTTPStatus.FORBIDDEN, "text/plain", b"this page is for this machine only\n")
+        elif self.path == "/messages":
+            self._stream()
+        elif self.path in FILES:
+            file, kind = FILES[self.path]
+            self._answer(HTTPStatus.OK, kind, files(__name__).joinpath(file).read_bytes())
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"not found\n")
+
+    def _answer(self, status: HTTPStatus, kind: str, content: bytes) -> None:
+        self._begin(status, kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _begin(self, status: HTTPStatus, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+
+    def _stream(self) -> None:
+        self._begin(HTTPStatus.OK, "text/event-stream")
+        self.end_headers()
+        with self.server.viewer.watching() as waiting:
+            while self.server.viewer.is_watching(waiting):
+                try:
+                    message = waiting.get(timeout=IDLE_S)
+                except queue.Empty:
+                    message = b": nothing new\n\n"
+                self.wfile.write(message)
+                self.wfile.flush()
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing is told of who watches."""
+
+
+def _host(header: str) -> str:
+    """The name in a Host header, without its port; nothing where it is none."""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise WireError(f"cannot serve at {address!r}: use HOST:PORT, like 127.0.0.1:8600")
+    return host.strip("[]"), int(port)

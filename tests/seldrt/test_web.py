@@ -1,0 +1,265 @@
+"""The page for browsers: real processes, connections that are slow, strange or too many, and a real browser."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import soundfile
+
+from seldrt.detection import WireError
+from seldrt.runtime import web
+from seldrt.runtime.web import Viewer
+from seldrt.spatial import unit_vector
+from tests.seldrt.energy_pipeline import SAMPLE_RATE, two_pianos
+from tests.seldrt.test_cli import SMALL, seldrt, start
+
+SCRIPT = Path(web.__file__).with_name("page.js")
+
+
+@pytest.fixture
+def viewer() -> Iterator[Viewer]:
+    with closing(Viewer("127.0.0.1:0")) as viewer:
+        yield viewer
+
+
+def get(url: str, path: str, host: str | None = None) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
+    with closing(connection):
+        connection.request("GET", path, headers={"Host": host} if host is not None else {})
+        answer = connection.getresponse()
+        return answer.status, dict(answer.headers), answer.read()
+
+
+class Watching:
+    """Somebody who watches, and reads when asked to."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self.socket = socket.create_connection((parts.hostname, parts.port), timeout=20)
+        self.socket.sendall(f"GET /messages HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
+        self.lines = self.socket.makefile("rb")
+        assert b" 200 " in self.lines.readline()
+        while self.lines.readline().strip():
+            pass
+
+    def message(self) -> tuple[str, dict[str, object]]:
+        """The next message, and the kind of event that it is to a browser."""
+        kind = "message"
+        while True:
+            name, _, value = self.lines.readline().decode().strip().partition(": ")
+            if name == "event":
+                kind = value
+            if name == "data":
+                return kind, json.loads(value)
+
+    def close(self) -> None:
+        self.lines.close()
+        self.socket.close()
+
+
+def until(true: object, seconds: float = 10.0) -> None:
+    end_s = time.monotonic() + seconds
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+
+
+def test_a_browser_gets_what_a_daemon_hears(tmp_path: Path) -> None:
+    url, recording = f"ipc://{tmp_path}/s", tmp_path / "garden.wav"
+    soundfile.write(recording, two_pianos(), SAMPLE_RATE, subtype="PCM_16")
+    process = start("view", "--connect", url, "--bind", "127.0.0.1:0")
+    assert process.stderr is not None
+    (page,) = re.findall(r"open (http://127\.0\.0\.1:\d+/) in a browser", process.stderr.readline())
+    watching = Watching(page)
+    daemon = start("replay", recording, "--bind", url, program=SMALL)
+    messages = [watching.message()[1]]
+    while (messages[-1]["type"], messages[-1].get("state")) != ("status", "ended"):
+        messages.append(watching.message()[1])
+    assert daemon.wait(20) == 0
+    offsets = [m for m in messages if m.get("phase") == "offset"]
+    assert [(m["class"], m["source"], round(float(str(m["azimuth_deg"])))) for m in offsets] == [
+        ("piano", "garden", 90),
+        ("piano", "garden", -90),
+    ]
+    assert sum(m["type"] == "frame" for m in messages) > 20
+    late = Watching(page)
+    past = [late.message() for _ in range(4)]
+    assert [(kind, m["phase"], m["event_id"]) for kind, m in past] == [
+        ("past", phase, event) for event in (0, 1) for phase in ("onset", "offset")
+    ]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
+    for somebody in (watching, late):
+        somebody.close()
+
+
+def test_the_page_is_whole_and_takes_nothing_from_elsewhere(viewer: Viewer) -> None:
+    status, headers, page = get(viewer.url, "/")
+    assert status == 200
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    wanted = re.findall(r'(?:src|href)="([^"]*)"', page.decode())
+    assert set(wanted) == {"page.css", "page.js"}
+    for name in wanted:
+        status, headers, content = get(viewer.url, f"/{name}")
+        assert (status, content) == (200, SCRIPT.with_name(name).read_bytes())
+        assert headers["Content-Type"].startswith({"css": "text/css", "js": "text/javascript"}[name.split(".")[1]])
+        assert b"http" not in content.replace(b"http://www.w3.org/2000/svg", b"")
+
+
+@pytest.mark.parametrize("path", ["/x", "/../web/__init__.py", "/__init__.py", "/%2e%2e/page.js", "/page.js?"])
+def test_there_is_nothing_else(viewer: Viewer, path: str) -> None:
+    assert get(viewer.url, path)[0] == 404
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8600", "127.0.0.1.evil.example", "[", ""])
+def test_a_strange_name_gets_nothing(viewer: Viewer, host: str) -> None:
+    for path in ("/", "/messages"):
+        assert get(viewer.url, path, host)[0] == 403
+
+
+@pytest.mark.parametrize("host", ["localhost:1", "127.0.0.1", "[::1]:8600"])
+def test_the_names_of_this_machine_are_good(viewer: Viewer, host: str) -> None:
+    assert get(viewer.url, "/", host)[0] == 200
+
+
+def test_who_may_be_seen_by_others_is_known_by_any_name() -> None:
+    with closing(Viewer("0.0.0.0:0", insecure_bind=True)) as viewer:
+        assert get(viewer.url.replace("0.0.0.0", "127.0.0.1"), "/", "robot.local:8600")[0] == 200
+
+
+def test_who_is_too_slow_is_dropped_and_holds_nobody_up(viewer: Viewer) -> None:
+    slow, quick = Watching(viewer.url), Watching(viewer.url)
+    until(lambda: len(viewer._watching) == 2)
+    message = json.dumps({"text": "x" * 20_000}).encode()
+    sent = 0
+    end_s = time.monotonic() + 60
+    while len(viewer._watching) == 2:
+        viewer.show(message, keep=False)
+        sent += 1
+        assert quick.message()[1] == {"text": "x" * 20_000}
+        assert time.monotonic() < end_s
+    viewer.show(b'{"last": true}', keep=False)
+    assert quick.message()[1] == {"last": True}
+    assert sent > web.WAITING
+    for somebody in (slow, quick):
+        somebody.close()
+
+
+def test_who_leaves_is_forgotten(viewer: Viewer) -> None:
+    watching = Watching(viewer.url)
+    until(lambda: len(viewer._watching) == 1)
+    watching.close()
+
+    def forgotten() -> bool:
+        viewer.show(b"{}", keep=False)
+        return not viewer._watching
+
+    until(forgotten)
+
+
+def test_there_is_room_for_so_many_and_anew_when_they_leave(viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Handler := web._Request, "timeout", 5.0)
+    many = [socket.create_connection(viewer._server.server_address[:2]) for _ in range(web.MOST_CONNECTIONS)]
+    with pytest.raises((http.client.HTTPException, OSError)):
+        get(viewer.url, "/")
+    for one in many[:10]:
+        one.close()
+
+    def answered() -> bool:
+        try:
+            return get(viewer.url, "/")[0] == 200
+        except (http.client.HTTPException, OSError):
+            return False
+
+    until(answered)
+    time.sleep(_Handler.timeout + 0.2)  # who says nothing loses his place
+    assert answered()
+    for one in many:
+        one.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("0.0.0.0:8600", "others on the network could watch"),
+        ("robot.local:8600", "others on the network could watch"),
+        ("8600", "use HOST:PORT"),
+        ("127.0.0.1:x", "use HOST:PORT"),
+        ("127.0.0.1:70000", "use HOST:PORT"),
+        ("{taken}", "Address already in use; choose another --bind"),
+    ],
+)
+def test_an_address_that_will_not_do_is_refused(viewer: Viewer, address: str, message: str) -> None:
+    with pytest.raises(WireError, match=message):
+        Viewer(address.format(taken=urlsplit(viewer.url).netloc))
+
+
+def test_the_command_says_what_will_not_do_in_one_line() -> None:
+    code, _, errors = seldrt("view", "--bind", "0.0.0.0:8600")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert errors.startswith("seldrt: refused to serve at 0.0.0.0:8600")
+
+
+def in_node(expression: str) -> object:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("there is no node")
+    program = f"import * as page from {json.dumps(SCRIPT.as_uri())}; console.log(JSON.stringify({expression}))"
+    command = [node, "--input-type=module", "-e", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return json.loads(done.stdout)
+
+
+def test_directions_are_drawn_where_they_are() -> None:
+    """The horizon is a circle of 100, seen from above: +x of the unit vector is up, +y is left."""
+    azimuths = [0, 30, 90, 135, -180, -90, -45]
+    drawn = in_node(f"{azimuths}.map((azimuth) => page.place(azimuth, 0))")
+    x, y, _ = unit_vector(np.array(azimuths), 0.0).T
+    np.testing.assert_allclose(drawn, np.stack([-100 * y, -100 * x], axis=-1), atol=1e-9)
+    off_the_horizon = in_node("[[90, 45], [0, -90], [12, 90]].map((d) => page.place(...d))")
+    np.testing.assert_allclose(off_the_horizon, [[-50, 0], [0, 0], [0, 0]], atol=1e-9)
+
+
+def test_directions_are_told_in_words() -> None:
+    told = {
+        (0, 0): "in front", (90, 10): "left", (-90, 0): "right", (179, 0): "behind", (-180, 0): "behind",
+        (45, 0): "front left", (-135, 0): "behind, right", (90, 40): "left, above", (-20, -30): "in front, below",
+        (77, 80): "overhead", (77, -80): "below",
+    }  # fmt: skip
+    assert in_node(f"{[list(d) for d in told]}.map((d) => page.words(...d))") == list(told.values())
+
+
+def test_a_real_browser_shows_what_was_heard(viewer: Viewer) -> None:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no chromium")
+    event = {"type": "event", "source": "h3", "epoch": 1, "event_id": 3, "phase": "offset", "class": "barking_dog"}
+    event |= {"azimuth_deg": 90.0, "elevation_deg": 3.0, "duration_ms": 1500, "onset_ns": 1_700_000_000_000_000_000}
+    viewer.show(json.dumps(event).encode(), keep=True)
+
+    def end() -> None:  # with a stream that goes on the page is never done
+        until(lambda: viewer._watching, 60)
+        time.sleep(1)
+        viewer.close()
+
+    ends = threading.Thread(target=end)
+    ends.start()
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]
+    done = subprocess.run([*command, viewer.url], capture_output=True, text=True, timeout=120, check=True)
+    ends.join()
+    cells = re.findall(r"<td>(.*?)</td>", done.stdout)
+    assert cells[1:] == ["barking dog", "left", "90°", "3°", "1.5 s"]
