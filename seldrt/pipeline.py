@@ -105,7 +105,7 @@ def open_pipeline(config: PipelineConfig, changes: Mapping[str, Any]) -> Pipelin
     """The pipeline that settings ask for; ``changes`` are what differs from the post-processing of the model."""
     path = model_path(config.model or None)
     description = checkpoint.describe(path)
-    postprocess = adjusted(description.postprocess, description.classes, config.sensitivity, changes)
+    postprocess = adjusted(description.postprocess, description.classes, config, changes)
     return load_pipeline(path, postprocess, config.device, config.threads, only=config.only)
 
 

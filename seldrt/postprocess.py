@@ -21,13 +21,14 @@ from msgspec.structs import replace
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from seldrt.config import ConfigError, PostprocessConfig, decode
+from seldrt.config import ConfigError, PipelineConfig, PostprocessConfig, decode
 from seldrt.detection import GAP_LABELS, LabelFrame, Source
 from seldrt.smoothing import doa_stage
 from seldrt.spatial import azimuth_elevation
 from seldrt.stream import Array, Chain, Map, Scan, Stage, Windowed
 
 EVERY = "all"  # stands for all classes that are not named
+QUICK: dict[str, Any] = {"sed_median": False, "sed_lookback_labels": 0, "doa_window_labels": 1}  # waits for nothing
 
 
 def median_labels(mean_event_labels: Sequence[float], share: float = 0.25, longest: int = 9) -> tuple[int, ...]:
@@ -44,14 +45,16 @@ def median_labels(mean_event_labels: Sequence[float], share: float = 0.25, longe
 
 
 def adjusted(
-    calibrated: PostprocessConfig, classes: Sequence[str], sensitivity: Mapping[str, float], changes: Mapping[str, Any]
+    calibrated: PostprocessConfig, classes: Sequence[str], wanted: PipelineConfig, changes: Mapping[str, Any]
 ) -> PostprocessConfig:
     """What a model was calibrated with, for its ``classes``, as a user wants it.
 
-    ``changes`` are settings that replace those of the model. A class with a ``sensitivity`` of s is active at 1 / s of
-    the odds that its threshold asks for. Raises `ConfigError` for an unknown class and for what cannot be a setting.
+    ``changes`` are settings that replace those of the model. A class with a sensitivity of s is active at 1 / s of the
+    odds that its threshold asks for. Raises `ConfigError` for an unknown class and for what cannot be a setting.
     """
-    config = decode(msgspec.to_builtins(calibrated) | changes, PostprocessConfig, "[postprocess]")
+    quick = QUICK if wanted.quick else {}
+    config = decode(msgspec.to_builtins(calibrated) | quick | changes, PostprocessConfig, "[postprocess]")
+    sensitivity = wanted.sensitivity
     if not sensitivity:
         return config
     check_classes(sensitivity.keys() - {EVERY}, classes)

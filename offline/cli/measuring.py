@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--sed-median/--no-sed-median", default=None, help="[default: as the model says]")
 @click.option("--doa-smoothing/--no-doa-smoothing", default=None, help="[default: as the model says]")
 @click.option("--sensitivity", type=Sensitivity(), metavar="X,CLASS=X,...", help="As `seldrt run` has it.")
+@click.option("--quick", is_flag=True, help="As `seldrt run` has it.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @explain_mistakes
 def evaluate(
@@ -37,6 +38,7 @@ def evaluate(
     predictions: Path | None,
     out: Path | None,
     sensitivity: dict[str, float] | None,
+    quick: bool,
     workers: int,
     **overrides: bool | None,
 ) -> None:
@@ -49,7 +51,7 @@ def evaluate(
     from offline.report import terminal
 
     changes = {key: value for key, value in overrides.items() if value is not None}
-    if predictions and (model or changes or sensitivity):
+    if predictions and (model or changes or sensitivity or quick):
         raise ConfigError("--predictions are measured as they are: leave out --model and the post-processing")
     folder = predictions or out
     if not folder:
@@ -65,8 +67,8 @@ def evaluate(
         path = model_path(model)
         description = checkpoint.describe(path)
         card = description.card
-        wanted = override(PipelineConfig(), sensitivity=sensitivity)
-        postprocess = adjusted(description.postprocess, description.classes, wanted.sensitivity, changes)
+        wanted = override(PipelineConfig(quick=quick), sensitivity=sensitivity)
+        postprocess = adjusted(description.postprocess, description.classes, wanted, changes)
         job = evaluation.Job(path, classes, folder, postprocess)
         with progress_bar("recordings") as progress:
             evaluation.predict(job, recordings, workers, progress)

@@ -38,6 +38,7 @@ setting_options = options(  # what `settings` takes
         metavar="X,CLASS=X,...",
         meaning="Above 1 reports more, and more that is false; below 1 less.",
     ),
+    setting("--quick", env="QUICK", is_flag=True, default=None, meaning="Report sooner, and a little less surely."),
     setting("--compute", env="COMPUTE", type=COMPUTE, meaning="Where the networks compute."),
     setting("--mic", env="MIC", metavar="PROFILE", meaning="What the channels are, see docs/microphones.md."),
     setting("--channels", env="CHANNELS", metavar="N,N,N,N", meaning="The four to hear, from 1: 5,6,7,8 or 5-8."),
@@ -85,6 +86,7 @@ def settings(flags: Flags) -> DaemonConfig:
         model=flags["model"],
         only=flags["only"] and flags["only"].split(","),
         sensitivity=flags["sensitivity"],
+        quick=flags["quick"],
         device=flags["compute"],
         threads=flags["threads"],
     )

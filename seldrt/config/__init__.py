@@ -194,6 +194,7 @@ class PipelineConfig(Section, frozen=True):
     model: str = ""  # a .safetensors file, or the name of one that ships; "" = the default
     only: tuple[str, ...] = ()  # the classes that are reported; () = all
     sensitivity: dict[str, float] = msgspec.field(default_factory=dict)  # of classes, or all: 2 = at half the odds
+    quick: bool = False  # true = post-processing that waits for nothing
     device: Literal["cpu", "cuda", "mps"] = "cpu"
     threads: int = 1
 

@@ -15,7 +15,7 @@ from scipy.ndimage import median_filter
 from scipy.signal import medfilt
 from scipy.spatial.transform import Rotation
 
-from seldrt.config import ConfigError, PostprocessConfig, override
+from seldrt.config import ConfigError, PipelineConfig, PostprocessConfig, override
 from seldrt.postprocess import Tracker, activity_stage, adjusted, median_labels, postprocess_stage
 from seldrt.smoothing import doa_stage
 from seldrt.spatial import angle_deg, azimuth_elevation, normalized, unit_vector
@@ -419,7 +419,8 @@ def test_fourteen_active_classes_cost_little():
 @given(st.floats(0.01, 100), st.floats(0.01, 0.99))
 def test_a_sensitivity_divides_the_odds_that_a_threshold_asks_for(sensitivity: float, threshold: float) -> None:
     given = replace(CONFIG, sed_thresholds=(threshold,))
-    odds = [p / (1 - p) for p in adjusted(given, CLASSES, {"all": sensitivity, "phone": 1.0}, {}).sed_thresholds]
+    wanted = PipelineConfig(sensitivity={"all": sensitivity, "phone": 1.0})
+    odds = [p / (1 - p) for p in adjusted(given, CLASSES, wanted, {}).sed_thresholds]
     expected = threshold / (1 - threshold)
     np.testing.assert_allclose(odds, [expected / sensitivity, expected, expected / sensitivity], rtol=1e-6)
 
@@ -438,10 +439,20 @@ def test_only_some_classes_are_reported_and_these_as_before() -> None:
 
 
 def test_settings_change_what_they_name_and_nothing_else() -> None:
-    assert adjusted(CONFIG, CLASSES, {}, {"doa_window_labels": 3}) == replace(CONFIG, doa_window_labels=3)
-    assert adjusted(CONFIG, CLASSES, {}, {}) == CONFIG
+    as_it_is = PipelineConfig()
+    assert adjusted(CONFIG, CLASSES, as_it_is, {"doa_window_labels": 3}) == replace(CONFIG, doa_window_labels=3)
+    assert adjusted(CONFIG, CLASSES, as_it_is, {}) == CONFIG
+
+
+def test_who_is_in_a_hurry_waits_for_nothing_and_the_rest_stays() -> None:
+    config = replace(CONFIG, sed_lookback_labels=2)
+    assert postprocess_stage(config, CLASSES).latency == 10
+    made = adjusted(config, CLASSES, PipelineConfig(quick=True), {})
+    assert postprocess_stage(made, CLASSES).latency == 0
+    assert made.sed_thresholds == config.sed_thresholds
+    assert adjusted(config, CLASSES, PipelineConfig(quick=True), {"doa_window_labels": 3}).doa_window_labels == 3
 
 
 def test_a_class_that_the_model_has_not_is_refused() -> None:
     with pytest.raises(ConfigError, match="the model has no class 'cat'; it has dog, phone, piano"):
-        adjusted(CONFIG, CLASSES, {"dog": 1.0, "cat": 2.0}, {})
+        adjusted(CONFIG, CLASSES, PipelineConfig(sensitivity={"dog": 1.0, "cat": 2.0}), {})
