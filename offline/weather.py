@@ -1,4 +1,4 @@
-"""What a microphone hears beside the sounds: what the rumble filter leaves of wind and hum, and lows that are lost.
+"""What a microphone hears beside the sounds: wind, hum, and low frequencies that its filters take away.
 
 Made on features, as in `offline.augment`, and after a teacher has heard them: it tells what sounds without the weather.
 """
@@ -27,7 +27,8 @@ def weathered(batch: Batch, task: str, config: FeatureConfig, generator: torch.G
     if bool(cut.any()):
         x[cut] = without_lows(x[cut], task, octaves, generator)
     if bool(noisy.any()):
-        x[noisy] = with_noise(x[noisy], task, octaves, config.frame_rate_hz, generator)
+        loudest_db = 20 if config.max_rumble_cut_db else 40  # the rumble filter leaves no more
+        x[noisy] = with_noise(x[noisy], task, octaves, config.frame_rate_hz, loudest_db, generator)
     return Batch(x, batch.sed, batch.doa, batch.doa_mask, batch.taught)
 
 
@@ -38,13 +39,18 @@ def without_lows(x: Tensor, task: str, octaves: Tensor, generator: torch.Generat
     return torch.where(_is_level(x, task), (x - lost_db).clamp_min(LOWEST_DB), x)
 
 
-def with_noise(x: Tensor, task: str, octaves: Tensor, frame_rate_hz: float, generator: torch.Generator) -> Tensor:
-    """Noise of the lowest bands over it: gusts, unlike in any two channels, or a hum that comes from somewhere."""
+def with_noise(
+    x: Tensor, task: str, octaves: Tensor, frame_rate_hz: float, loudest_db: float, generator: torch.Generator
+) -> Tensor:
+    """Noise of the lowest bands, at most ``loudest_db`` above the mean band.
+
+    Gusts, unlike in any two channels, or a hum that comes from somewhere.
+    """
     count, frames, _, mels = x.shape
     levels = _is_level(x, task)
     power = torch.where(levels, _power(x), 0.0)
     hums = torch.rand(count, 1, 1, 1, generator=generator).to(x) < 0.4
-    corner, fall_db, over_db = (_drawn(x, generator, *between) for between in ((-1, 1.6), (9, 30), (-20, 20)))
+    corner, fall_db, over_db = (_drawn(x, generator, *between) for between in ((-1, 1.6), (9, 30), (-20, loudest_db)))
     noise_db = 10 * torch.log10(power.sum((1, 2, 3), keepdim=True) / levels.sum() / frames / mels + 1e-10) + over_db
     noise_db = noise_db - torch.where(hums, fall_db / 3, fall_db) * (octaves - corner).clamp_min(0)
     uneven_db = torch.rand(count, 1, 1, mels, generator=generator).to(x)

@@ -13,11 +13,12 @@ from torch.nn import functional
 from offline.transfer import begin, shape_of
 from seldrt import checkpoint
 from seldrt.checkpoint import CheckpointError, Description
+from seldrt.config import NetworkConfig
 from seldrt.features import TASK_CHANNELS
 from seldrt.networks import TASKS, build, class_weights
 from seldrt.networks.causal import Memory
 from seldrt.networks.efficientnet import EfficientNetLite
-from tests.models import CAUSAL, FEATURES, small_model
+from tests.models import CAUSAL, FEATURES, WINDOWED, small_model
 
 LITE = replace(CAUSAL, backbone="efficientnet_lite0")
 
@@ -143,9 +144,14 @@ def test_of_several_networks_of_a_task_the_first_is_taken(tmp_path: Path) -> Non
     assert shape_of(tmp_path / "images.pth", "sed") is None
 
 
+@pytest.mark.parametrize(
+    "shape", [CAUSAL, replace(CAUSAL, guidance="trellis"), WINDOWED], ids=["a", "trellis", "whole"]
+)
 @pytest.mark.parametrize("task", TASKS)
-def test_a_wider_network_answers_as_the_one_that_it_begins_with(task: str, tmp_path: Path) -> None:
-    shape = replace(CAUSAL, direct_labels=3)
+def test_a_wider_network_answers_as_the_one_that_it_begins_with(
+    task: str, shape: NetworkConfig, tmp_path: Path
+) -> None:
+    shape = replace(shape, direct_labels=3)
     first = small_model(shape, ("clap", "voice", "bell"))
     checkpoint.save(first, tmp_path / "first.safetensors")
     narrow = first.networks[task][0].eval()
@@ -157,7 +163,7 @@ def test_a_wider_network_answers_as_the_one_that_it_begins_with(task: str, tmp_p
     )
     network = build(task, 3, FEATURES, wider).eval()
     begin(network, tmp_path / "first.safetensors", first.description)
-    x = torch.randn(2, 200, len(TASK_CHANNELS[task]), FEATURES.n_mels)
+    x = torch.randn(2, shape.chunk_frames, len(TASK_CHANNELS[task]), FEATURES.n_mels)
     with torch.no_grad():
         torch.testing.assert_close(network(x)[0], narrow(x)[0], atol=1e-4, rtol=1e-4)
     network(x)[0].square().sum().backward()
@@ -165,6 +171,18 @@ def test_a_wider_network_answers_as_the_one_that_it_begins_with(task: str, tmp_p
     old = narrow.head.dense.in_features  # type: ignore[union-attr]
     assert head.grad is not None
     assert head.grad[:, old:].abs().sum() > 0  # type: ignore[index]
+
+
+def test_directions_from_another_span_of_intensity_are_refused(tmp_path: Path) -> None:
+    first = small_model(replace(CAUSAL, direct_labels=3), ("clap", "voice", "bell"))
+    checkpoint.save(first, tmp_path / "first.safetensors")
+    with pytest.raises(CheckpointError, match="direct_labels is 3, expected 5"):
+        begin(
+            build("doae", 3, FEATURES, replace(CAUSAL, direct_labels=5)),
+            tmp_path / "first.safetensors",
+            first.description,
+        )
+    begin(build("doae", 3, FEATURES, CAUSAL), tmp_path / "first.safetensors", first.description)
 
 
 def test_a_narrower_network_is_refused(tmp_path: Path) -> None:
