@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from seldrt import checkpoint
 from seldrt.checkpoint import Checkpoint
-from seldrt.config import PipelineConfig, PostprocessConfig
+from seldrt.config import EVERY_CLASS, PipelineConfig, PostprocessConfig
 from seldrt.detection import LabelFrame
 from seldrt.features import features_stage
 from seldrt.inference import Estimator
@@ -92,21 +92,27 @@ def load_pipeline(
     device: str = "cpu",
     threads: int = 1,
     block_labels: int = 1,
-    only: Sequence[str] = (),
 ) -> Pipeline:
     """The pipeline of a model (default: the shipped one); `ConfigError` or `CheckpointError` in one line."""
     torch.set_num_threads(threads)
     path = model_path(model)
     loaded = checkpoint.load(path)
-    return Pipeline(loaded, path.stem, postprocess, device, block_labels, only)
+    return Pipeline(loaded, path.stem, postprocess, device, block_labels)
+
+
+def check_names(config: PipelineConfig) -> None:
+    """`ConfigError` when settings name a class that the model has not; it need not be loaded for that."""
+    classes = checkpoint.describe(model_path(config.model or None)).classes
+    check_classes((*config.only, *(config.sensitivity.keys() - {EVERY_CLASS})), classes)
 
 
 def open_pipeline(config: PipelineConfig, changes: Mapping[str, Any]) -> Pipeline:
     """The pipeline that settings ask for; ``changes`` are what differs from the post-processing of the model."""
+    torch.set_num_threads(config.threads)
     path = model_path(config.model or None)
-    description = checkpoint.describe(path)
-    postprocess = adjusted(description.postprocess, description.classes, config, changes)
-    return load_pipeline(path, postprocess, config.device, config.threads, only=config.only)
+    model = checkpoint.load(path)
+    postprocess = adjusted(model.description.postprocess, model.description.classes, config, changes)
+    return Pipeline(model, path.stem, postprocess, config.device, only=config.only)
 
 
 def _card(model: Checkpoint, name: str) -> dict[str, Any]:

@@ -21,13 +21,12 @@ from msgspec.structs import replace
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from seldrt.config import ConfigError, PipelineConfig, PostprocessConfig, decode
+from seldrt.config import EVERY_CLASS, ConfigError, PipelineConfig, PostprocessConfig, decode
 from seldrt.detection import GAP_LABELS, LabelFrame, Source
 from seldrt.smoothing import doa_stage
 from seldrt.spatial import azimuth_elevation
 from seldrt.stream import Array, Chain, Map, Scan, Stage, Windowed
 
-EVERY = "all"  # stands for all classes that are not named
 QUICK: dict[str, Any] = {"sed_median": False, "sed_lookback_labels": 0, "doa_window_labels": 1}  # waits for nothing
 
 
@@ -57,8 +56,8 @@ def adjusted(
     sensitivity = wanted.sensitivity
     if not sensitivity:
         return config
-    check_classes(sensitivity.keys() - {EVERY}, classes)
-    odds = np.array([sensitivity.get(name, sensitivity.get(EVERY, 1.0)) for name in classes])
+    check_classes(sensitivity.keys() - {EVERY_CLASS}, classes)
+    odds = np.array([sensitivity.get(name, sensitivity.get(EVERY_CLASS, 1.0)) for name in classes])
     thresholds = _per_class(config.sed_thresholds, len(classes), "sed_thresholds")
     return replace(config, sed_thresholds=tuple((thresholds / (thresholds + odds * (1 - thresholds))).tolist()))
 

@@ -78,7 +78,7 @@ SELDRT = {
         *("config", "spatial", "stream", "microphones", "levels", "keys", "pipeline", "runtime.channels"),
         *("runtime.devices", "runtime.recording", "runtime.watched", "runtime.publisher", "runtime.recorder"),
     ),
-    "seldrt.cli.shell": (),
+    "seldrt.cli.shell": ("config",),
     "seldrt.cli": (
         "config",
         "files",

@@ -12,8 +12,8 @@ import click
 from msgspec.structs import replace
 
 from seldrt.cli.info import latency_lines, model_option
-from seldrt.cli.shell import Sensitivity, options, say, setting
-from seldrt.config import ConfigError, DaemonConfig, PublisherConfig, load_toml, override
+from seldrt.cli.shell import Names, Sensitivity, options, say, setting
+from seldrt.config import ConfigError, DaemonConfig, PipelineConfig, PublisherConfig, load_toml, override
 
 if TYPE_CHECKING:
     from seldrt.detection import StreamInfo
@@ -30,7 +30,7 @@ COMPUTE = click.Choice(["cpu", "cuda", "mps"])
 setting_options = options(  # what `settings` takes
     setting("--config", env="CONFIG", metavar="FILE", meaning="Settings in TOML, see configs/seldrt.toml."),
     model_option,
-    setting("--only", env="ONLY", metavar="CLASS,...", meaning="Report no other classes."),
+    setting("--only", env="ONLY", type=Names(), metavar="CLASS,...", meaning="Report no other classes."),
     setting(
         "--sensitivity",
         env="SENSITIVITY",
@@ -84,7 +84,7 @@ def settings(flags: Flags) -> DaemonConfig:
     pipeline = override(
         config.pipeline,
         model=flags["model"],
-        only=flags["only"] and flags["only"].split(","),
+        only=flags["only"],
         sensitivity=flags["sensitivity"],
         quick=flags["quick"],
         device=flags["compute"],
@@ -136,16 +136,26 @@ def check_publishing(config: PublisherConfig, flags: Flags) -> None:
         check_address(url, config.insecure_bind or bool(config.curve_keys))
 
 
-def prepare(config: PublisherConfig, flags: Flags, stack: ExitStack, recording: Path | None = None) -> Publisher | None:
+def check_wanted(config: PipelineConfig) -> None:
+    """Refuses classes that the model has not, before it is loaded."""
+    if config.only or config.sensitivity:
+        from seldrt.pipeline import check_names
+
+        check_names(config)
+
+
+def prepare(config: DaemonConfig, flags: Flags, stack: ExitStack, recording: Path | None = None) -> Publisher | None:
     """All that can be refused before the model is loaded: names, outputs, the address."""
     from seldrt.runtime.publisher import Publisher
     from seldrt.runtime.sinks import check_outputs
 
-    check_publishing(config, flags)
+    check_wanted(config.pipeline)
+    wanted = config.publisher
+    check_publishing(wanted, flags)
     check_outputs(flags["dcase"], (flags["csv"], flags["jsonl"]), recording)
     if flags["no_publish"]:
         return None
-    publisher = Publisher(config.bind, config.insecure_bind, config.control, config.curve_keys)
+    publisher = Publisher(wanted.bind, wanted.insecure_bind, wanted.control, wanted.curve_keys)
     return stack.enter_context(closing(publisher))
 
 

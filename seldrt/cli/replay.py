@@ -39,6 +39,8 @@ def replay(file: str | None, demo: bool, fast: bool, speed: float | None, **flag
     if fast and speed:
         raise ConfigError("--fast and --speed exclude each other")
     config = settings(flags)
+    if demo and config.pipeline.only:
+        raise ConfigError("--demo is compared with all that sounds in it: leave out --only")
     capture = config.capture
     mic = profile_of_recording(capture.mic).turned(orientation(capture.mount, capture.yaw_deg))
     with ExitStack() as stack:
@@ -54,7 +56,7 @@ def replay(file: str | None, demo: bool, fast: bool, speed: float | None, **flag
         pace = None if fast else speed or 1.0
         source = Recording(recording, mic, pace, capture.block_ms, () if demo else capture.channels)
         stack.enter_context(closing(source))
-        publisher = prepare(config.publisher, flags, stack, recording)
+        publisher = prepare(config, flags, stack, recording)
         if truth is None:
             serve(config, flags, source, safe_name(recording.stem), publisher, stack)
             if not is_whole(source):

@@ -39,7 +39,7 @@ def run(**flags: Any) -> None:
         return choose_profile(capture.mic, name).turned(to_room)
 
     with ExitStack() as stack:
-        publisher = prepare(config.publisher, flags, stack)
+        publisher = prepare(config, flags, stack)
         microphone = Microphone(
             *(capture.device, meaning, capture.block_ms, capture.ring_s, capture.device_rate, capture.wait),
             channels=capture.channels or FIRST_CHANNELS,

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from seldrt.cli.chain import Flags, check_publishing
+from seldrt.cli.chain import Flags, check_publishing, check_wanted
 from seldrt.cli.run import run, run_settings
 from seldrt.cli.shell import say
 from seldrt.config import ConfigError
@@ -111,6 +111,9 @@ def check(flags: Flags) -> None:
         raise ConfigError(f"--dcase {flags['dcase']}: a service never ends, so the table never appears; use --csv")
     config, _ = run_settings(flags)
     check_publishing(config.publisher, flags)
+    model = config.pipeline.model
+    if not os.path.dirname(model) or os.path.exists(model):
+        check_wanted(config.pipeline)
 
 
 def given_by_environment(context: click.Context) -> list[str]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from seldrt.config import EVERY_CLASS
+
 Command = Callable[..., Any]
 
 
@@ -34,14 +36,27 @@ class Sensitivity(click.ParamType):
     name = "sensitivity"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, float]:
-        found = {}
+        found: dict[str, float] = {}
         for part in value.split(","):
-            name, _, number = part.rpartition("=")
+            named, equals, number = part.rpartition("=")
+            name = named.strip() if equals else EVERY_CLASS
             try:
-                found[name.strip() or "all"] = float(number)
+                given = float(number)
             except ValueError:
                 self.fail(f"{part!r} is no number: give one like 2, or 2,alarm=4", param, ctx)
+            if not name or name in found:
+                self.fail(f"{part!r}: {'which class?' if not name else f'{name} is there twice'}", param, ctx)
+            found[name] = given
         return found
+
+
+class Names(click.ParamType):
+    """Names with commas between them."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        return tuple(filter(None, (name.strip() for name in value.split(","))))
 
 
 def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:

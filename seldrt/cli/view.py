@@ -9,7 +9,7 @@ import click
 from seldrt.cli.listen import daemon_options, subscribed, until_stopped
 from seldrt.cli.shell import say
 
-SHOWN = ("frame", "event", "status", "gap")
+SHOWN = ("frame", "event", "status")
 
 
 @click.command()

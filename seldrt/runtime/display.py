@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 from rich.console import Console
@@ -15,7 +15,9 @@ from rich.text import Text
 from seldrt.client import Subscriber
 from seldrt.detection import AnyMessage, Event, EventChange, Frame, Gap, Level, Status, StreamInfo
 from seldrt.runtime.sinks import Sink
-from seldrt.runtime.web import Viewer
+
+if TYPE_CHECKING:
+    from seldrt.runtime.web import Viewer
 
 SILENT_S = 3.0  # without any message: something is wrong
 REFRESH_S = 0.25

@@ -144,10 +144,16 @@ def check_address(url: str, open_to_others: bool) -> None:
 
 def is_loopback(host: str) -> bool:
     """Whether a name or an address is that of this machine, for itself alone."""
+    return host == "localhost" or (is_address(host) and ipaddress.ip_address(host.strip("[]")).is_loopback)
+
+
+def is_address(host: str) -> bool:
+    """Whether it is an IP address, IPv6 with or without brackets."""
     try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+        ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return False
+    return True
 
 
 def _check_path(path: str, flag: str) -> None:

@@ -24,6 +24,7 @@ from rich.console import Console
 
 from seldrt import checkpoint
 from seldrt.cli.info import card_lines
+from seldrt.cli.shell import Names, Sensitivity
 from seldrt.config import ConfigError, DaemonConfig, PostprocessConfig, load_toml, override
 from seldrt.detection import Frame, Status
 from seldrt.runtime import demo
@@ -114,6 +115,11 @@ def refused(*arguments: Any, **env: str) -> str:
         ("replay {ok} --block-ms x", "--block-ms"),
         ("replay {ok} --compute tpu", "'tpu' is not one of 'cpu', 'cuda', 'mps'"),
         ("replay {ok} --sensitivity high", "'high' is no number: give one like 2, or 2,alarm=4"),
+        ("replay {ok} --sensitivity alarm=2,alarm=3", "'alarm=3': alarm is there twice"),
+        ("replay {ok} --sensitivity =3", "'=3': which class"),
+        ("replay --demo --no-publish --only piano", "leave out --only"),
+        ("run --device nowhere --sensitivity bell=2", "the model has no class 'bell'; it has alarm, crying_baby"),
+        ("service -- --device mic --only bell", "the model has no class 'bell'; it has alarm, crying_baby"),
         ("replay {ok} --sensitivity alarm=0", "sensitivity of alarm is 0.0: use 0.001 to 1000"),
         ("replay {ok} --no-publish --only alarm,bell", "the model has no class 'bell'; it has alarm, crying_baby"),
         ("replay {ok} --mic ambio", "unknown microphone 'ambio'; did you mean 'ambix'\\? known: ambeo, ambix"),
@@ -600,3 +606,9 @@ def test_the_shipped_model_describes_itself() -> None:
     assert (code, errors) == (0, "")
     assert "classes: alarm, crying_baby" in out
     assert "together" in out
+
+
+def test_names_and_sensitivities_are_read_as_people_write_them() -> None:
+    assert Names().convert("alarm, piano,", None, None) == ("alarm", "piano")
+    assert Names().convert("", None, None) == ()
+    assert Sensitivity().convert("2, alarm = 4", None, None) == {"all": 2.0, "alarm": 4.0}

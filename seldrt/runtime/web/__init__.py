@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import socket
+import socketserver
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from seldrt.detection import WireError
-from seldrt.runtime.sockets import is_loopback
+from seldrt.runtime.sockets import is_address, is_loopback
 
 FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
@@ -42,9 +43,8 @@ IDLE_S = 10.0  # without a message, a sign of life; without a request, the end o
 class Viewer:
     """Serves the page at HOST:PORT (port 0 takes any free one) until closed.
 
-    Others on the network reach it only with ``insecure_bind``. Without, browsers must also ask for it by a name of this
-    machine: a page from elsewhere, whose name was pointed here, gets nothing. `WireError` for an address that will not
-    do.
+    Others on the network reach it only with ``insecure_bind``. Browsers must ask for it by an address or a name of this
+    machine. `WireError` for an address that will not do.
     """
 
     def __init__(self, address: str, insecure_bind: bool = False) -> None:
@@ -67,17 +67,18 @@ class Viewer:
     @property
     def url(self) -> str:
         host, port = self._server.server_address[:2]
-        name = str(host)
+        name = socket.gethostname() if host in ("0.0.0.0", "::") else str(host)
         return f"http://{f'[{name}]' if ':' in name else name}:{port}/"
 
     def show(self, message: bytes, keep: bool) -> None:
         """Sends a message, JSON in one line, to all who watch and, to ``keep``, to those who come later."""
+        sent = b"data: " + message + b"\n\n"
         with self._lock:
             if keep:
                 self._past.append(message)
             for waiting in list(self._watching):
                 try:
-                    waiting.put_nowait(b"data: " + message + b"\n\n")
+                    waiting.put_nowait(sent)
                 except queue.Full:
                     self._watching.discard(waiting)
 
@@ -125,16 +126,32 @@ class _Server(ThreadingHTTPServer):
         super().__init__((host, port), _Request)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self.free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        if not self.free.acquire(blocking=False):
             self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no more threads
+            self.free.release()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
             self.free.release()
+
+    def server_bind(self) -> None:
+        """Without asking a name server who we are, as `HTTPServer` does."""
+        socketserver.TCPServer.server_bind(self)
+
+    def knows(self, host: str) -> bool:
+        """Whether a browser may ask for the page by this name: else a page from elsewhere could, whose name was pointed
+        here.
+        """
+        if self.only_here:
+            return is_loopback(host)
+        return is_address(host) or host in ("localhost", socket.gethostname().lower()) or host.endswith(".local")
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that breaks is no news."""
@@ -146,8 +163,8 @@ class _Request(BaseHTTPRequestHandler):
     server_version, sys_version = "seldrt", ""
 
     def do_GET(self) -> None:
-        if self.server.only_here and not is_loopback(_host(self.headers.get("Host", ""))):
-            self._answer(HTTPStatus.FORBIDDEN, "text/plain", b"this page is for this machine only\n")
+        if not self.server.knows(_host(self.headers.get("Host", ""))):
+            self._answer(HTTPStatus.FORBIDDEN, "text/plain", b"there is no page under that name\n")
         elif self.path == "/messages":
             self._stream()
         elif self.path in FILES:

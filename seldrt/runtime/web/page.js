@@ -1,6 +1,7 @@
 // What daemons hear, drawn from above: the messages of docs/protocol.md as server-sent events.
 
-const LOG_LINES = 200, TRAIL_MS = 3000, SILENT_MS = 3000, ALARM_MS = 2000;
+const LOG_LINES = 200, SPOKEN_LINES = 20, TRAIL_MS = 3000, SILENT_MS = 3000, ALARM_MS = 2000;
+const LATE_MS = 15000; // an onset that is older is no reason for an alert
 const AROUND = ["in front", "front left", "left", "behind, left", "behind", "behind, right", "right", "front right"];
 
 /** Where a direction lies in a circle of radius 100 around the microphone: front is up, what is overhead or below in the middle. */
@@ -20,6 +21,12 @@ export function words(azimuth, elevation) {
 /** The name of a class for people. */
 export const named = (name) => name.replaceAll("_", " ");
 
+/** Whether a class is among those that somebody wrote down, with commas between them; nothing written means all. */
+export function isWanted(text, name) {
+  const names = text.split(",").map((part) => part.trim().toLowerCase().replaceAll(" ", "_")).filter(Boolean);
+  return !names.length || names.includes(name.toLowerCase());
+}
+
 /** The same colour for the same class, degrees on the wheel. */
 export const hue = (name) => [...name].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 360, 7);
 
@@ -28,8 +35,8 @@ const seconds = (ns) => ns / 1e9;
 class Microphone {
   constructor(name) {
     this.trails = new Map();
+    this.heard = performance.now();
     const part = document.getElementById("microphone").content.cloneNode(true);
-    this.element = part.querySelector("article");
     this.drawn = part.querySelector("g.now");
     this.list = part.querySelector("ul.now");
     this.health = part.querySelector(".health");
@@ -37,19 +44,23 @@ class Microphone {
     document.getElementById("microphones").append(part);
   }
 
+  take(message) {
+    this.heard = performance.now();
+    if (message.type === "frame") this.frame(message);
+    else if (message.type === "status") this.status(message);
+  }
+
   frame(message) {
-    const now = performance.now(), sounding = new Set();
-    const dots = [], items = [];
+    const now = performance.now(), trails = new Map(), dots = [], items = [];
     for (const found of message.detections) {
       const key = `${found.class} ${found.track}`;
-      sounding.add(key);
       const trail = (this.trails.get(key) ?? []).filter((point) => now - point[2] < TRAIL_MS);
       trail.push([...place(found.azimuth_deg, found.elevation_deg), now]);
-      this.trails.set(key, trail);
+      trails.set(key, trail);
       dots.push(dot(found, trail));
       items.push(item(found, seconds(message.t_capture_ns - found.onset_ns)));
     }
-    for (const key of this.trails.keys()) if (!sounding.has(key)) this.trails.delete(key);
+    this.trails = trails;
     this.drawn.replaceChildren(...dots);
     this.list.replaceChildren(...items);
     this.behind = seconds(message.t_pub_ns - message.t_capture_ns) + message.frame_ms / 2000;
@@ -61,9 +72,19 @@ class Microphone {
     if (running && this.behind) parts.push(`${this.behind.toFixed(1)} s behind the sound`);
     if (message.lost_samples) parts.push(`${message.lost_samples} samples lost`);
     if (message.why) parts.push(message.why);
-    this.health.textContent = parts.join(", ");
-    this.health.classList.toggle("trouble", !running || message.degraded);
+    this.say(parts.join(", "), !running || message.degraded);
     if (!running) this.silence();
+  }
+
+  /** Nothing came for a while: what it said last does not hold any more. */
+  forsaken() {
+    this.say("nothing comes from this microphone: is the daemon running?", true);
+    this.silence();
+  }
+
+  say(text, trouble) {
+    if (this.health.textContent !== text) this.health.textContent = text;
+    this.health.classList.toggle("trouble", trouble);
   }
 
   silence() {
@@ -101,12 +122,18 @@ function item(found, lasted) {
 class Page {
   constructor() {
     this.microphones = new Map();
-    this.rows = new Map();
+    this.rows = new Map(); // by event, for as long as the row stands in the table
+    this.log = document.getElementById("log");
     this.state = document.getElementById("state");
+    this.spoken = document.getElementById("spoken");
     this.alert = document.getElementById("alert");
-    this.choice = document.getElementById("class");
+    this.wanted = document.getElementById("wanted");
     this.heard = performance.now();
+    this.wanted.value = localStorage.getItem("wanted") ?? "";
+    this.alert.checked = localStorage.getItem("alert") === "yes";
+    this.wanted.addEventListener("change", () => localStorage.setItem("wanted", this.wanted.value));
     this.alert.addEventListener("change", () => {
+      localStorage.setItem("alert", this.alert.checked ? "yes" : "no");
       if (this.alert.checked && "Notification" in window && Notification.permission === "default") Notification.requestPermission();
     });
     setInterval(() => this.tick(), 500);
@@ -114,64 +141,68 @@ class Page {
 
   listen() {
     const messages = new EventSource("messages");
-    messages.onopen = () => { this.connected = true; };
+    messages.onopen = () => { this.connected = true; this.heard = performance.now(); };
     messages.onerror = () => { this.connected = false; this.tick(); };
     messages.onmessage = ({ data }) => this.take(JSON.parse(data));
-    messages.addEventListener("past", ({ data }) => this.event(JSON.parse(data), false));
+    messages.addEventListener("past", ({ data }) => this.event(JSON.parse(data)));
   }
 
   take(message) {
     this.heard = performance.now();
-    if (message.type === "event") this.event(message, true);
-    else if (message.type === "frame") this.of(message.source).frame(message);
-    else if (message.type === "status") this.of(message.source).status(message);
+    if (!this.microphones.has(message.source)) this.microphones.set(message.source, new Microphone(message.source));
+    this.microphones.get(message.source).take(message);
+    if (message.type !== "event") return;
+    this.event(message);
+    if (message.phase === "onset" && Math.abs(Date.now() - message.onset_ns / 1e6) < LATE_MS) this.call(message);
   }
 
-  of(source) {
-    if (!this.microphones.has(source)) this.microphones.set(source, new Microphone(source));
-    return this.microphones.get(source);
-  }
-
-  event(message, live) {
-    const key = `${message.source} ${message.epoch} ${message.event_id}`, log = document.getElementById("log");
+  event(message) {
+    const key = `${message.source} ${message.epoch} ${message.event_id}`;
     let row = this.rows.get(key);
     if (!row) {
       row = document.createElement("tr");
       this.rows.set(key, row);
-      log.prepend(row);
-      while (log.rows.length > LOG_LINES) log.rows[log.rows.length - 1].remove();
-      if (live) this.call(message);
+      this.log.prepend(row);
+      if (this.rows.size > LOG_LINES) {
+        const [oldest, last] = this.rows.entries().next().value;
+        this.rows.delete(oldest);
+        last.remove();
+      }
     }
-    const place = words(message.azimuth_deg, message.elevation_deg);
     const told = [
-      new Date(message.onset_ns / 1e6).toLocaleTimeString(), named(message.class), place,
-      `${message.azimuth_deg.toFixed(0)}°`, `${message.elevation_deg.toFixed(0)}°`, `${(message.duration_ms / 1000).toFixed(1)} s`,
+      new Date(message.onset_ns / 1e6).toLocaleString(), message.source, named(message.class),
+      words(message.azimuth_deg, message.elevation_deg), `${message.azimuth_deg.toFixed(0)}°`,
+      `${message.elevation_deg.toFixed(0)}°`, `${(message.duration_ms / 1000).toFixed(1)} s`,
     ];
     row.replaceChildren(...told.map((text) => Object.assign(document.createElement("td"), { textContent: text })));
-    if (message.phase === "offset") this.rows.delete(key);
-    if (![...this.choice.options].some((option) => option.value === message.class)) {
-      this.choice.add(new Option(named(message.class), message.class));
-    }
   }
 
   call(message) {
     const text = `${named(message.class)} — ${words(message.azimuth_deg, message.elevation_deg)}`;
-    document.getElementById("spoken").textContent = text;
-    if (!this.alert.checked || (this.choice.value && this.choice.value !== message.class)) return;
+    this.spoken.append(Object.assign(document.createElement("p"), { textContent: text }));
+    if (this.spoken.children.length > SPOKEN_LINES) this.spoken.firstChild.remove();
+    if (!this.alert.checked || !isWanted(this.wanted.value, message.class)) return;
     document.body.classList.add("alarm");
     clearTimeout(this.calm);
     this.calm = setTimeout(() => document.body.classList.remove("alarm"), ALARM_MS);
     navigator.vibrate?.([200, 100, 200]);
-    if ("Notification" in window && Notification.permission === "granted") new Notification(text, { tag: message.class });
+    notify(text, message.class);
   }
 
   tick() {
-    const silent = performance.now() - this.heard > SILENT_MS;
-    this.state.textContent = !this.connected ? "seldrt view has ended, or cannot be reached"
+    const now = performance.now(), silent = now - this.heard > SILENT_MS;
+    const text = !this.connected ? "seldrt view has ended, or cannot be reached"
       : silent ? "nothing heard: is the daemon running?" : "listening";
+    if (this.state.textContent !== text) this.state.textContent = text; // it is read out when it changes
     this.state.classList.toggle("trouble", !this.connected || silent);
-    if (!this.connected || silent) for (const microphone of this.microphones.values()) microphone.silence();
+    for (const microphone of this.microphones.values()) if (now - microphone.heard > SILENT_MS) microphone.forsaken();
   }
+}
+
+function notify(text, tag) {
+  try {
+    if (Notification.permission === "granted") new Notification(text, { tag, renotify: true });
+  } catch { /* telephones have no notifications of pages; they vibrate */ }
 }
 
 if (typeof document !== "undefined") new Page().listen();
