@@ -1,9 +1,10 @@
 """Rumble filter: wind, traffic and hum that drown all else are turned down to what backgrounds usually have.
 
 In every place the background is louder the lower its frequency. Wind in a microphone adds 20 dB and more to that,
-which is like nothing that networks have learnt from. So the level of each low band over that of the middle of the
-spectrum is limited. It is a mean in dB, over bins (a tone that is alone in its band hardly moves it) and over about a
-second (nor does a knock). All channels get the same gain, so directions do not change. Nothing is ever made louder.
+which is like nothing that networks have learnt from. Where the lowest bands say that there is such a thing, the level
+of each low band over that of the middle of the spectrum is limited. It is a mean in dB, over bins (a tone that is alone
+in its band hardly moves it) and over about a second (nor does a knock). All channels get the same gain, so directions
+do not change. Nothing is ever made louder.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ Floats = NDArray[np.float64]
 EDGES_HZ = (20.0, 60.0, 110.0, 180.0, 270.0, 410.0, 590.0, 900.0)  # of the low bands
 USUAL_DB = (15.5, 15.5, 12.0, 10.0, 7.5, 6.0, 2.5)  # over the middle; three quarters of synthetic scenes have less
 MIDDLE_HZ = (600.0, 4000.0)
+LOWEST_BANDS = 3  # whose mean over what is usual tells rumble from a sound
+LOUD_DB, RAMP_DB = 8.0, 6.0  # of that mean: up to here nothing is cut, so much further all
 AVERAGE_S = 1.0
 FIRST_WEIGHT = 0.2  # of what is usual, in the average, before anything was heard
 _POWER_FLOOR = 1e-12  # of spectra as `seldrt.features.stft` gives them; below is digital silence
@@ -57,7 +60,9 @@ def rumble_stage(config: FeatureConfig) -> Scan:
         over_db, average = lfilter([share], [1, share - 1], over_db, axis=0, zi=average)
         after = np.arange(frames, frames + len(spectra)) + 1
         over_db /= (1 - (1 - FIRST_WEIGHT) * (1 - share) ** after)[:, None]
-        cut_db = np.clip(over_db, 0, config.max_rumble_cut_db) @ spread
+        rumble_db = over_db[:, :LOWEST_BANDS].mean(axis=1, keepdims=True)
+        share_cut = np.clip((rumble_db - LOUD_DB) / RAMP_DB, 0, 1)
+        cut_db = np.clip(share_cut * over_db, 0, config.max_rumble_cut_db) @ spread
         quieter = spectra.copy()
         quieter[..., :low] *= (10 ** (-cut_db / 20)).astype(np.float32)[:, None]
         return (frames + len(spectra), average), quieter

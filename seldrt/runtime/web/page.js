@@ -69,7 +69,7 @@ class Microphone {
   status(message) {
     const running = message.state === "running";
     const parts = [message.state, `model ${message.model_id}`];
-    if (running && this.behind) parts.push(`${this.behind.toFixed(1)} s behind the sound`);
+    if (running && this.behind > 0) parts.push(`${this.behind.toFixed(1)} s behind the sound`);
     if (message.lost_samples) parts.push(`${message.lost_samples} samples lost`);
     if (message.why) parts.push(message.why);
     this.say(parts.join(", "), !running || message.degraded);
