@@ -14,7 +14,8 @@ from offline.transfer import begin, shape_of
 from seldrt import checkpoint
 from seldrt.checkpoint import CheckpointError, Description
 from seldrt.config import NetworkConfig
-from seldrt.features import TASK_CHANNELS
+from seldrt.features import PRESETS, TASK_CHANNELS
+from seldrt.models import model_path
 from seldrt.networks import TASKS, build, class_weights
 from seldrt.networks.causal import Memory
 from seldrt.networks.efficientnet import EfficientNetLite
@@ -191,3 +192,9 @@ def test_a_narrower_network_is_refused(tmp_path: Path) -> None:
     narrower = replace(CAUSAL, stem_width=CAUSAL.stem_width - 1)
     with pytest.raises(CheckpointError, match="stem_width is"):
         begin(build("sed", 3, FEATURES, narrower), tmp_path / "first.safetensors", first.description)
+
+
+@pytest.mark.parametrize("name", ["compact", "light"])
+def test_what_ships_fits_the_stores_that_are_extracted_by_default(name: str) -> None:
+    """So that `offline train --start compact` and `--teacher compact` find the features that they know."""
+    assert checkpoint.describe(model_path(name)).features == PRESETS["compact"]
