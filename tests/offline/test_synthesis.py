@@ -70,7 +70,7 @@ def test_the_command_writes_the_same_dataset_with_any_number_of_workers(sounds, 
     ("settings_text", "arguments", "message"),
     [
         ("", ["--events", "nowhere"], "nowhere: no such folder"),
-        ("[scenes]\nsecond = 3\n", [], "unknown field `second`"),
+        ("[scenes]\nsecond = 3\n", [], "unknown key 'second'"),
         ("[scenes]\nsnr_db = [30, 6]\n", [], "snr_db is 30, 6: it must have its smaller value first"),
         ("", ["--seconds", "nan"], "seconds is nan: it must lie in 1..86400"),
         ("", ["--seconds", "inf"], "seconds is inf: it must lie in 1..86400"),
