@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
 from seldrt.config import FeatureConfig
 from seldrt.stream import Scan
@@ -57,7 +56,8 @@ def rumble_stage(config: FeatureConfig) -> Scan:
         power = w.real**2 + w.imag**2 + np.float32(_POWER_FLOOR)
         middle_db = 10 * np.log10(power[:, middle].mean(axis=1, keepdims=True))
         over_db = 10 * np.log10(power[:, :low]) @ means - middle_db - usual_db
-        over_db, average = lfilter([share], [1, share - 1], over_db, axis=0, zi=average)
+        for row in over_db:
+            average = row[:] = share * row + (1 - share) * average
         after = np.arange(frames, frames + len(spectra)) + 1
         over_db /= (1 - (1 - FIRST_WEIGHT) * (1 - share) ** after)[:, None]
         rumble_db = over_db[:, :LOWEST_BANDS].mean(axis=1, keepdims=True)
@@ -67,4 +67,4 @@ def rumble_stage(config: FeatureConfig) -> Scan:
         quieter[..., :low] *= (10 ** (-cut_db / 20)).astype(np.float32)[:, None]
         return (frames + len(spectra), average), quieter
 
-    return Scan(step, lambda: (0, np.zeros((1, len(usual_db)))))
+    return Scan(step, lambda: (0, np.zeros(len(usual_db))))
