@@ -184,8 +184,7 @@ def _render_wind(wind: Wind, event_power: float, n: int, rng: np.random.Generato
     frequency = np.fft.rfftfreq(n, 1 / SAMPLE_RATE)
     gain = (1 + (frequency / wind.corner_hz) ** 2) ** (-wind.slope_db_per_octave / (40 * np.log10(2)))
     gain *= frequency / (frequency + 10)
-    white = rng.standard_normal((2, 4, len(frequency)), dtype=np.float32)
-    noise = scipy.fft.irfft((white[0] + 1j * white[1]) * gain.astype(np.float32), n).T
+    noise = _noise(gain, n, rng, 4).T
     knots = np.arange(0, n / SAMPLE_RATE + wind.gust_s, wind.gust_s)
     gusts_db = np.interp(np.arange(n) / SAMPLE_RATE, knots, rng.normal(0, wind.gust_db, len(knots)))
     noise *= (10 ** (gusts_db / 20)).astype(np.float32)[:, None]
@@ -213,6 +212,12 @@ def _coloured_noise(slope_db_per_octave: float, rng: np.random.Generator) -> Sam
     """A loop of noise with unit power whose spectrum falls by so much an octave above 50 Hz."""
     frequency = np.maximum(np.fft.rfftfreq(NOISE_LOOP, 1 / SAMPLE_RATE), 50)
     gain = (frequency / 50) ** (slope_db_per_octave / (20 * np.log10(2)))
-    white = rng.standard_normal((2, len(frequency)), dtype=np.float32)
-    noise = scipy.fft.irfft((white[0] + 1j * white[1]) * gain.astype(np.float32), NOISE_LOOP)
+    noise = _noise(gain, NOISE_LOOP, rng)
     return noise / noise.std()
+
+
+def _noise(gain: NDArray[np.float64], n: int, rng: np.random.Generator, *channels: int) -> Samples:
+    """Gaussian noise (*channels, n) whose spectrum has this amplitude at each frequency."""
+    white = rng.standard_normal((2, *channels, len(gain)), dtype=np.float32)
+    noise: Samples = scipy.fft.irfft((white[0] + 1j * white[1]) * gain.astype(np.float32), n)
+    return noise

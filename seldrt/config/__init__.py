@@ -239,9 +239,7 @@ class DaemonConfig(Section, frozen=True):
     pipeline: PipelineConfig = PipelineConfig()
     publisher: PublisherConfig = PublisherConfig()
     record: RecordConfig = RecordConfig()
-    postprocess: dict[str, Any] = msgspec.field(
-        default_factory=dict
-    )  # what differs from the model's `PostprocessConfig`
+    postprocess: dict[str, Any] = msgspec.field(default_factory=dict)  # of `PostprocessConfig`, what is to differ
 
     def __post_init__(self) -> None:
         try:

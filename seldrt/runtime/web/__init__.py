@@ -106,7 +106,6 @@ class Viewer:
         for waiting in watching:
             with suppress(queue.Full):  # who has that much waiting for him sees the end by himself
                 waiting.put_nowait(b": the end\n\n")
-
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -146,9 +145,7 @@ class _Server(ThreadingHTTPServer):
         socketserver.TCPServer.server_bind(self)
 
     def knows(self, host: str) -> bool:
-        """Whether a browser may ask for the page by this name: else a page from elsewhere could, whose name was pointed
-        here.
-        """
+        """Whether a browser may ask by this name; by any, a page from elsewhere could whose name was pointed here."""
         if self.only_here:
             return is_loopback(host)
         return is_address(host) or host in ("localhost", socket.gethostname().lower()) or host.endswith(".local")
