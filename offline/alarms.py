@@ -1,9 +1,11 @@
 """Alarms and telephones, made by the rules that their makers follow: these sounds are electronic or struck by nature.
 
 A bank of recordings holds few of them, and a network then learns these few. Drawn at random here: the temporal-three
-pattern of smoke alarms (ISO 8201) and temporal-four of carbon monoxide alarms (with a shorter pause), clocks, buzzers,
-the wail, yelp and hi-lo of sirens, the slow whoop of evacuations, reversing vehicles, struck bells; telephones with
-bells, warblers and melodies. Inside the module sounds are (n,) float64 at `SAMPLE_RATE`.
+pattern of smoke alarms (ISO 8201; at 3 kHz, or at 520 Hz as NFPA 72 asks for where people sleep) and temporal-four of
+carbon monoxide alarms (with a shorter pause), clocks, buzzers, alerts of a second, the wail, yelp and hi-lo of sirens,
+sirens that are turned by a motor, the warble of burglar alarms, what alarms of cars go through, klaxons, the slow whoop
+of evacuations, reversing vehicles, struck bells; telephones with bells, warblers and melodies. Inside the module sounds
+are (n,) float64 at `SAMPLE_RATE`.
 """
 
 from __future__ import annotations
@@ -89,6 +91,10 @@ def smoke_alarm(rng: Generator) -> Sound:
     return repeated(part, rng.uniform(2, 8))
 
 
+def low_smoke_alarm(rng: Generator) -> Sound:
+    return repeated(beeps(rng, 520 * rng.uniform(0.95, 1.05), rng.uniform(0.6, 1), 3, 0.5, 0.5, 1.0), rng.uniform(2, 8))
+
+
 def clock_alarm(rng: Generator) -> Sound:
     on_s = rng.uniform(0.04, 0.15)
     count = int(rng.integers(1, 6))
@@ -101,6 +107,28 @@ def clock_alarm(rng: Generator) -> Sound:
 def buzzer(rng: Generator) -> Sound:
     part = beeps(rng, rng.uniform(90, 600), rng.uniform(0.5, 1), 1, rng.uniform(0.2, 1.5), rng.uniform(0.05, 0.6), 0)
     return repeated(part, rng.uniform(1, 5))
+
+
+def alert(rng: Generator) -> Sound:
+    """One burst of beeps, or of short sweeps."""
+    count, on_s, off_s = int(rng.integers(2, 6)), rng.uniform(0.05, 0.22), rng.uniform(0.02, 0.15)
+    if rng.random() < 0.5:
+        return beeps(rng, rng.uniform(400, 3500), rng.random(), count, on_s, off_s, 0)
+    first_hz, last_hz = rng.uniform(300, 2500, 2)
+    glide = oscillator(np.geomspace(first_hz, last_hz, len(time_s(on_s))), rng.random())
+    return np.concatenate([glide, silence(off_s)] * count)
+
+
+def klaxon(rng: Generator) -> Sound:
+    """A diaphragm that a wheel strikes: rough, rising and falling with the wheel."""
+    t = time_s(rng.uniform(0.5, 2.0))
+    speed = np.interp(
+        t / t[-1], [0, rng.uniform(0.2, 0.5), rng.uniform(0.6, 0.9), 1], [0.6, 1, rng.uniform(0.8, 1.2), 0.5]
+    )
+    tone_hz = rng.uniform(140, 480) * speed
+    rough = 1 + rng.uniform(0.2, 0.8) * np.sin(2 * np.pi * np.cumsum(tone_hz) / SAMPLE_RATE / 2)
+    cry = oscillator(tone_hz, rng.uniform(0.5, 1)) * rough * np.minimum(1, np.minimum(t, t[::-1]) / 0.02)
+    return repeated(np.concatenate([cry, silence(rng.uniform(0.05, 0.6))]), rng.uniform(0.5, 6))
 
 
 def reversing(rng: Generator) -> Sound:
@@ -116,6 +144,37 @@ def siren(rng: Generator) -> Sound:
     sweep = 0.5 + 0.5 * scipy.signal.sawtooth(2 * np.pi * t / period_s, width)
     low_hz = rng.uniform(350, 1000)
     return oscillator(low_hz * rng.uniform(1.4, 3.5) ** sweep, rng.random())
+
+
+def warble(rng: Generator) -> Sound:
+    """The fast, high sweeps of a piezo siren, as burglar alarms have it; with or without pauses."""
+    period_s, seconds = rng.uniform(0.03, 0.25), rng.uniform(1, 6)
+    t = time_s(seconds if rng.random() < 0.7 else rng.uniform(0.4, 1.5))
+    sweep = 0.5 + 0.5 * scipy.signal.sawtooth(2 * np.pi * t / period_s, float(rng.choice([0.5, 1.0])))
+    part = oscillator(rng.uniform(1500, 3000) * rng.uniform(1.1, 1.6) ** sweep, rng.uniform(0, 0.7))
+    return repeated(np.concatenate([part, silence(rng.uniform(0, 0.8))]), seconds)
+
+
+def motor_siren(rng: Generator) -> Sound:
+    """A rotor chops air: it speeds up in seconds, stays, and slows down, once or more often."""
+    up_s, stay_s, down_s = rng.uniform(1.5, 5), rng.uniform(0, 4), rng.uniform(2, 6)
+    t = time_s(up_s + stay_s + down_s)
+    up = 1 - np.exp(-3 * np.minimum(t, up_s + stay_s) / up_s)
+    speed = up * np.exp(-1.5 * np.maximum(t - up_s - stay_s, 0) / down_s)
+    tone_hz = rng.uniform(350, 900) * np.maximum(speed, 0.05)
+    air = oscillator(tone_hz, rng.uniform(0.3, 1)) + rng.uniform(0, 0.5) * oscillator(1.2 * tone_hz, 0.5)
+    return repeated(air * speed, rng.uniform(4, 12))
+
+
+def car_alarm(rng: Generator) -> Sound:
+    """One kind of siren after the other, a second or two of each; or the horn, again and again."""
+    if rng.random() < 0.3:
+        on_s, off_s, hz = rng.uniform(0.2, 0.6), rng.uniform(0.15, 0.6), rng.uniform(300, 480)
+        horn = tone(rng, hz, on_s, 0.9) + tone(rng, hz * rng.uniform(1.18, 1.28), on_s, 0.9)
+        return repeated(np.concatenate([horn, silence(off_s)]), rng.uniform(2, 8))
+    kinds = rng.permutation(np.array([siren, siren, warble, two_tones, buzzer, slow_whoop], dtype=object))
+    part_s = rng.uniform(0.8, 2.2)
+    return np.concatenate([kind(rng)[: round(part_s * SAMPLE_RATE)] for kind in kinds[: int(rng.integers(3, 7))]])
 
 
 def two_tones(rng: Generator) -> Sound:
@@ -134,7 +193,10 @@ def fire_bell(rng: Generator) -> Sound:
     return struck(rng, rng.uniform(8, 25), rng.uniform(1.5, 6), 1, rng.uniform(0.3, 1.5))
 
 
-ALARMS = (smoke_alarm, clock_alarm, buzzer, reversing, siren, siren, two_tones, slow_whoop, fire_bell)
+ALARMS = (
+    *(smoke_alarm, low_smoke_alarm, clock_alarm, alert, buzzer, klaxon, reversing),
+    *(siren, motor_siren, warble, car_alarm, two_tones, slow_whoop, fire_bell),
+)
 
 
 # --- telephones ------------------------------------------------------------------------------------------------------
@@ -187,7 +249,7 @@ def melody(rng: Generator) -> Sound:
     return np.concatenate([*notes, silence(rng.uniform(0.1, 1))] * int(rng.integers(1, 4)))
 
 
-TELEPHONES = (bell_telephone, bell_telephone, warbler, warbler, melody)
+TELEPHONES = (bell_telephone, warbler, melody)
 
 KINDS = {"alarm": ALARMS, "ringing_phone": TELEPHONES}
 
@@ -204,20 +266,24 @@ def loudspeaker(y: Sound, rng: Generator) -> Sound:
     return np.tanh(drive * y) / np.tanh(drive)
 
 
-def make(label: str, rng: Generator, longest_s: float = 12.0) -> NDArray[np.float32]:
-    """A sound (n,) of the class ``label``, one of `KINDS`: float32 at `SAMPLE_RATE`, peak -3 dBFS."""
-    kinds = KINDS[label]
-    y = loudspeaker(kinds[rng.integers(len(kinds))](rng), rng)[: round(longest_s * SAMPLE_RATE)]
+def make(kind: Callable[[Generator], Sound], rng: Generator, longest_s: float = 12.0) -> NDArray[np.float32]:
+    """A sound (n,) of one of the `KINDS`: float32 at `SAMPLE_RATE`, peak -3 dBFS."""
+    y = loudspeaker(kind(rng), rng)[: round(longest_s * SAMPLE_RATE)]
     sounding = np.flatnonzero(np.abs(y) > 1e-3)
     y = y[sounding[0] : sounding[-1] + 1]
     return (y / np.abs(y).max() * 10 ** (-3 / 20)).astype(np.float32)
 
 
 def write(out: Path, count: int, seed: int) -> None:
-    """``count`` sounds of each of the `KINDS` as FLAC files in a folder a class; the same seed, the same sounds."""
-    for number, label in enumerate(KINDS):
-        folder = out / label
-        folder.mkdir(parents=True, exist_ok=True)
+    """``count`` sounds of each of the `KINDS`, in turn of each sort, as FLAC files; the same seed, the same sounds.
+
+    The sounds of a sort lie in a folder of their own: as one source recording (see `offline.bank`), so that many of
+    them do not drown the recordings beside them.
+    """
+    for number, (label, kinds) in enumerate(KINDS.items()):
         for index in range(count):
-            sound = make(label, np.random.default_rng((seed, number, index)))
+            kind = kinds[index % len(kinds)]
+            folder = out / label / f"made_{kind.__name__}"
+            folder.mkdir(parents=True, exist_ok=True)
+            sound = make(kind, np.random.default_rng((seed, number, index)))
             soundfile.write(folder / f"{label}_made_{seed}_{index:03d}.flac", sound, SAMPLE_RATE)
