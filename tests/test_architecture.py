@@ -50,6 +50,7 @@ SELDRT = {
     "seldrt.runtime.health": (),
     "seldrt.runtime.systemd": (),
     "seldrt.runtime.aside": (),
+    "seldrt.runtime.origination": ("runtime.devices",),
     "seldrt.runtime.capture": ("config", "microphones", "detection"),
     "seldrt.runtime.recording": (
         *("config", "microphones", "detection"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from seldrt.cli.info import latency_lines, model_option
 from seldrt.cli.shell import Names, Sensitivity, options, say, setting
 from seldrt.config import ConfigError, DaemonConfig, PipelineConfig, PublisherConfig, load_toml, override
+from seldrt.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from seldrt.detection import StreamInfo
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from seldrt.runtime.microphone import Microphone
     from seldrt.runtime.publisher import Publisher
     from seldrt.runtime.recording import Recording
-    from seldrt.runtime.sinks import Sink
+    from seldrt.runtime.sinks import Lines, Sink, TextFile
 
 Flags = dict[str, Any]
 
@@ -144,7 +145,7 @@ def check_wanted(config: PipelineConfig) -> None:
         check_names(config)
 
 
-def prepare(config: DaemonConfig, flags: Flags, stack: ExitStack, recording: Path | None = None) -> Publisher | None:
+def prepare(config: DaemonConfig, flags: Flags, stack: ExitStack, recordings: Sequence[Path] = ()) -> Publisher | None:
     """All that can be refused before the model is loaded: names, outputs, the address."""
     from seldrt.runtime.publisher import Publisher
     from seldrt.runtime.sinks import check_outputs
@@ -152,64 +153,94 @@ def prepare(config: DaemonConfig, flags: Flags, stack: ExitStack, recording: Pat
     check_wanted(config.pipeline)
     wanted = config.publisher
     check_publishing(wanted, flags)
-    check_outputs(flags["dcase"], (flags["csv"], flags["jsonl"]), recording)
+    check_outputs(flags["dcase"], (flags["csv"], flags["jsonl"]), recordings)
     if flags["no_publish"]:
         return None
     publisher = Publisher(wanted.bind, wanted.insecure_bind, wanted.control, wanted.curve_keys)
     return stack.enter_context(closing(publisher))
 
 
-def serve(
-    config: DaemonConfig,
-    flags: Flags,
-    source: Microphone | Recording,
-    default_name: str,
-    publisher: Publisher | None,
-    stack: ExitStack,
-    more_sinks: Sequence[Sink] = (),
-) -> StreamInfo:
-    """Loads the model and listens until the source ends or a signal comes; the stack closes what is opened."""
-    from seldrt.runtime.aside import Aside
-    from seldrt.runtime.daemon import Daemon, stream_info
-    from seldrt.runtime.display import EventLines
-    from seldrt.runtime.sinks import DcaseCsv, EventTable, JsonLines, LevelSink
-    from seldrt.signals import stop_on_signals
+class Listener:
+    """The model, the outputs and the subscribers that streams share, one stream after the other.
 
-    stack.enter_context(stop_on_signals(source.stop))
-    tell = stack.enter_context(closing(Aside(say))).say if source.live else say
-    from seldrt.pipeline import open_pipeline
+    All is opened with the first stream, so that a signal is heeded while the model is loaded.
+    """
 
-    pipeline = open_pipeline(config.pipeline, config.postprocess)
-    stream = stream_info(pipeline, config.publisher.source or default_name)
-    sinks = list(more_sinks)
-    clock = source.clock if source.live else None
-    for output, kind in ((flags["csv"], EventTable), (flags["jsonl"], JsonLines)):
-        if output:
-            sinks.append(stack.enter_context(closing(kind(output, stream, clock))))
-    if flags["dcase"]:
-        sinks.append(stack.enter_context(closing(DcaseCsv(flags["dcase"], stream.samples_per_label))))
-    if not flags["quiet"]:
-        sinks.append(EventLines(stream, tell))
-    for line in microphone_lines(source, pipeline.sample_rate):
-        tell(line)
-    filters_ms = source.profile.latency_ms(pipeline.sample_rate)
-    latencies = [*([("capsule filters", filters_ms)] if filters_ms else []), *pipeline.latency_table]
-    tell(f"model {pipeline.model_id}; waits for:")
-    for line in latency_lines(latencies):
-        tell(line)
-    if publisher is not None:
-        tell(f"publishing {stream.source} at {publisher.endpoint}")
-        if publisher.control_endpoint:
-            tell(f"answering requests at {publisher.control_endpoint}")
-        publisher.introduce(introduction(pipeline, stream, source.profile.name, latencies))
-        if config.publisher.levels:
-            sinks.append(LevelSink(stream, source.clock, publisher.send))
-    summary = Daemon(pipeline, source, stream, sinks, publisher, tell).run()
-    tell(
-        f"{summary.heard_s:.1f} s heard, {summary.computed_s:.1f} s computed, {summary.frames} label frames, "
-        f"{summary.events} events, {summary.lost_samples} samples lost"
-    )
-    return stream
+    def __init__(self, config: DaemonConfig, flags: Flags, publisher: Publisher | None, live: bool = False) -> None:
+        self._config, self._flags, self._publisher, self._live = config, flags, publisher, live
+        self._pipeline: Pipeline | None = None
+        self._outputs: list[tuple[type[Lines], TextFile]] = []
+        self._stack = ExitStack()
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def listen(
+        self,
+        source: Microphone | Recording,
+        default_name: str,
+        more_sinks: Sequence[Sink] = (),
+        begun_ns: int | None = None,
+    ) -> StreamInfo:
+        """Until the source ends or a signal comes; ``begun_ns`` is when a recording began, UNIX time, for the files."""
+        from seldrt.detection import Clock
+        from seldrt.runtime.daemon import Daemon, stream_info
+        from seldrt.runtime.display import EventLines
+        from seldrt.runtime.sinks import DcaseCsv, LevelSink
+
+        config, flags, publisher = self._config, self._flags, self._publisher
+        with ExitStack() as stack:
+            stack.enter_context(stop_on_signals(source.stop))
+            tell, first = self._teller(stack), self._pipeline is None
+            pipeline = self._pipeline or self._open()
+            stream = stream_info(pipeline, config.publisher.source or default_name)
+            began = Clock(begun_ns or 0, stream.sample_rate)
+            clock = source.clock if self._live else None if begun_ns is None else lambda: began
+            sinks = [*more_sinks, *(kind(file, stream, clock) for kind, file in self._outputs)]
+            if flags["dcase"]:
+                sinks.append(stack.enter_context(closing(DcaseCsv(flags["dcase"], stream.samples_per_label))))
+            if not flags["quiet"]:
+                sinks.append(EventLines(stream, tell))
+            for line in microphone_lines(source, pipeline.sample_rate):
+                tell(line)
+            filters_ms = source.profile.latency_ms(pipeline.sample_rate)
+            latencies = [*([("capsule filters", filters_ms)] if filters_ms else []), *pipeline.latency_table]
+            if first:
+                tell(f"model {pipeline.model_id}; waits for:")
+                for line in latency_lines(latencies):
+                    tell(line)
+            if publisher is not None:
+                tell(f"publishing {stream.source} at {publisher.endpoint}")
+                if publisher.control_endpoint:
+                    tell(f"answering requests at {publisher.control_endpoint}")
+                publisher.introduce(introduction(pipeline, stream, source.profile.name, latencies))
+                if config.publisher.levels:
+                    sinks.append(LevelSink(stream, source.clock, publisher.send))
+            try:
+                summary = Daemon(pipeline, source, stream, sinks, publisher, tell).run()
+            finally:
+                pipeline.flush()  # the next stream begins anew, also after one that broke off
+            tell(
+                f"{summary.heard_s:.1f} s heard, {summary.computed_s:.1f} s computed, {summary.frames} label frames, "
+                f"{summary.events} events, {summary.lost_samples} samples lost"
+            )
+        return stream
+
+    def _teller(self, stack: ExitStack) -> Callable[[str], None]:
+        from seldrt.runtime.aside import Aside
+
+        return stack.enter_context(closing(Aside(say))).say if self._live else say
+
+    def _open(self) -> Pipeline:
+        from seldrt.pipeline import open_pipeline
+        from seldrt.runtime.sinks import EventTable, JsonLines, TextFile
+
+        self._pipeline = open_pipeline(self._config.pipeline, self._config.postprocess)
+        for output, kind in ((self._flags["csv"], EventTable), (self._flags["jsonl"], JsonLines)):
+            if output:
+                file = self._stack.enter_context(closing(TextFile(output, kind.HEADING, add=self._live)))
+                self._outputs.append((kind, file))
+        return self._pipeline
 
 
 def microphone_lines(source: Microphone | Recording, sample_rate: int) -> list[str]:

@@ -1,68 +1,123 @@
-"""seldrt replay: listen to a recording as if it came from a microphone."""
+"""seldrt replay: listen to recordings as if they came from a microphone."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from seldrt.cli.chain import Flags, chain_options, prepare, serve, settings
+from seldrt.cli.chain import Listener, chain_options, prepare, settings
 from seldrt.cli.shell import Number, say
-from seldrt.config import ConfigError, DaemonConfig
+from seldrt.config import ConfigError
 
 if TYPE_CHECKING:
-    from seldrt.runtime.publisher import Publisher
     from seldrt.runtime.recording import Recording
 
 STOPPED = 130  # exit code of what somebody ended before it was at its end
 
 
 @click.command()
-@click.argument("file", required=False, metavar="FILE")
+@click.argument("files", nargs=-1, metavar="FILE...")
 @click.option("--demo", is_flag=True, help="The bundled recording, compared with its truth.")
 @click.option("--fast", is_flag=True, help="As fast as the computer goes.")
 @click.option("--speed", type=Number(0.01, 1000), metavar="X", help="X times real time.")
+@click.option("--start", metavar="TIME", help="When it began, for --csv and --jsonl; `file`: as each file says.")
 @chain_options
-def replay(file: str | None, demo: bool, fast: bool, speed: float | None, **flags: Any) -> None:
-    """Listen to a 4-channel recording, as if it came from a microphone now."""
-    from seldrt.detection import safe_name
+def replay(
+    files: tuple[str, ...], demo: bool, fast: bool, speed: float | None, start: str | None, **flags: Any
+) -> None:
+    """Listen to 4-channel recordings, one after the other, as if they came from a microphone now."""
     from seldrt.microphones import orientation, profile_of_recording
     from seldrt.runtime.recording import Recording
 
-    if demo and file:
-        raise ConfigError(f"what to replay, --demo or {file}? give one of them")
-    if not demo and not file:
+    if demo and files:
+        raise ConfigError(f"what to replay, --demo or {files[0]}? give one of them")
+    if not demo and not files:
         raise ConfigError("what to replay? give a recording, or --demo")
     if fast and speed:
         raise ConfigError("--fast and --speed exclude each other")
     config = settings(flags)
-    if demo and config.pipeline.only:
-        raise ConfigError("--demo is compared with all that sounds in it: leave out --only")
+    if demo and (start or config.pipeline.only):
+        raise ConfigError("--demo is compared with all that sounds in it: leave out --only and --start")
     capture = config.capture
     mic = profile_of_recording(capture.mic).turned(orientation(capture.mount, capture.yaw_deg))
-    with ExitStack() as stack:
-        recording, truth = Path(str(file)), None
-        if demo:
-            from seldrt.models import model_path
-            from seldrt.runtime import demo as demonstration
+    recordings, truth = [Path(file) for file in files], None
+    if demo:
+        from seldrt.models import model_path
+        from seldrt.runtime import demo as demonstration
 
-            recording, truth = demonstration.demo_files()
-            if config.pipeline.model:
-                demonstration.check_model(model_path(config.pipeline.model))
-            flags["no_publish"] |= flags["bind"] is None
-        pace = None if fast else speed or 1.0
-        source = Recording(recording, mic, pace, capture.block_ms, () if demo else capture.channels)
-        stack.enter_context(closing(source))
-        publisher = prepare(config, flags, stack, recording)
-        if truth is None:
-            serve(config, flags, source, safe_name(recording.stem), publisher, stack)
+        recording, truth = demonstration.demo_files()
+        recordings = [recording]
+        if config.pipeline.model:
+            demonstration.check_model(model_path(config.pipeline.model))
+        flags["no_publish"] |= flags["bind"] is None
+
+    def opened(path: Path) -> Recording:
+        return Recording(path, mic, None if fast else speed or 1.0, capture.block_ms, () if demo else capture.channels)
+
+    with ExitStack() as stack:
+        first = stack.enter_context(closing(opened(recordings[0])))
+        for path in recordings[1:]:
+            opened(path).close()
+        begun = beginnings(recordings, start, config.publisher.source, flags["dcase"])
+        publisher = prepare(config, flags, stack, recordings)
+        listener = stack.enter_context(closing(Listener(config, flags, publisher)))
+        if truth is not None:
+            sys.exit(0 if demonstrate(truth, listener, first) else 1)
+        sys.exit(play(recordings, begun, chain([first], map(opened, recordings[1:])), listener))
+
+
+def beginnings(recordings: Sequence[Path], start: str | None, source: str, dcase: str | None) -> list[int | None]:
+    """UNIX times at which the recordings began, None where nobody asks.
+
+    `ConfigError` or `CaptureError` for times that nobody knows, and recordings that the tables could not keep apart.
+    """
+    from seldrt.detection import safe_name
+    from seldrt.runtime.origination import IN_FILE, start_ns
+
+    if len(recordings) > 1:
+        if dcase:
+            raise ConfigError(f"--dcase {dcase}: such a table is of one recording; replay them one by one")
+        if start and start != IN_FILE:
+            raise ConfigError(f"--start {start}: is of one recording; give --start file, or replay them one by one")
+        if source and not start:
+            raise ConfigError(f"--source {source}: the tables could not tell the recordings apart; add --start file")
+        names: dict[str, Path] = {}
+        for path in recordings if not source else ():
+            other = names.setdefault(safe_name(path.stem), path)
+            if other is not path:
+                raise ConfigError(f"{other}, {path}: have one name in the tables; rename one of them")
+    return [start_ns(start, path) if start else None for path in recordings]
+
+
+def play(
+    recordings: Sequence[Path], begun: Sequence[int | None], sources: Iterable[Recording], listener: Listener
+) -> int:
+    """The recordings one after the other, as ``sources`` that are opened when it is their turn; the exit code."""
+    from seldrt.detection import safe_name
+    from seldrt.runtime.devices import CaptureError
+
+    code = 0
+    for number, (path, begun_ns, source) in enumerate(zip(recordings, begun, sources, strict=True), 1):
+        if len(recordings) > 1:
+            say(f"{number} of {len(recordings)}: {path}")
+        with closing(source):
+            try:
+                listener.listen(source, safe_name(path.stem), begun_ns=begun_ns)
+            except CaptureError as error:  # damaged in the middle; the others may be whole
+                if len(recordings) == 1:
+                    raise
+                say(f"seldrt: {error}")
+                code = 2
+                continue
             if not is_whole(source):
-                sys.exit(STOPPED)
-        elif not demonstrate(truth, config, flags, source, publisher, stack):
-            sys.exit(1)
+                return STOPPED
+    return code
 
 
 def is_whole(source: Recording) -> bool:
@@ -73,21 +128,14 @@ def is_whole(source: Recording) -> bool:
     return True
 
 
-def demonstrate(
-    truth: Path,
-    config: DaemonConfig,
-    flags: Flags,
-    source: Recording,
-    publisher: Publisher | None,
-    stack: ExitStack,
-) -> bool:
+def demonstrate(truth: Path, listener: Listener, source: Recording) -> bool:
     """Replays the bundled recording and compares with its truth; whether enough was heard where it was."""
     from rich.console import Console
 
     from seldrt.runtime import demo
 
     heard = demo.Heard()
-    stream = serve(config, flags, source, "demo", publisher, stack, [heard])
+    stream = listener.listen(source, "demo", [heard])
     if not is_whole(source):
         sys.exit(STOPPED)
     played, found = demo.spans(demo.read_table(truth)), demo.spans(heard.rows)

@@ -10,7 +10,7 @@ import click
 import msgspec
 from msgspec.structs import replace
 
-from seldrt.cli.chain import Flags, chain_options, device_settings, prepare, serve
+from seldrt.cli.chain import Flags, Listener, chain_options, device_settings, prepare
 from seldrt.cli.shell import say, setting
 from seldrt.config import ConfigError, DaemonConfig, override
 
@@ -55,7 +55,8 @@ def run(**flags: Any) -> None:
             microphone.keeper = Recorder(kept, config.publisher.source or name, text, microphone.name)
             stack.enter_context(closing(microphone.keeper))
             say(f"recording to {kept.dir}, at most {kept.max_mb} MB")
-        serve(config, flags, microphone, name, publisher, stack)
+        listener = stack.enter_context(closing(Listener(config, flags, publisher, live=True)))
+        listener.listen(microphone, name)
 
 
 def run_settings(flags: Flags) -> tuple[DaemonConfig, Floats]:

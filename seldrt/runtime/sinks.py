@@ -1,7 +1,8 @@
 """Where the daemon's findings go, besides the status: the wire, JSON lines, a table of events, a DCASE table.
 
-The files of a recording hold times since its start and no clock, so their bytes depend on the sound and the model
-only. Those of a microphone hold the time of day, and go on where the last run stopped.
+The files of a recording hold times since its start or, if it is told, since when it was made, and never the time of the
+replay: their bytes depend on the sound and the model only. Those of a microphone hold the time of day, and go on where
+the last run stopped.
 """
 
 from __future__ import annotations
@@ -92,28 +93,18 @@ def wire_sink(info: StreamInfo, clock: Callable[[], Clock], publisher: Publisher
     return MessageSink(info, clock, publisher.send)
 
 
-class Lines(MessageSink, ABC):
-    """Lines of text as they come, to a file that can be read meanwhile; the path ``-`` is stdout.
+class TextFile:
+    """Lines of text as they come, for a file that can be read meanwhile; the path ``-`` is stdout.
 
-    Times are those since the beginning of a recording; with a clock, that of a microphone, they are UNIX times, and the
-    file is added to.
+    The file is new and begins with ``heading``, or it is one that is there and is added to.
     """
 
-    HEADING = b""
-
-    def __init__(self, path: str, info: StreamInfo, clock: Callable[[], Clock] | None = None) -> None:
-        beginning = Clock(0, info.sample_rate)
-        super().__init__(info, clock or (lambda: beginning), lambda message: self._write(self.line(message)))
-        self._live = clock is not None
-        self._path, self._file = path, open_output(path, "ab" if self._live else "wb")
+    def __init__(self, path: str, heading: bytes = b"", add: bool = False) -> None:
+        self._path, self._file = path, open_output(path, "ab" if add else "wb")
         if path == "-" or not self._file.tell():
-            self._write(self.HEADING)
+            self.write(heading)
 
-    @abstractmethod
-    def line(self, message: AnyMessage) -> bytes:
-        """What is written of a message; nothing where it is empty."""
-
-    def _write(self, line: bytes) -> None:
+    def write(self, line: bytes) -> None:
         try:
             if line:
                 self._file.write(line)
@@ -129,6 +120,25 @@ class Lines(MessageSink, ABC):
                 self._file.close()
 
 
+class Lines(MessageSink, ABC):
+    """What one stream adds to a `TextFile`.
+
+    Times are those since the beginning of a recording; with a clock, that of a microphone or of when a recording was
+    made, they are UNIX times.
+    """
+
+    HEADING = b""
+
+    def __init__(self, file: TextFile, info: StreamInfo, clock: Callable[[], Clock] | None = None) -> None:
+        beginning = Clock(0, info.sample_rate)
+        super().__init__(info, clock or (lambda: beginning), lambda message: file.write(self.line(message)))
+        self._dated = clock is not None
+
+    @abstractmethod
+    def line(self, message: AnyMessage) -> bytes:
+        """What is written of a message; nothing where it is empty."""
+
+
 class JsonLines(Lines):
     """All findings as JSON lines, see `stream_line`."""
 
@@ -137,7 +147,7 @@ class JsonLines(Lines):
 
 
 class EventTable(Lines):
-    """A CSV table for spreadsheets: events when they are over; in seconds, of a microphone in UTC."""
+    """A CSV table for spreadsheets: events when they are over; in seconds or, with a clock, in UTC."""
 
     HEADING = b"source,onset,offset,class,azimuth_deg,elevation_deg,confidence\n"
 
@@ -150,7 +160,7 @@ class EventTable(Lines):
         return line.encode()
 
     def _time(self, time_ns: int) -> str:
-        if not self._live:
+        if not self._dated:
             return f"{time_ns / 1e9:.3f}"
         return f"{datetime.fromtimestamp(time_ns / 1e9, UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
 
@@ -195,9 +205,9 @@ class DcaseCsv(Sink):
         self._temporary.unlink(missing_ok=True)
 
 
-def check_outputs(dcase: str | None, others: Sequence[str | None], recording: Path | None = None) -> None:
-    """`OutputError` when an output cannot be written, is the recording, or is another output."""
-    taken = {recording: "the recording itself"} if recording else {}
+def check_outputs(dcase: str | None, others: Sequence[str | None], recordings: Sequence[Path] = ()) -> None:
+    """`OutputError` when an output cannot be written, is a recording, or is another output."""
+    taken = dict.fromkeys(recordings, "the recording itself")
     if dcase == "-":
         raise OutputError("--dcase -: give the table a file name; it appears when the stream ends")
     if others.count("-") > 1:

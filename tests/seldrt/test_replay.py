@@ -1,0 +1,119 @@
+"""Many recordings, and the times of day at which they were made: `seldrt replay` as a real process."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.seldrt.energy_pipeline import SAMPLE_RATE, two_pianos
+from tests.seldrt.test_cli import SMALL, seldrt, start
+
+FAST = ("--fast", "--no-publish", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three recordings of three seconds, named by hour."""
+    folder = tmp_path_factory.mktemp("night")
+    paths = [folder / f"20260601_0{hour}0000Z.wav" for hour in range(3)]
+    for path in paths:
+        soundfile.write(path, two_pianos(), SAMPLE_RATE, subtype="PCM_16")
+    return paths
+
+
+def rows_of(table: Path) -> list[tuple[str, str, str]]:
+    with table.open(newline="") as file:
+        return [(row["source"], row["onset"], row["offset"]) for row in csv.DictReader(file)]
+
+
+def test_one_table_holds_them_all(night: list[Path], tmp_path: Path) -> None:
+    table, lines = tmp_path / "all.csv", tmp_path / "all.jsonl"
+    code, _, errors = seldrt("replay", *night, *FAST, "--csv", table, "--jsonl", lines, program=SMALL)
+    assert code == 0, errors
+    seconds = [("0.500", "1.200"), ("1.800", "2.900")]
+    assert rows_of(table) == [(path.stem, *span) for path in night for span in seconds]
+    messages = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [m["source"] for m in messages if m["type"] == "frame"] == [path.stem for path in night for _ in range(31)]
+    assert "3 of 3: " in errors
+    assert errors.count("waits for") == 1
+
+
+def test_each_is_heard_as_if_it_were_alone(night: list[Path], tmp_path: Path) -> None:
+    together, alone = tmp_path / "together.jsonl", b""
+    assert seldrt("replay", *night, *FAST, "--jsonl", together, program=SMALL)[0] == 0
+    for path in night:
+        one = tmp_path / "one.jsonl"
+        assert seldrt("replay", path, *FAST, "--jsonl", one, program=SMALL)[0] == 0
+        alone += one.read_bytes()
+    assert together.read_bytes() == alone
+
+
+def test_events_have_the_time_of_day_of_their_recording(night: list[Path], tmp_path: Path) -> None:
+    table, lines = tmp_path / "all.csv", tmp_path / "all.jsonl"
+    arguments = ("--start", "file", "--source", "garden", "--csv", table, "--jsonl", lines)
+    code, _, errors = seldrt("replay", *night, *FAST, *arguments, program=SMALL)
+    assert code == 0, errors
+    expected = [f"2026-06-01T0{hour}:00:0{second}" for hour in range(3) for second in ("0.500Z", "1.800Z")]
+    assert [(source, onset) for source, onset, _ in rows_of(table)] == [("garden", onset) for onset in expected]
+    first = json.loads(lines.read_text().splitlines()[0])
+    assert first["t_capture_s"] == 1_780_272_000.05  # 2026-06-01T00:00:00Z, by `date -d`
+    code, _, errors = seldrt("replay", night[0], *FAST, "--start", "2020-02-29T12:00Z", "--csv", table, program=SMALL)
+    assert code == 0, errors
+    assert [onset for _, onset, _ in rows_of(table)] == ["2020-02-29T12:00:00.500Z", "2020-02-29T12:00:01.800Z"]
+
+
+def test_what_cannot_be_kept_apart_is_refused_before_anything_is_written(night: list[Path], tmp_path: Path) -> None:
+    table = tmp_path / "out.csv"
+    same = tmp_path / night[0].name
+    same.write_bytes(night[0].read_bytes())
+    unnamed = tmp_path / "garden.wav"
+    unnamed.write_bytes(night[0].read_bytes())
+    for arguments, line in (
+        ((*night, "--dcase", table), "such a table is of one recording"),
+        ((*night, "--source", "garden", "--csv", table), "add --start file"),
+        ((*night, "--start", "2026-06-01T05:00", "--csv", table), "give --start file"),
+        ((night[0], same, "--csv", table), "have one name in the tables"),
+        ((night[0], unnamed, "--start", "file", "--csv", table), "garden.wav: neither its tags nor its name say"),
+        ((night[0], tmp_path / "missing.wav", "--csv", table), "missing.wav: no such file"),
+        ((*night, "--csv", night[1]), "the output is the recording itself"),
+        (("--demo", "--start", "file"), "leave out --only and --start"),
+    ):
+        code, out, errors = seldrt("replay", *arguments, *FAST, program=SMALL)
+        assert (code, out) == (2, ""), errors
+        assert line in errors
+        assert len(errors.splitlines()) == 1
+        assert not table.exists()
+
+
+def test_one_that_is_damaged_in_the_middle_does_not_keep_the_others(night: list[Path], tmp_path: Path) -> None:
+    torn, table = tmp_path / "torn.flac", tmp_path / "all.csv"
+    rng = np.random.default_rng(0)
+    soundfile.write(torn, 0.1 * rng.standard_normal((20 * SAMPLE_RATE, 4)), SAMPLE_RATE)
+    body = bytearray(torn.read_bytes())
+    body[len(body) // 3 : len(body) // 3 + 50_000] = bytes(50_000)
+    torn.write_bytes(body)
+    alone, _, said = seldrt("replay", torn, *FAST, program=SMALL)
+    assert (alone, "damaged at" in said) == (2, True), said
+    code, _, errors = seldrt("replay", night[0], torn, night[1], *FAST, "--csv", table, program=SMALL)
+    assert code == 2
+    assert "seldrt: " + said.splitlines()[-1].removeprefix("seldrt: ") in errors
+    assert [source for source, _, _ in rows_of(table)].count(night[1].stem) == 2
+    assert rows_of(table)[-1] == (night[1].stem, "1.800", "2.900")
+
+
+def test_one_that_is_stopped_is_the_last(night: list[Path]) -> None:
+    process = start("replay", *night, "--speed", "0.5", "--no-publish", program=SMALL)
+    assert process.stderr is not None
+    while "onset" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "stopped at" in errors.splitlines()[-1]
+    assert "2 of 3" not in errors
