@@ -196,7 +196,10 @@ class RecordingMeasured(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What an evaluation found; figures may be compared where ``data`` is the same (see `content_digest`)."""
+    """What an evaluation found; figures may be compared where ``data`` is the same (see `content_digest`).
+
+    The model and its settings are known where it was heard for this report, and not read from a folder of CSVs.
+    """
 
     data: str
     overall: Measured
@@ -204,6 +207,8 @@ class Report(msgspec.Struct, frozen=True):
     classes: tuple[ClassMeasured, ...]
     events: EventsMeasured
     recordings: dict[str, RecordingMeasured]
+    model: str = ""
+    postprocess: PostprocessConfig | None = None
 
 
 def measure(

@@ -44,6 +44,7 @@ def evaluate(
 ) -> None:
     """Run a model over a dataset as the daemon would; measure what it says by the metrics of DCASE 2020."""
     import numpy as np
+    from msgspec.structs import replace
     from rich.console import Console
 
     from offline import dataset
@@ -59,12 +60,14 @@ def evaluate(
     recordings = dataset.list_recordings(data, array, folds or None, split)
     classes = tuple(dataset.read_classes(data))
     card: dict[str, Any] = {}
+    name, postprocess = "", None
     if not predictions:
         from seldrt import checkpoint
         from seldrt.models import model_path
         from seldrt.postprocess import adjusted
 
         path = model_path(model)
+        name = path.stem
         description = checkpoint.describe(path)
         card = description.card
         wanted = override(PipelineConfig(quick=quick), sensitivity=sensitivity)
@@ -73,6 +76,7 @@ def evaluate(
         with progress_bar("recordings") as progress:
             evaluation.predict(job, recordings, workers, progress)
     report = evaluation.measure(recordings, folder, classes, np.random.default_rng(0))
+    report = replace(report, model=name, postprocess=postprocess)
     if out:
         evaluation.write_report(report, out / "metrics.json")
     to_people = Console()

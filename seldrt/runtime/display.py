@@ -70,10 +70,11 @@ class LiveTable:
         self._frames: dict[str, Frame] = {}
         self._status: dict[str, Status] = {}
         self._levels: dict[str, Level] = {}
-        self._heard_s = time.monotonic()
+        self._began_s = time.monotonic()
+        self._heard_s: dict[str, float] = {}  # the last of each daemon
 
     def add(self, message: AnyMessage) -> None:
-        self._heard_s = time.monotonic()
+        self._heard_s[message.source] = time.monotonic()
         if isinstance(message, Frame):
             self._frames[message.source] = message
         elif isinstance(message, Level):
@@ -84,12 +85,15 @@ class LiveTable:
                 self._frames.pop(message.source, None)
 
     def render(self) -> Table:
-        silent_s = time.monotonic() - self._heard_s
-        table = Table(title=f"seldrt {self._url}", caption=self._caption(silent_s), caption_justify="left")
+        now_s = time.monotonic()
+        silent_s = {name: now_s - heard_s for name, heard_s in self._heard_s.items()}
+        all_silent_s = min(silent_s.values(), default=now_s - self._began_s)
+        caption = self._caption(silent_s) if all_silent_s < SILENT_S else _silent(all_silent_s)
+        table = Table(title=f"seldrt {self._url}", caption=Text(caption), caption_justify="left")
         for heading in ("source", "class", "azimuth", "elevation", "confidence", "for"):
             table.add_column(heading, justify="left" if heading in ("source", "class") else "right")
-        for name, frame in sorted(self._frames.items()) if silent_s < SILENT_S else []:
-            for found in frame.detections:
+        for name, frame in sorted(self._frames.items()):
+            for found in frame.detections if silent_s[name] < SILENT_S else []:
                 table.add_row(
                     name,
                     found.class_,
@@ -100,12 +104,14 @@ class LiveTable:
                 )
         return table
 
-    def _caption(self, silent_s: float) -> Text:
-        if silent_s >= SILENT_S:
-            return Text(f"nothing heard for {silent_s:.0f} s: is the daemon running?")
-        lines = [_health(status, self._frames.get(name)) for name, status in sorted(self._status.items())]
-        lines += [f"{name}: {_loudness(level)}" for name, level in sorted(self._levels.items())]
-        return Text("\n".join(lines) or "waiting for a status")
+    def _caption(self, silent_s: dict[str, float]) -> str:
+        alive = {name for name, seconds in silent_s.items() if seconds < SILENT_S}
+        lines = [
+            _health(status, self._frames.get(name)) if name in alive else f"{name}: {_silent(silent_s[name])}"
+            for name, status in sorted(self._status.items())
+        ]
+        lines += [f"{name}: {_loudness(level)}" for name, level in sorted(self._levels.items()) if name in alive]
+        return "\n".join(lines) or "waiting for a status"
 
 
 class Patience:
@@ -172,6 +178,10 @@ def json_messages(subscriber: Subscriber, patience: Patience) -> Iterator[tuple[
         except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
             continue  # not ours
         yield plain, line
+
+
+def _silent(seconds: float) -> str:
+    return f"nothing heard for {seconds:.0f} s: is the daemon running?"
 
 
 def _health(status: Status, frame: Frame | None) -> str:

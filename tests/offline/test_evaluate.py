@@ -258,6 +258,9 @@ def test_a_sensitivity_reports_less_or_more(dataset: Path, model: Path, tmp_path
         code, text = run_cli("--data", dataset, "--model", model, "--out", out, "--sensitivity", sensitivity)
         assert code == 0, text
         rows[sensitivity] = np.concatenate([read_metadata(path)[:, 1] for path in sorted(out.glob("*.csv"))])
+        stored = msgspec.json.decode((out / "metrics.json").read_bytes())
+        thresholds = stored["postprocess"]["sed_thresholds"]
+        assert (stored["model"], len(set(thresholds))) == ("small", 1 + ("," in sensitivity))
     dog, phone = (CLASSES.index(name) for name in ("dog", "phone"))
     count = {key: np.bincount(classes.astype(int), minlength=3) for key, classes in rows.items()}
     assert count["0.001"].sum() < count["1"].sum()

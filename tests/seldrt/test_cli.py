@@ -504,6 +504,11 @@ def test_the_live_table_shows_what_sounds_and_when_nothing_comes(monkeypatch: py
     table.add(msgspec.convert(status, Status))
     assert "model compact, 1.2 s behind, 2 ms of it computing (p95)" in " ".join(text().split())
     now_s += 10
+    table.add(msgspec.convert(frame | {"source": "cellar", "detections": [found | detection]}, Frame))
+    assert re.search(r"cellar .*piano", text())
+    assert not re.search(r"roof .*piano", text())
+    assert "roof: nothing heard for 10 s: is the daemon running?" in text()
+    now_s += 10
     assert "nothing heard for 10 s: is the daemon running?" in text()
     assert "piano" not in text()
 
