@@ -124,6 +124,7 @@ class TrainConfig(Section, frozen=True):
     cross_entropy_weight: float = 0.0  # beside the soft F loss
     teacher: str = ""  # a model whose answers SAD or SED learns from beside the labels: a path, or one that ships
     teacher_share: float = 0.5  # of its answers in what the cross-entropy asks for
+    untaught: tuple[str, ...] = ()  # classes that it knows too little of: of them, and while they sound, labels tell
     silence_weight: float = 0.0  # of label frames without any target in the loss of SED; 0 = the temporal mask
     doa_weight: float = 5.0  # of the directions beside the classes in the loss of the baseline
     squared_distance: bool = True  # of vectors (DOAE); false = the distance itself, which does not end between sources
@@ -149,6 +150,8 @@ class TrainConfig(Section, frozen=True):
         require(self, ("gradient_norm",), lambda norm: norm > 0, "must be above 0")
         if self.teacher and not self.cross_entropy_weight:
             raise ValueError("teacher needs a cross_entropy_weight above 0: that is how it speaks")
+        if self.untaught and not self.teacher:
+            raise ValueError(f"untaught is {', '.join(self.untaught)}, but there is no teacher")
 
 
 # Ranger and SGDR, chunks of 200 frames (the network preset paper) that overlap by 50; 300 epochs, which the report says

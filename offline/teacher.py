@@ -11,13 +11,15 @@ from seldrt.checkpoint import CheckpointError, Description, load, require_same
 from seldrt.config import ConfigError
 from seldrt.inference import agreed
 from seldrt.models import model_path
+from seldrt.postprocess import check_classes
 
 
 class Teacher:
     """What the networks of the model ``config.teacher`` say on average of chunks, for SAD or SED.
 
-    ``wanted`` describes the network that learns. `ConfigError` for another task, `CheckpointError` for a model of
-    other features or classes.
+    It says nothing of the classes ``config.untaught``, and nothing at all while they sound. ``wanted`` describes the
+    network that learns. `ConfigError` for another task or an unknown class, `CheckpointError` for a model of other
+    features or classes.
     """
 
     def __init__(self, config: TrainConfig, task: str, wanted: Description, device: str) -> None:
@@ -30,6 +32,8 @@ class Teacher:
         require_same(wanted, model.description, path)
         if task not in model.networks:
             raise CheckpointError(f"{path} has no network for {task}, only for {', '.join(model.networks)}")
+        check_classes(config.untaught, wanted.classes)
+        self.untaught = torch.tensor([name in config.untaught for name in wanted.classes], device=device)
         self.task, self.networks = task, model.networks[task]
         for network in self.networks:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -43,5 +47,8 @@ class Teacher:
             weights = [network.config.weight for network in self.networks]
             known = agreed(self.task, [answer[:, :labels] for answer in answers], weights)
         taught = batch.target(self.task).clone()
-        taught[:, :labels] = known
+        by_labels = (batch.sed[:, :labels] * self.untaught).amax(-1, keepdim=True) > 0
+        if self.task == "sed":
+            by_labels = by_labels | self.untaught
+        taught[:, :labels] = torch.where(by_labels, taught[:, :labels], known)
         return Batch(batch.features, batch.sed, batch.doa, batch.doa_mask, taught)

@@ -64,6 +64,27 @@ def test_it_says_the_weighted_mean_of_log_odds_of_what_its_networks_speak_of(
     assert torch.equal(taught.sed, batch.sed)
 
 
+@pytest.mark.parametrize("task", ["sad", "sed"])
+def test_of_untaught_classes_and_while_they_sound_labels_tell(tmp_path: Path, task: str) -> None:
+    config = write_teacher(tmp_path / "teacher")
+    batch = Chunks([memory_store((60,))], task, "cpu").take([0, 20], 40)
+    alone, partly = (
+        Teacher(replace(config, untaught=untaught), task, description(), "cpu").taught(batch).taught
+        for untaught in ((), ("high",))
+    )
+    assert alone is not None
+    assert partly is not None
+    known = slice(0, 40 - AHEAD.lookahead_labels)
+    sounds = batch.sed[:, known, 1] > 0
+    assert 0 < sounds.sum() < sounds.numel()
+    labels = batch.target(task)
+    assert torch.equal(partly[:, known][sounds], labels[:, known][sounds])
+    assert torch.equal(partly[:, known, 0][~sounds], alone[:, known, 0][~sounds])
+    if task == "sed":
+        assert torch.equal(partly[..., 1], labels[..., 1])
+    assert not torch.equal(alone[:, known][sounds], labels[:, known][sounds])
+
+
 def test_a_student_comes_to_agree_with_its_teacher(tmp_path: Path) -> None:
     config = write_teacher(tmp_path / "teacher")
     store = memory_store((60, 40))
