@@ -275,15 +275,16 @@ def make(kind: Callable[[Generator], Sound], rng: Generator, longest_s: float = 
 
 
 def write(out: Path, count: int, seed: int) -> None:
-    """``count`` sounds of each of the `KINDS`, in turn of each sort, as FLAC files; the same seed, the same sounds.
+    """``count`` sounds of each class of `KINDS`, of each kind in turn, as FLAC files; the same seed, the same sounds.
 
-    The sounds of a sort lie in a folder of their own: as one source recording (see `offline.bank`), so that many of
-    them do not drown the recordings beside them.
+    They lie in as many folders as there are kinds, all kinds in each. A folder is one source recording to
+    `offline.bank`: so many sounds do not drown the recordings beside them, and every kind is there to learn from and to
+    validate with.
     """
     for number, (label, kinds) in enumerate(KINDS.items()):
         for index in range(count):
-            kind = kinds[index % len(kinds)]
-            folder = out / label / f"made_{kind.__name__}"
+            turn, which = divmod(index, len(kinds))
+            folder = out / label / f"made_{seed}_{turn % len(kinds):02d}"
             folder.mkdir(parents=True, exist_ok=True)
-            sound = make(kind, np.random.default_rng((seed, number, index)))
+            sound = make(kinds[which], np.random.default_rng((seed, number, index)))
             soundfile.write(folder / f"{label}_made_{seed}_{index:03d}.flac", sound, SAMPLE_RATE)

@@ -198,7 +198,7 @@ class RecordingMeasured(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True):
     """What an evaluation found; figures may be compared where ``data`` is the same (see `content_digest`).
 
-    The model and its settings are known where it was heard for this report, and not read from a folder of CSVs.
+    The name of the model and its settings are known unless the report is of a folder of CSVs.
     """
 
     data: str

@@ -86,6 +86,7 @@ SELDRT = {
         "signals",
         "microphones",
         "detection",
+        "events",
         "models",
         "pipeline",
         "keys",

@@ -180,7 +180,8 @@ def measure(system: System, form: Form, postprocess: PostprocessConfig, data: Da
         recording.name: rows_of(estimates, postprocess, system.model.classes, data.classes)
         for recording, estimates in zip(data.recordings, system.estimates[form], strict=True)
     }
-    return compare(data.recordings, rows, data.classes, np.random.default_rng(0), data.digest)
+    report = compare(data.recordings, rows, data.classes, np.random.default_rng(0), data.digest)
+    return replace(report, model=system.name, postprocess=postprocess)
 
 
 def table_rows(system: System, data: Dataset) -> list[Row]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from seldrt.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from seldrt.detection import StreamInfo
+    from seldrt.events import EventTracker
     from seldrt.pipeline import Pipeline
     from seldrt.replies import Info
     from seldrt.runtime.microphone import Microphone
@@ -166,10 +168,12 @@ class Listener:
     All is opened with the first stream, so that a signal is heeded while the model is loaded.
     """
 
-    def __init__(self, config: DaemonConfig, flags: Flags, publisher: Publisher | None, live: bool = False) -> None:
-        self._config, self._flags, self._publisher, self._live = config, flags, publisher, live
+    def __init__(self, config: DaemonConfig, flags: Flags, publisher: Publisher | None) -> None:
+        self._config, self._flags, self._publisher = config, flags, publisher
         self._pipeline: Pipeline | None = None
+        self._events: EventTracker | None = None
         self._outputs: list[tuple[type[Lines], TextFile]] = []
+        self._told: list[str] = []  # of the microphone
         self._stack = ExitStack()
 
     def close(self) -> None:
@@ -184,6 +188,7 @@ class Listener:
     ) -> StreamInfo:
         """Until the source ends or a signal comes; ``begun_ns`` is when a recording began, UNIX time, for the files."""
         from seldrt.detection import Clock
+        from seldrt.runtime.aside import Aside
         from seldrt.runtime.daemon import Daemon, stream_info
         from seldrt.runtime.display import EventLines
         from seldrt.runtime.sinks import DcaseCsv, LevelSink
@@ -191,18 +196,22 @@ class Listener:
         config, flags, publisher = self._config, self._flags, self._publisher
         with ExitStack() as stack:
             stack.enter_context(stop_on_signals(source.stop))
-            tell, first = self._teller(stack), self._pipeline is None
-            pipeline = self._pipeline or self._open()
+            tell = stack.enter_context(closing(Aside(say))).say if source.live else say
+            first = self._pipeline is None
+            pipeline = self._pipeline or self._open(add=source.live)
             stream = stream_info(pipeline, config.publisher.source or default_name)
-            began = Clock(begun_ns or 0, stream.sample_rate)
-            clock = source.clock if self._live else None if begun_ns is None else lambda: began
+            clock = source.clock if source.live else None
+            if begun_ns is not None:
+                clock = partial(Clock, begun_ns, stream.sample_rate)
             sinks = [*more_sinks, *(kind(file, stream, clock) for kind, file in self._outputs)]
             if flags["dcase"]:
                 sinks.append(stack.enter_context(closing(DcaseCsv(flags["dcase"], stream.samples_per_label))))
             if not flags["quiet"]:
                 sinks.append(EventLines(stream, tell))
-            for line in microphone_lines(source, pipeline.sample_rate):
+            about = microphone_lines(source, pipeline.sample_rate)
+            for line in about if about != self._told else ():
                 tell(line)
+            self._told = about
             filters_ms = source.profile.latency_ms(pipeline.sample_rate)
             latencies = [*([("capsule filters", filters_ms)] if filters_ms else []), *pipeline.latency_table]
             if first:
@@ -216,31 +225,25 @@ class Listener:
                 publisher.introduce(introduction(pipeline, stream, source.profile.name, latencies))
                 if config.publisher.levels:
                     sinks.append(LevelSink(stream, source.clock, publisher.send))
-            try:
-                summary = Daemon(pipeline, source, stream, sinks, publisher, tell).run()
-            finally:
-                pipeline.flush()  # the next stream begins anew, also after one that broke off
+            summary = Daemon(pipeline, source, stream, sinks, publisher, tell, self._events).run()
             tell(
                 f"{summary.heard_s:.1f} s heard, {summary.computed_s:.1f} s computed, {summary.frames} label frames, "
                 f"{summary.events} events, {summary.lost_samples} samples lost"
             )
         return stream
 
-    def _teller(self, stack: ExitStack) -> Callable[[str], None]:
-        from seldrt.runtime.aside import Aside
-
-        return stack.enter_context(closing(Aside(say))).say if self._live else say
-
-    def _open(self) -> Pipeline:
+    def _open(self, add: bool) -> Pipeline:
+        from seldrt.events import EventTracker
         from seldrt.pipeline import open_pipeline
         from seldrt.runtime.sinks import EventTable, JsonLines, TextFile
 
-        self._pipeline = open_pipeline(self._config.pipeline, self._config.postprocess)
+        pipeline = open_pipeline(self._config.pipeline, self._config.postprocess)
         for output, kind in ((self._flags["csv"], EventTable), (self._flags["jsonl"], JsonLines)):
             if output:
-                file = self._stack.enter_context(closing(TextFile(output, kind.HEADING, add=self._live)))
+                file = self._stack.enter_context(closing(TextFile(output, kind.HEADING, add)))
                 self._outputs.append((kind, file))
-        return self._pipeline
+        self._pipeline, self._events = pipeline, EventTracker(pipeline.sample_rate, pipeline.samples_per_label)
+        return pipeline
 
 
 def microphone_lines(source: Microphone | Recording, sample_rate: int) -> list[str]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from seldrt.cli.chain import Listener, chain_options, prepare, settings
+from seldrt.cli.chain import Flags, Listener, chain_options, prepare, settings
 from seldrt.cli.shell import Number, say
 from seldrt.config import ConfigError
 
@@ -42,7 +41,7 @@ def replay(
     if fast and speed:
         raise ConfigError("--fast and --speed exclude each other")
     config = settings(flags)
-    if demo and (start or config.pipeline.only):
+    if demo and (start is not None or config.pipeline.only):
         raise ConfigError("--demo is compared with all that sounds in it: leave out --only and --start")
     capture = config.capture
     mic = profile_of_recording(capture.mic).turned(orientation(capture.mount, capture.yaw_deg))
@@ -61,18 +60,17 @@ def replay(
         return Recording(path, mic, None if fast else speed or 1.0, capture.block_ms, () if demo else capture.channels)
 
     with ExitStack() as stack:
-        first = stack.enter_context(closing(opened(recordings[0])))
-        for path in recordings[1:]:
+        for path in recordings:
             opened(path).close()
-        begun = beginnings(recordings, start, config.publisher.source, flags["dcase"])
+        begun = beginnings(recordings, start, config.publisher.source, flags)
         publisher = prepare(config, flags, stack, recordings)
         listener = stack.enter_context(closing(Listener(config, flags, publisher)))
         if truth is not None:
-            sys.exit(0 if demonstrate(truth, listener, first) else 1)
-        sys.exit(play(recordings, begun, chain([first], map(opened, recordings[1:])), listener))
+            sys.exit(0 if demonstrate(truth, listener, stack.enter_context(closing(opened(recordings[0])))) else 1)
+        sys.exit(play(recordings, begun, opened, listener))
 
 
-def beginnings(recordings: Sequence[Path], start: str | None, source: str, dcase: str | None) -> list[int | None]:
+def beginnings(recordings: Sequence[Path], start: str | None, source: str, flags: Flags) -> list[int | None]:
     """UNIX times at which the recordings began, None where nobody asks.
 
     `ConfigError` or `CaptureError` for times that nobody knows, and recordings that the tables could not keep apart.
@@ -80,44 +78,57 @@ def beginnings(recordings: Sequence[Path], start: str | None, source: str, dcase
     from seldrt.detection import safe_name
     from seldrt.runtime.origination import IN_FILE, start_ns
 
+    tables = flags["csv"] or flags["jsonl"]
+    if start is not None and not tables:
+        raise ConfigError(f"--start {start}: is for --csv and --jsonl; give one of them")
     if len(recordings) > 1:
-        if dcase:
-            raise ConfigError(f"--dcase {dcase}: such a table is of one recording; replay them one by one")
-        if start and start != IN_FILE:
+        if flags["dcase"]:
+            raise ConfigError(f"--dcase {flags['dcase']}: such a table is of one recording; replay them one by one")
+        if start not in (None, IN_FILE):
             raise ConfigError(f"--start {start}: is of one recording; give --start file, or replay them one by one")
-        if source and not start:
-            raise ConfigError(f"--source {source}: the tables could not tell the recordings apart; add --start file")
+        if tables and start is None and source:
+            raise ConfigError(f"source {source}: the tables could not tell the recordings apart; add --start file")
+    if tables and not source:
         names: dict[str, Path] = {}
-        for path in recordings if not source else ():
+        for path in recordings:
             other = names.setdefault(safe_name(path.stem), path)
             if other is not path:
-                raise ConfigError(f"{other}, {path}: have one name in the tables; rename one of them")
-    return [start_ns(start, path) if start else None for path in recordings]
+                with_times = "rename one, or tell them apart by time: --start file --source NAME"
+                raise ConfigError(f"{other}, {path}: have one name in the tables; {with_times}")
+    return [None if start is None else start_ns(start, path) for path in recordings]
 
 
 def play(
-    recordings: Sequence[Path], begun: Sequence[int | None], sources: Iterable[Recording], listener: Listener
+    recordings: Sequence[Path],
+    begun: Sequence[int | None],
+    opened: Callable[[Path], Recording],
+    listener: Listener,
 ) -> int:
-    """The recordings one after the other, as ``sources`` that are opened when it is their turn; the exit code."""
+    """The recordings one after the other, with the times at which they began; the exit code."""
     from seldrt.detection import safe_name
     from seldrt.runtime.devices import CaptureError
 
-    code = 0
-    for number, (path, begun_ns, source) in enumerate(zip(recordings, begun, sources, strict=True), 1):
+    damaged = 0
+    for number, (path, begun_ns) in enumerate(zip(recordings, begun, strict=True), 1):
         if len(recordings) > 1:
             say(f"{number} of {len(recordings)}: {path}")
-        with closing(source):
-            try:
+        try:
+            with closing(opened(path)) as source:
                 listener.listen(source, safe_name(path.stem), begun_ns=begun_ns)
-            except CaptureError as error:  # damaged in the middle; the others may be whole
-                if len(recordings) == 1:
-                    raise
-                say(f"seldrt: {error}")
-                code = 2
-                continue
-            if not is_whole(source):
-                return STOPPED
-    return code
+        except CaptureError as error:  # the others may be whole
+            if len(recordings) == 1:
+                raise
+            say(f"seldrt: {error}")
+            damaged += 1
+            continue
+        if not is_whole(source):
+            return STOPPED
+        if source.stopped and number < len(recordings):
+            say(f"stopped: {len(recordings) - number} recordings were not begun")
+            return STOPPED
+    if damaged:
+        say(f"seldrt: {damaged} of {len(recordings)} recordings were not heard to their end")
+    return 2 if damaged else 0
 
 
 def is_whole(source: Recording) -> bool:

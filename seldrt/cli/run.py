@@ -55,7 +55,7 @@ def run(**flags: Any) -> None:
             microphone.keeper = Recorder(kept, config.publisher.source or name, text, microphone.name)
             stack.enter_context(closing(microphone.keeper))
             say(f"recording to {kept.dir}, at most {kept.max_mb} MB")
-        listener = stack.enter_context(closing(Listener(config, flags, publisher, live=True)))
+        listener = stack.enter_context(closing(Listener(config, flags, publisher)))
         listener.listen(microphone, name)
 
 

@@ -7,13 +7,14 @@ people. So an error anywhere surfaces here, and the status cannot claim a life t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from seldrt.config import SeldrtError
 from seldrt.detection import LabelFrame, Status, StreamInfo
 from seldrt.events import EventTracker
 from seldrt.microphones import CHANNELS
@@ -66,7 +67,7 @@ class Daemon:
     """Listens to ``source`` until it ends or is stopped; ``info`` is what `stream_info` says of the pipeline.
 
     Without a publisher there are no messages and no status, only the sinks. ``tell`` takes a line for people: what is
-    wrong, once, and when it is over.
+    wrong, once, and when it is over. ``events`` are those of streams before, so that numbers of events go on.
     """
 
     def __init__(
@@ -77,12 +78,13 @@ class Daemon:
         sinks: Sequence[Sink] = (),
         publisher: Publisher | None = None,
         tell: Callable[[str], None] = lambda line: None,
+        events: EventTracker | None = None,
     ) -> None:
         self._pipeline, self._source, self._publisher = pipeline, source, publisher
         self._info = info
         wire = [wire_sink(info, source.clock, publisher)] if publisher else []
         self._sinks = [*wire, *sinks]
-        self._events = EventTracker(pipeline.sample_rate, pipeline.samples_per_label)
+        self._events = events or EventTracker(pipeline.sample_rate, pipeline.samples_per_label)
         self._health = Health(pipeline.sample_rate)
         self._base = 0  # sample at which the pipeline's present stream began: a whole label frame
         self._expected = 0  # the sample that comes next
@@ -97,7 +99,7 @@ class Daemon:
         """The whole life; every sink is finished in the good case, and the last status is sent in every case."""
         try:
             self._service.tell("READY=1")
-            for block in self._source.blocks(self._info.sample_rate):
+            for block in self._blocks():
                 self._hear(block)
                 self._tell_status()
             self._service.tell("STOPPING=1")
@@ -111,6 +113,14 @@ class Daemon:
         health = self._health
         heard_s = max(self._expected - health.lost_samples, 0) / self._info.sample_rate
         return Summary(heard_s, health.computed_s, self._frames, self._event_count, health.lost_samples)
+
+    def _blocks(self) -> Iterator[Block]:
+        """Those of the source; where it breaks off, as a damaged recording does, all is told that was heard."""
+        try:
+            yield from self._source.blocks(self._info.sample_rate)
+        except SeldrtError:
+            self._end_of_stream()
+            raise
 
     def _hear(self, block: Block) -> None:
         samples = block.samples

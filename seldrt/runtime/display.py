@@ -106,10 +106,13 @@ class LiveTable:
 
     def _caption(self, silent_s: dict[str, float]) -> str:
         alive = {name for name, seconds in silent_s.items() if seconds < SILENT_S}
-        lines = [
-            _health(status, self._frames.get(name)) if name in alive else f"{name}: {_silent(silent_s[name])}"
-            for name, status in sorted(self._status.items())
-        ]
+        lines = []
+        for name, seconds in sorted(silent_s.items()):
+            status = self._status.get(name)
+            if name in alive:
+                lines += [_health(status, self._frames.get(name))] if status else []
+            elif status is None or status.state == "running":  # one that has ended is forgotten
+                lines.append(f"{name}: {_silent(seconds)}")
         lines += [f"{name}: {_loudness(level)}" for name, level in sorted(self._levels.items()) if name in alive]
         return "\n".join(lines) or "waiting for a status"
 

@@ -19,10 +19,11 @@ IN_FILE = "file"  # instead of a time: that of each file
 DATE, TIME = slice(320, 330), slice(330, 338)  # of bext: YYYY-MM-DD and HH:MM:SS, with any sign between the numbers
 RIFFS = (b"RIFF", b"RF64", b"BW64")
 NAMED = re.compile(
-    r"(?<!\d)((?:\d\d)?\d\d)([-_.]?)([01]\d)\2([0-3]\d)[-_T ]{1,3}([0-2]\d)([-_.:h]?)([0-5]\d)\6([0-5]\d)"
-    r"(\.\d+)?(Z)?(?!\d)"
+    r"(?<!\d)((?:\d\d)?\d\d)([-_.]?)([01]\d)\2([0-3]\d)[-_T ]{1,3}([0-2]\d)([-_.:]?)([0-5]\d)\6([0-5]\d)"
+    r"(\.\d{3,9})?([Zz]|[+-](?:0\d|1[0-4]):?(?:00|15|30|45))?(?!\d)"
 )
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+YEARS = range(1971, 2262)  # whose nanoseconds fit into messages, in any zone
 
 
 def start_ns(told: str, path: Path) -> int:
@@ -31,36 +32,32 @@ def start_ns(told: str, path: Path) -> int:
     `CaptureError` where neither is a date with a time of day.
     """
     if told != IN_FILE:
-        return _unix_ns(parsed(told))
-    found = _tagged(path) or _broadcast(path) or _named(path.name)
-    if found is None:
-        raise CaptureError(
-            f"{path}: neither its tags nor its name say when it was made; "
-            "give --start YYYY-MM-DDTHH:MM:SS, or name it like 20260601_050000.wav"
-        )
-    return _unix_ns(found)
-
-
-def parsed(told: str) -> datetime:
-    """A date with a time of day in ISO 8601; `CaptureError` where it is none."""
-    with suppress(ValueError):
-        if len(told) > len("2026-06-01"):
-            return datetime.fromisoformat(told)
-    raise CaptureError(
-        f"--start {told}: give a date and time like 2026-06-01T05:00:00 (Z or +02:00 may follow), or file"
-    )
-
-
-def _unix_ns(time: datetime) -> int:
+        time = _parsed(told)
+        if time is None:
+            asked = "give a date and time like 2026-06-01T05:00:00 (or ...00Z, ...+02:00), or file"
+            raise CaptureError(f"--start {told}: {asked}")
+    else:
+        time = _tagged(path) or _broadcast(path) or _named(path.name)
+        if time is None:
+            asked = "name it like 20260601_050000.wav, or replay it alone with --start YYYY-MM-DDTHH:MM:SS"
+            raise CaptureError(f"{path}: neither its tags nor its name say when it was made; {asked}")
     since = time.astimezone() - EPOCH
     return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
+
+
+def _parsed(text: str) -> datetime | None:
+    """A date with a time of day in ISO 8601."""
+    with suppress(ValueError):
+        time = datetime.fromisoformat(text)
+        return time if time.year in YEARS and len(text) > len("2026-06-01") else None
+    return None
 
 
 def _tagged(path: Path) -> datetime | None:
     import soundfile
 
-    with suppress(CaptureError, RuntimeError, OSError), soundfile.SoundFile(path) as file:
-        return parsed(file.date or "")
+    with suppress(RuntimeError, OSError), soundfile.SoundFile(path) as file:
+        return _parsed(file.date or "")
     return None
 
 
@@ -73,7 +70,7 @@ def _broadcast(path: Path) -> datetime | None:
             if name == b"bext":
                 body = file.read(TIME.stop)
                 date, time = re.findall(rb"\d+", body[DATE]), re.findall(rb"\d+", body[TIME])
-                return datetime.strptime(b" ".join(date + time).decode(), "%Y %m %d %H %M %S")
+                return _parsed(b"-".join(date).decode() + "T" + b":".join(time).decode())
             if name == b"data":  # may say nothing true of its size; what is after it is left out
                 return None
             file.seek(size + size % 2, 1)
@@ -84,7 +81,7 @@ def _named(name: str) -> datetime | None:
     for match in NAMED.finditer(name):
         year, _, month, day, hour, _, minute, second, fraction, zone = match.groups()
         century = "" if len(year) == 4 else "20"
-        with suppress(ValueError):
-            text = f"{century}{year}-{month}-{day}T{hour}:{minute}:{second}{fraction or ''}{'+00:00' if zone else ''}"
-            return datetime.fromisoformat(text)
+        date, time = f"{century}{year}-{month}-{day}", f"{hour}:{minute}:{second}{fraction or ''}"
+        if found := _parsed(f"{date}T{time}{(zone or '').upper()}"):
+            return found
     return None

@@ -47,7 +47,7 @@ class Recording:
         self._picked = [channel - 1 for channel in channels or FIRST_CHANNELS]
         self._file = open_recording(path, channels)
         self.device_rate: int = self._file.samplerate
-        self._stopped = False
+        self.stopped = False
         self._start_ns = self._handed_ns = 0
         self._rate = 1
         self._frames = self._left = frames_of(self._file)  # that were not handed out yet
@@ -68,7 +68,7 @@ class Recording:
         for samples in self._converted(sample_rate):
             if self._speed is not None:
                 due_s = start_s + (sample + len(samples)) / sample_rate / self._speed
-                while (left_s := due_s - time.monotonic()) > 0 and not self._stopped:
+                while (left_s := due_s - time.monotonic()) > 0 and not self.stopped:
                     time.sleep(min(left_s, TURN_S))
                     yield Block(sample, samples[:0])
             self._handed_ns = time.time_ns()
@@ -87,7 +87,7 @@ class Recording:
         return self._start_ns + round(sample / self._rate / self._speed * 1e9)
 
     def stop(self) -> None:
-        self._stopped = True
+        self.stopped = True
 
     def close(self) -> None:
         self._file.close()
@@ -96,7 +96,7 @@ class Recording:
         rate = self.device_rate
         resampler = Resampler(rate, sample_rate, self.profile)
         size = max(rate * self._block_ms // 1000, 1)
-        while self._left and not self._stopped:
+        while self._left and not self.stopped:
             chunk = _read(self._file, self._path, min(size, self._left))[:, self._picked]
             self._left -= len(chunk)
             self._check.push(chunk)
@@ -114,6 +114,8 @@ def open_recording(path: Path, channels: Sequence[int] = ()) -> Any:
         raise CaptureError(f"{str(path)!a}: the name is not UTF-8; rename the file") from None
     if not path.exists():
         raise CaptureError(f"{path}: no such file")
+    if path.is_dir():
+        raise CaptureError(f"{path}: a folder, not a file; give the recordings in it, like {path}/*")
     if not path.is_file():
         raise CaptureError(f"{path}: not a file")
     if not path.stat().st_size:

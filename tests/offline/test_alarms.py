@@ -98,8 +98,12 @@ def test_the_same_seed_writes_the_same_files(tmp_path) -> None:
         assert soundfile.read(path)[0].tolist() == soundfile.read(again)[0].tolist()
 
 
-def test_all_sounds_of_a_sort_count_as_one_recording(tmp_path) -> None:
-    alarms.write(tmp_path, 2 * len(alarms.ALARMS), seed=1)
-    clips = read_bank(tmp_path).clips
-    assert len({clip.group for clip in clips["alarm"]}) == len(alarms.ALARMS)
-    assert len(clips["alarm"]) == 2 * len(alarms.ALARMS)
+def test_many_count_as_few_recordings_and_each_kind_is_in_both_parts(tmp_path) -> None:
+    kinds = len(alarms.ALARMS)
+    alarms.write(tmp_path, 2 * kinds * kinds, seed=1)
+    parts = {part: read_bank(tmp_path, part).clips["alarm"] for part in ("train", "validation")}
+    groups = {part: {clip.group for clip in clips} for part, clips in parts.items()}
+    assert len(groups["train"] | groups["validation"]) == kinds
+    for clips in parts.values():
+        numbers = [int(clip.path.rpartition("_")[2].removesuffix(".flac")) for clip in clips]
+        assert {number % kinds for number in numbers} == set(range(kinds))

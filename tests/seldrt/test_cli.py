@@ -509,6 +509,12 @@ def test_the_live_table_shows_what_sounds_and_when_nothing_comes(monkeypatch: py
     assert not re.search(r"roof .*piano", text())
     assert "roof: nothing heard for 10 s: is the daemon running?" in text()
     now_s += 10
+    table.add(msgspec.convert(status | {"state": "ended"}, Status))
+    assert re.search("cellar: nothing heard for 10 s: is the daemon running[?] roof: ended ", " ".join(text().split()))
+    now_s += 10
+    table.add(msgspec.convert(frame | {"source": "cellar", "detections": []}, Frame))
+    assert "roof" not in text()
+    now_s += 10
     assert "nothing heard for 10 s: is the daemon running?" in text()
     assert "piano" not in text()
 

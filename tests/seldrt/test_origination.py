@@ -66,7 +66,10 @@ def test_a_time_is_of_its_zone_or_of_that_of_the_computer(told: str, after_ns: i
     assert start_ns(told, Path("no_such.wav")) == MORNING_NS + after_ns
 
 
-@pytest.mark.parametrize("told", ["", "5", "now", "2026-06-01", "2026-13-01T05:00:00", "20260601", "File"])
+@pytest.mark.parametrize(
+    "told",
+    ["", "5", "now", "2026-06-01", "2026-13-01T05:00:00", "20260601", "File", "0001-01-01T00:00", "9999-12-31T23:59"],
+)
 def test_what_is_no_time_is_refused(told: str) -> None:
     with pytest.raises(CaptureError, match="give a date and time like 2026-06-01T05:00:00"):
         start_ns(told, Path("no_such.wav"))
@@ -81,9 +84,10 @@ def test_field_recorders_write_it_into_the_file(tmp_path: Path, date: bytes, clo
 def test_a_broadcast_wave_without_a_date_is_asked_for_its_name(tmp_path: Path) -> None:
     path = broadcast_wave(tmp_path / "260601-050000.WAV", bytes(10), bytes(8))
     assert start_ns("file", path) == MORNING_NS - 2 * HOUR_NS
-    path = broadcast_wave(tmp_path / "ZOOM0001.WAV", b"2026-99-01", b"05:00:00")
-    with pytest.raises(CaptureError, match=r"ZOOM0001\.WAV: neither its tags nor its name say when it was made"):
-        start_ns("file", path)
+    for date in (b"2026-99-01", b"0001-01-01", b"0000-00-00"):
+        path = broadcast_wave(tmp_path / "ZOOM0001.WAV", date, b"05:00:00")
+        with pytest.raises(CaptureError, match=r"ZOOM0001\.WAV: neither its tags nor its name say when it was made"):
+            start_ns("file", path)
 
 
 def test_what_run_recorded_says_it_in_a_tag(tmp_path: Path) -> None:
@@ -101,6 +105,11 @@ def test_what_run_recorded_says_it_in_a_tag(tmp_path: Path) -> None:
         ("S4A01234_20260601_050000.wav", -2 * HOUR_NS),
         ("2026-06-01 05-00-00.wav", -2 * HOUR_NS),
         ("garden_20260601T050000.250Z.wav", 250_000_000),
+        ("20260601T050000z.wav", 0),
+        ("20260601T050000+1000_site.wav", -10 * HOUR_NS),
+        ("20260601T050000-03:30.wav", 3 * HOUR_NS + HOUR_NS // 2),
+        ("20260601_050000.4ch.wav", -2 * HOUR_NS),
+        ("20260601_050000-0012.wav", -2 * HOUR_NS),
         ("take2_991399_999999_20260601_050000.wav", -2 * HOUR_NS),
     ],
 )
@@ -110,7 +119,7 @@ def test_recorders_name_files_by_it(tmp_path: Path, name: str, after_ns: int) ->
 
 @pytest.mark.parametrize("name", ["garden.wav", "20260601.wav", "mix001_ov1.wav", "99999999_999999.wav", "1_2.wav"])
 def test_other_names_say_nothing(tmp_path: Path, name: str) -> None:
-    with pytest.raises(CaptureError, match="give --start YYYY-MM-DDTHH:MM:SS"):
+    with pytest.raises(CaptureError, match="replay it alone with --start YYYY-MM-DDTHH:MM:SS"):
         start_ns("file", plain_wave(tmp_path / name))
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,14 +47,16 @@ def test_one_table_holds_them_all(night: list[Path], tmp_path: Path) -> None:
     assert errors.count("waits for") == 1
 
 
-def test_each_is_heard_as_if_it_were_alone(night: list[Path], tmp_path: Path) -> None:
-    together, alone = tmp_path / "together.jsonl", b""
-    assert seldrt("replay", *night, *FAST, "--jsonl", together, program=SMALL)[0] == 0
-    for path in night:
-        one = tmp_path / "one.jsonl"
-        assert seldrt("replay", path, *FAST, "--jsonl", one, program=SMALL)[0] == 0
-        alone += one.read_bytes()
-    assert together.read_bytes() == alone
+def test_each_is_heard_as_if_it_were_alone_but_for_the_numbers_of_events(night: list[Path], tmp_path: Path) -> None:
+    def messages(*recordings: Path) -> list[dict[str, Any]]:
+        path = tmp_path / "out.jsonl"
+        assert seldrt("replay", *recordings, *FAST, "--jsonl", path, program=SMALL)[0] == 0
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    together, alone = messages(*night), [message for path in night for message in messages(path)]
+    assert {m.pop("event_id") for m in together if m["type"] == "event"} == set(range(2 * len(night)))
+    assert {m.pop("event_id") for m in alone if m["type"] == "event"} == {0, 1}
+    assert together == alone
 
 
 def test_events_have_the_time_of_day_of_their_recording(night: list[Path], tmp_path: Path) -> None:
@@ -76,7 +81,9 @@ def test_what_cannot_be_kept_apart_is_refused_before_anything_is_written(night: 
     unnamed.write_bytes(night[0].read_bytes())
     for arguments, line in (
         ((*night, "--dcase", table), "such a table is of one recording"),
-        ((*night, "--source", "garden", "--csv", table), "add --start file"),
+        ((*night, "--source", "garden", "--csv", table), "source garden: the tables could not tell"),
+        ((*night, "--start", "file"), "is for --csv and --jsonl"),
+        ((night[0], "--csv", table, "--start", ""), "give a date and time like"),
         ((*night, "--start", "2026-06-01T05:00", "--csv", table), "give --start file"),
         ((night[0], same, "--csv", table), "have one name in the tables"),
         ((night[0], unnamed, "--start", "file", "--csv", table), "garden.wav: neither its tags nor its name say"),
@@ -98,13 +105,33 @@ def test_one_that_is_damaged_in_the_middle_does_not_keep_the_others(night: list[
     body = bytearray(torn.read_bytes())
     body[len(body) // 3 : len(body) // 3 + 50_000] = bytes(50_000)
     torn.write_bytes(body)
-    alone, _, said = seldrt("replay", torn, *FAST, program=SMALL)
-    assert (alone, "damaged at" in said) == (2, True), said
+    alone, _, said = seldrt("replay", torn, *FAST, "--csv", table, program=SMALL)
+    found = re.search(r"seldrt: .*torn.flac: damaged at (\d\.\d+) s", said.splitlines()[-1])
+    assert alone == 2
+    assert found, said
+    (row,) = rows_of(table)  # what sounded until then
+    assert float(row[2]) == pytest.approx(float(found[1]), abs=0.2)
     code, _, errors = seldrt("replay", night[0], torn, night[1], *FAST, "--csv", table, program=SMALL)
     assert code == 2
-    assert "seldrt: " + said.splitlines()[-1].removeprefix("seldrt: ") in errors
-    assert [source for source, _, _ in rows_of(table)].count(night[1].stem) == 2
-    assert rows_of(table)[-1] == (night[1].stem, "1.800", "2.900")
+    assert found[0] in errors
+    assert errors.splitlines()[-1] == "seldrt: 1 of 3 recordings were not heard to their end"
+    assert [source for source, _, _ in rows_of(table)] == [night[0].stem] * 2 + ["torn"] + [night[1].stem] * 2
+    assert rows_of(table)[2:] == [row, *((night[1].stem, *span) for span in (("0.500", "1.200"), ("1.800", "2.900")))]
+
+
+def test_one_that_is_gone_when_its_turn_comes_does_not_keep_the_others(night: list[Path], tmp_path: Path) -> None:
+    paths = [tmp_path / path.name for path in night]
+    for path, original in zip(paths, night, strict=True):
+        path.write_bytes(original.read_bytes())
+    process = start("replay", *paths, "--speed", "2", "--no-publish", program=SMALL)
+    assert process.stderr is not None
+    while "onset" not in process.stderr.readline():
+        pass
+    paths[1].unlink()
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert f"{paths[1].name}: no such file" in errors
+    assert errors.count("3.0 s heard") == 2
 
 
 def test_one_that_is_stopped_is_the_last(night: list[Path]) -> None:
@@ -117,3 +144,15 @@ def test_one_that_is_stopped_is_the_last(night: list[Path]) -> None:
     assert process.returncode == 130
     assert "stopped at" in errors.splitlines()[-1]
     assert "2 of 3" not in errors
+
+
+def test_a_wish_to_stop_at_the_end_of_one_is_heeded(night: list[Path]) -> None:
+    process = start("replay", *night, "--no-publish", "--block-ms", "10000", program=SMALL)
+    assert process.stderr is not None
+    while "waits for" not in process.stderr.readline():
+        pass
+    time.sleep(1.0)  # all of the first is read by then, and waits for its time
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "stopped: 2 recordings were not begun"
