@@ -148,6 +148,25 @@ def merged(paths: Sequence[Path], weights: Sequence[float] = ()) -> Checkpoint:
     return Checkpoint(msgspec.structs.replace(first, networks=configs, card=card), networks)
 
 
+def blended(before: Path, after: Path, share: float) -> Checkpoint:
+    """The networks of ``after``, with weights that are ``share`` of the way from ``before`` to there.
+
+    ``after`` began with the weights of ``before`` (of several networks of a task with the first). Between the two lie
+    networks that know much of what both know (Wortsman et al. 2022). `CheckpointError` where they have other shapes.
+    """
+    first, last = load(before), load(after)
+    require_same(last.description, first.description, before)
+    for task, group in last.networks.items():
+        old = first.networks[task][0].state_dict() if task in first.networks else {}
+        for network in group:
+            new = network.state_dict()
+            if {name: value.shape for name, value in old.items()} != {name: value.shape for name, value in new.items()}:
+                raise CheckpointError(f"{before}: has no network for {task} of the shape of that in {after}")
+            mean = {name: old[name].lerp(new[name], share) for name in new if new[name].is_floating_point()}
+            network.load_state_dict(new | mean)
+    return last
+
+
 def require_same(expected: Description, found: Description, path: Path) -> None:
     """`CheckpointError` that says in one line which setting of ``found`` differs in features or classes."""
     if found.classes != expected.classes:

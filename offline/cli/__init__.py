@@ -8,7 +8,7 @@ from offline.cli.alarms import alarms
 from offline.cli.data import bundle, extract, synthesize
 from offline.cli.measuring import calibrate, evaluate, report
 from offline.cli.stretching import stretch
-from offline.cli.training import merge, train
+from offline.cli.training import blend, merge, train
 from seldrt import __version__
 
 
@@ -18,5 +18,5 @@ def main() -> None:
     """Make, learn from and measure recordings of sound events."""
 
 
-for command in (alarms, synthesize, stretch, extract, train, merge, evaluate, calibrate, report, bundle):
+for command in (alarms, synthesize, stretch, extract, train, blend, merge, evaluate, calibrate, report, bundle):
     main.add_command(command)

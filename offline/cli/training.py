@@ -135,6 +135,30 @@ def train(
 
 
 @click.command()
+@click.argument("before")
+@click.argument("after", type=PATH)
+@click.option("--share", type=Number(0, 1), default=0.5, show_default=True, help="Of AFTER; 0 is BEFORE, 1 is AFTER.")
+@click.option("--out", type=PATH, required=True, help="Checkpoint to write, .safetensors.")
+@explain_mistakes
+def blend(before: str, after: Path, share: float, out: Path) -> None:
+    """Make a network between BEFORE and AFTER, which has learnt more, begun with BEFORE.
+
+    It costs no more than one of them, and forgets less of what BEFORE knew, a model or the name of one that ships.
+    """
+    from msgspec.structs import replace
+
+    from seldrt import checkpoint
+    from seldrt.models import model_path
+
+    path = model_path(before)
+    model = checkpoint.blended(path, after, share)
+    blends = [*model.description.card.get("blends", ()), {"with": path.stem, "share": share}]
+    model.description = replace(model.description, card=model.description.card | {"blends": blends})
+    checkpoint.save(model, out)
+    click.echo(f"{out}")
+
+
+@click.command()
 @click.argument("checkpoints", type=PATH, nargs=-1, required=True)
 @click.option("--out", type=PATH, required=True, help="Model to write, .safetensors.")
 @click.option("--card", type=PATH, help="TOML file whose section [card] goes into the model, for `seldrt info`.")

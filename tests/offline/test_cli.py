@@ -96,6 +96,19 @@ def test_an_option_that_is_no_number_is_refused(command: list[str]) -> None:
     assert f"Invalid value for '{command[-1]}': 'nan' is no number" in result.stderr
 
 
+def test_blend_says_of_what_it_was_made(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        checkpoint.save(small_model(seed=seed), tmp_path / f"{seed}.safetensors")
+    ends = [str(tmp_path / "1.safetensors"), str(tmp_path / "2.safetensors")]
+    out = tmp_path / "blend.safetensors"
+    for share, code in (("0.25", 0), ("1.5", 2)):
+        result = CliRunner().invoke(cli.main, ["blend", *ends, "--share", share, "--out", str(out)])
+        assert result.exit_code == code, result.output
+    assert checkpoint.load(out).description.card["blends"] == [{"with": "1", "share": 0.25}]
+    result = CliRunner().invoke(cli.main, ["blend", "compact", ends[1], "--out", str(out)])
+    assert (result.exit_code, "compact.safetensors knows other classes" in result.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf"])
 def test_merge_refuses_what_is_no_weight(tmp_path: Path, weight: str) -> None:
     checkpoint.save(small_model(), tmp_path / "model.safetensors")

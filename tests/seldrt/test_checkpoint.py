@@ -13,7 +13,7 @@ from seldrt.checkpoint import Checkpoint, CheckpointError
 from seldrt.models import shipped
 from seldrt.networks import TASKS
 from tests.disk import full_disk
-from tests.models import FEATURES, small_model
+from tests.models import CAUSAL, FEATURES, small_model
 
 
 def refused(match: str) -> pytest.RaisesExc:
@@ -195,3 +195,27 @@ def test_unknown_settings_in_the_metadata_are_refused(tmp_path: Path) -> None:
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors", metadata)
     with refused("window"):
         checkpoint.load(tmp_path / "m.safetensors")
+
+
+def test_a_blend_lies_between_two_networks(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        checkpoint.save(small_model(seed=seed), tmp_path / f"{seed}")
+    first, last = (checkpoint.load(tmp_path / f"{seed}") for seed in (1, 2))
+    blend = checkpoint.blended(tmp_path / "1", tmp_path / "2", 0.25)
+    assert blend.description == last.description
+    for task, (network,) in blend.networks.items():
+        ends = first.networks[task][0].state_dict(), last.networks[task][0].state_dict()
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                expected = 0.75 * ends[0][name].double() + 0.25 * ends[1][name].double()
+                assert torch.allclose(value.double(), expected, atol=1e-5)
+
+
+def test_a_blend_of_other_shapes_is_refused(tmp_path: Path) -> None:
+    checkpoint.save(small_model(), tmp_path / "small")
+    checkpoint.save(small_model(replace(CAUSAL, guidance_width=12)), tmp_path / "wide")
+    checkpoint.save(small_model(classes=("clap", "voice")), tmp_path / "few")
+    with refused(r"small: has no network for sad of the shape of that in .*wide"):
+        checkpoint.blended(tmp_path / "small", tmp_path / "wide", 0.5)
+    with refused("few knows other classes"):
+        checkpoint.blended(tmp_path / "few", tmp_path / "small", 0.5)
