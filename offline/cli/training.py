@@ -152,8 +152,10 @@ def blend(before: str, after: Path, share: float, out: Path) -> None:
 
     path = model_path(before)
     model = checkpoint.blended(path, after, share)
-    blends = [*model.description.card.get("blends", ()), {"with": path.stem, "share": share}]
-    model.description = replace(model.description, card=model.description.card | {"blends": blends})
+    card = dict(model.description.card)
+    for task in model.networks:
+        card[task] = card.get(task, {}) | {"blend": {"with": path.stem, "share": share}}
+    model.description = replace(model.description, card=card)
     checkpoint.save(model, out)
     click.echo(f"{out}")
 

@@ -104,7 +104,7 @@ def test_blend_says_of_what_it_was_made(tmp_path: Path) -> None:
     for share, code in (("0.25", 0), ("1.5", 2)):
         result = CliRunner().invoke(cli.main, ["blend", *ends, "--share", share, "--out", str(out)])
         assert result.exit_code == code, result.output
-    assert checkpoint.load(out).description.card["blends"] == [{"with": "1", "share": 0.25}]
+    assert checkpoint.describe(out).card["sed"]["blend"] == {"with": "1", "share": 0.25}
     result = CliRunner().invoke(cli.main, ["blend", "compact", ends[1], "--out", str(out)])
     assert (result.exit_code, "compact.safetensors knows other classes" in result.stderr) == (2, True)
 
