@@ -60,14 +60,29 @@ def replay(
         return Recording(path, mic, None if fast else speed or 1.0, capture.block_ms, () if demo else capture.channels)
 
     with ExitStack() as stack:
-        for path in recordings:
-            opened(path).close()
+        check(recordings, opened)
         begun = beginnings(recordings, start, config.publisher.source, flags)
         publisher = prepare(config, flags, stack, recordings)
         listener = stack.enter_context(closing(Listener(config, flags, publisher)))
         if truth is not None:
             sys.exit(0 if demonstrate(truth, listener, stack.enter_context(closing(opened(recordings[0])))) else 1)
         sys.exit(play(recordings, begun, opened, listener))
+
+
+def check(recordings: Sequence[Path], opened: Callable[[Path], Recording]) -> None:
+    """Refuses recordings that cannot be played, all of them at once."""
+    from seldrt.runtime.devices import CaptureError
+
+    refused: list[CaptureError] = []
+    for path in recordings:
+        try:
+            opened(path).close()
+        except CaptureError as error:
+            refused.append(error)
+    for earlier in refused[:-1]:
+        say(f"seldrt: {earlier}")
+    if refused:
+        raise refused[-1]
 
 
 def beginnings(recordings: Sequence[Path], start: str | None, source: str, flags: Flags) -> list[int | None]:

@@ -98,6 +98,16 @@ def test_what_cannot_be_kept_apart_is_refused_before_anything_is_written(night: 
         assert not table.exists()
 
 
+def test_all_that_cannot_be_played_are_named_at_once(night: list[Path], tmp_path: Path) -> None:
+    stereo, missing = tmp_path / "stereo.wav", tmp_path / "missing.wav"
+    soundfile.write(stereo, np.zeros((100, 2)), SAMPLE_RATE)
+    code, _, errors = seldrt("replay", stereo, night[0], missing, *FAST, program=SMALL)
+    assert code == 2
+    first, second = errors.splitlines()
+    assert first.startswith(f"seldrt: {stereo}: 2 channels")
+    assert second == f"seldrt: {missing}: no such file"
+
+
 def test_one_that_is_damaged_in_the_middle_does_not_keep_the_others(night: list[Path], tmp_path: Path) -> None:
     torn, table = tmp_path / "torn.flac", tmp_path / "all.csv"
     rng = np.random.default_rng(0)
