@@ -196,10 +196,7 @@ class RecordingMeasured(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What an evaluation found; figures may be compared where ``data`` is the same (see `content_digest`).
-
-    The name of the model and its settings are known unless the report is of a folder of CSVs.
-    """
+    """What an evaluation found; figures may be compared where ``data`` is the same (see `content_digest`)."""
 
     data: str
     overall: Measured
@@ -207,7 +204,7 @@ class Report(msgspec.Struct, frozen=True):
     classes: tuple[ClassMeasured, ...]
     events: EventsMeasured
     recordings: dict[str, RecordingMeasured]
-    model: str = ""
+    model: str = ""  # its name and settings, where it was not a folder of CSVs that was measured
     postprocess: PostprocessConfig | None = None
 
 
