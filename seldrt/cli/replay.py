@@ -65,7 +65,8 @@ def replay(
         publisher = prepare(config, flags, stack, recordings)
         listener = stack.enter_context(closing(Listener(config, flags, publisher)))
         if truth is not None:
-            sys.exit(0 if demonstrate(truth, listener, stack.enter_context(closing(opened(recordings[0])))) else 1)
+            source = stack.enter_context(closing(opened(*recordings)))
+            sys.exit(0 if demonstrate(truth, listener, source) else 1)
         sys.exit(play(recordings, begun, opened, listener))
 
 

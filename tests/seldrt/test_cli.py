@@ -56,6 +56,12 @@ def start(*arguments: Any, program: tuple[str, ...] = REAL) -> subprocess.Popen[
     return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, env=environment())
 
 
+def says(process: subprocess.Popen[str], word: str) -> None:
+    """Waits until a line on stderr has the word in it."""
+    assert process.stderr is not None
+    assert any(word in line for line in iter(process.stderr.readline, ""))
+
+
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sound") / "garden.wav"
@@ -318,23 +324,19 @@ def test_a_demonstration_that_nobody_reads_judges_all_the_same() -> None:
 def test_a_replay_that_is_stopped_says_how_far_it_came(recording: Path, tmp_path: Path) -> None:
     table = tmp_path / "out.csv"
     process = start("replay", recording, "--speed", "0.5", "--no-publish", "--dcase", table, program=SMALL)
-    assert process.stderr is not None
-    while "onset" not in process.stderr.readline():
-        pass
+    says(process, "onset")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
-    told = re.search(r"stopped at (\d\.\d) s of 3\.0 s: the outputs hold that much", errors.splitlines()[-1])
-    assert told, errors
-    assert 0.5 <= float(told[1]) < 3
+    found = re.search(r"stopped at (\d\.\d) s of 3\.0 s: the outputs hold that much", errors.splitlines()[-1])
+    assert found, errors
+    assert 0.5 <= float(found[1]) < 3
     assert table.read_bytes().startswith(b"5,13,0,90,10\n")
 
 
 def test_a_demonstration_that_is_stopped_judges_nothing() -> None:
     process = start("replay", "--demo", "--speed", "0.5")
-    assert process.stderr is not None
-    while "onset" not in process.stderr.readline():
-        pass
+    says(process, "onset")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130

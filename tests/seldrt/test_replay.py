@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from tests.seldrt.energy_pipeline import SAMPLE_RATE, two_pianos
-from tests.seldrt.test_cli import SMALL, seldrt, start
+from tests.seldrt.test_cli import SMALL, says, seldrt, start
 
 FAST = ("--fast", "--no-publish", "--quiet")
 
@@ -134,9 +134,7 @@ def test_one_that_is_gone_when_its_turn_comes_does_not_keep_the_others(night: li
     for path, original in zip(paths, night, strict=True):
         path.write_bytes(original.read_bytes())
     process = start("replay", *paths, "--speed", "2", "--no-publish", program=SMALL)
-    assert process.stderr is not None
-    while "onset" not in process.stderr.readline():
-        pass
+    says(process, "onset")
     paths[1].unlink()
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 2
@@ -146,9 +144,7 @@ def test_one_that_is_gone_when_its_turn_comes_does_not_keep_the_others(night: li
 
 def test_one_that_is_stopped_is_the_last(night: list[Path]) -> None:
     process = start("replay", *night, "--speed", "0.5", "--no-publish", program=SMALL)
-    assert process.stderr is not None
-    while "onset" not in process.stderr.readline():
-        pass
+    says(process, "onset")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
@@ -158,9 +154,7 @@ def test_one_that_is_stopped_is_the_last(night: list[Path]) -> None:
 
 def test_a_wish_to_stop_at_the_end_of_one_is_heeded(night: list[Path]) -> None:
     process = start("replay", *night, "--no-publish", "--block-ms", "10000", program=SMALL)
-    assert process.stderr is not None
-    while "waits for" not in process.stderr.readline():
-        pass
+    says(process, "waits for")
     time.sleep(1.0)  # all of the first is read by then, and waits for its time
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
