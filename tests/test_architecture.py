@@ -49,7 +49,8 @@ SELDRT = {
     "seldrt.runtime.channels": (),
     "seldrt.runtime.health": (),
     "seldrt.runtime.systemd": (),
-    "seldrt.runtime.aside": (),
+    "seldrt.runtime.aside": ("config",),
+    "seldrt.runtime.folders": ("config",),
     "seldrt.runtime.origination": ("runtime.devices",),
     "seldrt.runtime.capture": ("config", "microphones", "detection"),
     "seldrt.runtime.recording": (
@@ -74,10 +75,12 @@ SELDRT = {
         *("config", "microphones", "detection", "events", "pipeline"),
         *("runtime.capture", "runtime.health", "runtime.systemd", "runtime.publisher", "runtime.sinks"),
     ),
-    "seldrt.runtime.recorder": ("config", "microphones", "runtime.capture"),
+    "seldrt.runtime.recorder": ("config", "microphones", "runtime.capture", "runtime.folders"),
+    "seldrt.runtime.clips": ("config", "files", "spatial", "detection", "runtime.folders", "runtime.sinks"),
     "seldrt.runtime.doctor": (
         *("config", "spatial", "stream", "microphones", "levels", "keys", "pipeline", "runtime.channels"),
-        *("runtime.devices", "runtime.recording", "runtime.watched", "runtime.publisher", "runtime.recorder"),
+        *("runtime.devices", "runtime.recording", "runtime.watched", "runtime.publisher"),
+        *("runtime.folders", "runtime.recorder"),
     ),
     "seldrt.cli.shell": ("config",),
     "seldrt.cli": (

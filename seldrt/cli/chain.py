@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from seldrt.events import EventTracker
     from seldrt.pipeline import Pipeline
     from seldrt.replies import Info
+    from seldrt.runtime.clips import ClipFolder
     from seldrt.runtime.microphone import Microphone
     from seldrt.runtime.publisher import Publisher
     from seldrt.runtime.recording import Recording
@@ -68,6 +69,8 @@ chain_options = options(
     click.option("--dcase", metavar="OUT.csv", help="Write a DCASE table when the stream ends."),
     click.option("--csv", metavar="OUT.csv", help="Write a table of the events that are over (run: add them)."),
     click.option("--jsonl", metavar="OUT.jsonl", help="Write JSON lines as they come (run: add them); - is stdout."),
+    setting("--clips", env="CLIPS", metavar="DIR", meaning="Keep a sound file of each event in that folder."),
+    setting("--clips-max-mb", env="CLIPS_MAX_MB", type=int, metavar="MB", meaning="Its size; the oldest clips go."),
     click.option("--quiet", is_flag=True, help="No line for each event."),
 )
 
@@ -101,7 +104,8 @@ def settings(flags: Flags) -> DaemonConfig:
         yaw_deg=flags["yaw_deg"],
         block_ms=flags["block_ms"],
     )
-    return replace(config, capture=capture, pipeline=pipeline, publisher=publisher)
+    clips = override(config.clips, dir=flags.get("clips"), max_mb=flags.get("clips_max_mb"))
+    return replace(config, capture=capture, pipeline=pipeline, publisher=publisher, clips=clips)
 
 
 def device_settings(flags: Flags) -> DaemonConfig:
@@ -156,6 +160,11 @@ def prepare(config: DaemonConfig, flags: Flags, stack: ExitStack, recordings: Se
     wanted = config.publisher
     check_publishing(wanted, flags)
     check_outputs(flags["dcase"], (flags["csv"], flags["jsonl"]), recordings)
+    if config.clips.dir:
+        from seldrt.runtime.clips import CLIPPING
+        from seldrt.runtime.folders import writable_folder
+
+        writable_folder(config.clips.dir, CLIPPING)
     if flags["no_publish"]:
         return None
     publisher = Publisher(wanted.bind, wanted.insecure_bind, wanted.control, wanted.curve_keys)
@@ -173,6 +182,7 @@ class Listener:
         self._pipeline: Pipeline | None = None
         self._events: EventTracker | None = None
         self._outputs: list[tuple[type[Lines], TextFile]] = []
+        self._clips: ClipFolder | None = None
         self._told: list[str] = []  # of the microphone
         self._stack = ExitStack()
 
@@ -188,7 +198,8 @@ class Listener:
     ) -> StreamInfo:
         """Until the source ends or a signal comes; ``begun_ns`` is when a recording began, UNIX time, for the files."""
         from seldrt.detection import Clock
-        from seldrt.runtime.aside import Aside
+        from seldrt.runtime.aside import Aside, Behind
+        from seldrt.runtime.clips import ClipSink
         from seldrt.runtime.daemon import Daemon, stream_info
         from seldrt.runtime.display import EventLines
         from seldrt.runtime.sinks import DcaseCsv, LevelSink
@@ -206,6 +217,11 @@ class Listener:
             sinks = [*more_sinks, *(kind(file, stream, clock) for kind, file in self._outputs)]
             if flags["dcase"]:
                 sinks.append(stack.enter_context(closing(DcaseCsv(flags["dcase"], stream.samples_per_label))))
+            if self._clips is not None:
+                behind = stack.enter_context(closing(Behind(self._clips.keep, "clips"))) if source.live else None
+                keep = behind.give if behind else self._clips.keep
+                complaint = behind.complaint if behind else lambda: ""
+                sinks.append(ClipSink(stream, clock, config.clips, pipeline.latency_samples, keep, complaint))
             if not flags["quiet"]:
                 sinks.append(EventLines(stream, tell))
             about = microphone_lines(source, pipeline.sample_rate)
@@ -235,6 +251,7 @@ class Listener:
     def _open(self, add: bool) -> Pipeline:
         from seldrt.events import EventTracker
         from seldrt.pipeline import open_pipeline
+        from seldrt.runtime.clips import ClipFolder
         from seldrt.runtime.sinks import EventTable, JsonLines, TextFile
 
         pipeline = open_pipeline(self._config.pipeline, self._config.postprocess)
@@ -242,6 +259,9 @@ class Listener:
             if output:
                 file = self._stack.enter_context(closing(TextFile(output, kind.HEADING, add)))
                 self._outputs.append((kind, file))
+        if self._config.clips.dir:
+            self._clips = ClipFolder(self._config.clips)
+            say(f"keeping clips in {self._config.clips.dir}, at most {self._config.clips.max_mb} MB")
         self._pipeline, self._events = pipeline, EventTracker(pipeline.sample_rate, pipeline.samples_per_label)
         return pipeline
 

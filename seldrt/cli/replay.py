@@ -12,7 +12,7 @@ import click
 
 from seldrt.cli.chain import Flags, Listener, chain_options, prepare, settings
 from seldrt.cli.shell import Number, say
-from seldrt.config import ConfigError
+from seldrt.config import ConfigError, DaemonConfig
 
 if TYPE_CHECKING:
     from seldrt.runtime.recording import Recording
@@ -25,7 +25,7 @@ STOPPED = 130  # exit code of what somebody ended before it was at its end
 @click.option("--demo", is_flag=True, help="The bundled recording, compared with its truth.")
 @click.option("--fast", is_flag=True, help="As fast as the computer goes.")
 @click.option("--speed", type=Number(0.01, 1000), metavar="X", help="X times real time.")
-@click.option("--start", metavar="TIME", help="When it began, for --csv and --jsonl; `file`: as each file says.")
+@click.option("--start", metavar="TIME", help="When it began, for --csv, --jsonl, --clips; `file`: as each file says.")
 @chain_options
 def replay(
     files: tuple[str, ...], demo: bool, fast: bool, speed: float | None, start: str | None, **flags: Any
@@ -61,7 +61,7 @@ def replay(
 
     with ExitStack() as stack:
         check(recordings, opened)
-        begun = beginnings(recordings, start, config.publisher.source, flags)
+        begun = beginnings(recordings, start, config, flags)
         publisher = prepare(config, flags, stack, recordings)
         listener = stack.enter_context(closing(Listener(config, flags, publisher)))
         if truth is not None:
@@ -86,31 +86,31 @@ def check(recordings: Sequence[Path], opened: Callable[[Path], Recording]) -> No
         raise refused[-1]
 
 
-def beginnings(recordings: Sequence[Path], start: str | None, source: str, flags: Flags) -> list[int | None]:
+def beginnings(recordings: Sequence[Path], start: str | None, config: DaemonConfig, flags: Flags) -> list[int | None]:
     """UNIX times at which the recordings began, None where nobody asks.
 
-    `ConfigError` or `CaptureError` for times that nobody knows, and recordings that the tables could not keep apart.
+    `ConfigError` or `CaptureError` for times that nobody knows, and recordings that the files could not keep apart.
     """
     from seldrt.detection import safe_name
     from seldrt.runtime.origination import IN_FILE, start_ns
 
-    tables = flags["csv"] or flags["jsonl"]
-    if start is not None and not tables:
-        raise ConfigError(f"--start {start}: is for --csv and --jsonl; give one of them")
+    source, files = config.publisher.source, flags["csv"] or flags["jsonl"] or config.clips.dir
+    if start is not None and not files:
+        raise ConfigError(f"--start {start}: is for --csv, --jsonl and --clips; give one of them")
     if len(recordings) > 1:
         if flags["dcase"]:
             raise ConfigError(f"--dcase {flags['dcase']}: such a table is of one recording; replay them one by one")
         if start not in (None, IN_FILE):
             raise ConfigError(f"--start {start}: is of one recording; give --start file, or replay them one by one")
-        if tables and start is None and source:
-            raise ConfigError(f"source {source}: the tables could not tell the recordings apart; add --start file")
-    if tables and not source:
+        if files and start is None and source:
+            raise ConfigError(f"source {source}: the files could not tell the recordings apart; add --start file")
+    if files and not source:
         names: dict[str, Path] = {}
         for path in recordings:
             other = names.setdefault(safe_name(path.stem), path)
             if other is not path:
                 with_times = "rename one, or tell them apart by time: --start file --source NAME"
-                raise ConfigError(f"{other}, {path}: have one name in the tables; {with_times}")
+                raise ConfigError(f"{other}, {path}: have one name in the files; {with_times}")
     return [None if start is None else start_ns(start, path) for path in recordings]
 
 

@@ -164,7 +164,7 @@ def warnings(program: str, options: dict[str, object]) -> list[str]:
     home = os.path.expanduser("~")
     if program.startswith(("/root/", "/home/", home.rstrip("/") + "/", "/tmp/", "/var/tmp/")):
         found.append(f"{program} lies where the service may not look: install it in /opt, or --user")
-    for option in ("record", "csv", "jsonl"):
+    for option in ("record", "clips", "csv", "jsonl"):
         name = options.get(option)
         place = os.path.normpath(os.path.join(STATE, str(name)))
         if name and name != "-" and not place.startswith(f"{STATE}/"):

@@ -232,6 +232,21 @@ class RecordConfig(Section, frozen=True):
             raise ValueError(f"file_s is {self.file_s}: use 1 to 86400")
 
 
+class ClipsConfig(Section, frozen=True):
+    """What is kept of each event, as a sound file."""
+
+    dir: str = ""  # folder for them; "" = none are kept
+    max_mb: int = 1000  # MB of the folder; the oldest clips make room for new ones
+    before_s: float = 0.5  # s of sound before an event
+    after_s: float = 0.5  # and after it
+    longest_s: float = 30.0  # of a longer event, so much is kept
+
+    def __post_init__(self) -> None:
+        require(self, ("max_mb",), lambda mb: 1 <= mb <= 100_000_000, "must be 1 to 100000000")
+        require(self, ("before_s", "after_s"), lambda s: 0 <= s <= 60, "must be 0 to 60")
+        require(self, ("longest_s",), lambda s: 0.1 <= s <= 600, "must be 0.1 to 600")
+
+
 class DaemonConfig(Section, frozen=True):
     """The file of the daemon: one section for each module; see `configs/seldrt.toml`."""
 
@@ -239,6 +254,7 @@ class DaemonConfig(Section, frozen=True):
     pipeline: PipelineConfig = PipelineConfig()
     publisher: PublisherConfig = PublisherConfig()
     record: RecordConfig = RecordConfig()
+    clips: ClipsConfig = ClipsConfig()
     postprocess: dict[str, Any] = msgspec.field(default_factory=dict)  # of `PostprocessConfig`, what is to differ
 
     def __post_init__(self) -> None:

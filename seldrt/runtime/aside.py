@@ -1,4 +1,4 @@
-"""Lines for people, beside the work."""
+"""What is done beside the work: lines for people, files for later."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Generic, TypeVar
+
+from seldrt.config import SeldrtError
+
+Item = TypeVar("Item")
 
 
 class Aside:
@@ -39,3 +44,42 @@ class Aside:
         with suppress(queue.Full):
             self._lines.put_nowait(None)
         self._thread.join(0.5)
+
+
+class Behind(Generic[Item]):
+    """Hands items to ``work`` in a thread of its own, so that no disk holds the giver up; see `complaint`."""
+
+    def __init__(self, work: Callable[[Item], None], name: str, room: int = 20) -> None:
+        self._work = work
+        self._waiting: queue.Queue[Item | None] = queue.Queue(room)
+        self._failure = ""
+        self._left_out = False
+        self._thread = threading.Thread(target=self._do, name=name, daemon=True)
+        self._thread.start()
+
+    def give(self, item: Item) -> None:
+        """Never waits; what finds no room is left out."""
+        try:
+            self._waiting.put_nowait(item)
+            self._left_out = False
+        except queue.Full:
+            self._left_out = True
+
+    def complaint(self) -> str:
+        """Why the last item came to nothing; empty when all is well."""
+        if self._left_out:
+            return "the disk is too slow, some are left out"
+        return self._failure
+
+    def close(self) -> None:
+        """What waits is done."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _do(self) -> None:
+        while (item := self._waiting.get()) is not None:
+            try:
+                self._work(item)
+                self._failure = ""
+            except SeldrtError as error:
+                self._failure = str(error)

@@ -197,6 +197,8 @@ class Daemon:
 
     def _complaints(self) -> dict[str, str]:
         found = self._source.complaints()
+        for sink in self._sinks:
+            found |= sink.complaints()
         return self._health.complaints(self._source.overruns, "device" in found, self._source.waits) | found
 
     def _tell_news(self) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import queue
 import re
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -25,36 +24,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seldrt.config import RecordConfig, SeldrtError
+from seldrt.config import RecordConfig
 from seldrt.microphones import CHANNELS
 from seldrt.runtime.capture import LABELS_PER_S
+from seldrt.runtime.folders import size_bytes, surplus, why_not, writable_folder
 
 RECENT_S = 10.0  # how long trouble counts as present
 PAUSE_S = 60.0  # after a failure
 BACKLOG_S = 20.0  # of sound that waits for the disk; beyond that it is not recorded
 FULL_SCALE = 2.0**23
 WAV_LIMIT_BYTES = 2 << 30
-NO_ROOM_BYTES = 1_000_000
+RECORDING = "record to"  # what the folder is for
 PIECES = 8  # at least so many files fill the folder, so that making room costs little of what is kept
 KEPT = re.compile(r"_(\d{8}T\d{6}\.\d{3}Z)\.(flac|wav)(\.part)?$")
 
 Samples = NDArray[np.float32]
 
 
-class RecordError(SeldrtError):
-    """A folder that nothing can be recorded to."""
-
-
 class Recorder:
     """Keeps what `keep` is given; a thread of its own writes, so that no disk holds the listener up.
 
-    ``settings`` is the text of the TOML files, ``device`` a name for the tags of the sound files. `RecordError` when
+    ``settings`` is the text of the TOML files, ``device`` a name for the tags of the sound files. `FolderError` when
     the folder cannot be written to; what fails later is a complaint, and after `PAUSE_S` it begins another file.
     """
 
     def __init__(self, config: RecordConfig, source: str, settings: str, device: str) -> None:
         self._config, self._source, self._settings, self._device = config, source, settings, device
-        self._folder = record_folder(config.dir)
+        self._folder = writable_folder(config.dir, RECORDING)
         self._piece_bytes = config.max_mb * 1_000_000 // PIECES
         self._waiting: queue.SimpleQueue[tuple[int, Samples, int, int] | None] = queue.SimpleQueue()
         self._given_frames = self._taken_frames = 0  # each has one writing thread
@@ -109,7 +105,7 @@ class Recorder:
             work(*arguments)
             return True
         except (OSError, LibsndfileError) as error:
-            self._failure, self._again_s = self._reason(error), time.monotonic() + PAUSE_S
+            self._failure, self._again_s = why_not(error, self._folder), time.monotonic() + PAUSE_S
             file, self._file, self._expected = self._file, None, -1
             if file is not None:
                 file.give_up()
@@ -153,22 +149,10 @@ class Recorder:
 
     def _make_room(self, current: KeptFile) -> None:
         """Deletes the oldest files until the next one, grown to its limit, has its place."""
-        kept = sorted((path for path in self._folder.iterdir() if KEPT.search(path.name)), key=_captured)
-        sizes = {path: _size_bytes(path) for path in kept if path != current.part}
         room = (PIECES - 1) * self._piece_bytes - self._piece_bytes // 8  # a label frame may stick out
-        for path in sizes:
-            if sum(sizes.values()) <= room:
-                return
-            sizes[path] = 0
+        for path in surplus((path for path in kept_files(self._folder) if path != current.part), room):
             path.unlink(missing_ok=True)
             _settings_beside(path).unlink(missing_ok=True)
-
-    def _reason(self, error: Exception) -> str:
-        """Why writing failed: the sound library only knows that it did."""
-        with suppress(OSError):
-            if shutil.disk_usage(self._folder).free < NO_ROOM_BYTES:
-                return "no room left"
-        return getattr(error, "strerror", None) or "it can no longer be written to"
 
     def _end_file(self) -> None:
         file, self._file = self._file, None
@@ -195,7 +179,7 @@ class KeptFile:
 
     @property
     def size_bytes(self) -> int:
-        return _size_bytes(self.part)
+        return size_bytes(self.part)
 
     def write(self, frames: Samples) -> None:
         self._file.write(self._to_file(frames))
@@ -216,29 +200,9 @@ class KeptFile:
             _settings_beside(self.part).unlink(missing_ok=True)
 
 
-def record_folder(name: str) -> Path:
-    """The folder, made where it is missing; `RecordError` when nothing can be written to it."""
-    import tempfile
-
-    folder = Path(name)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise RecordError(f"cannot record to {folder}: {error.strerror or error}") from None
-    return folder
-
-
-def kept_bytes(folder: Path) -> int:
-    """What the recordings in a folder take."""
-    return sum(_size_bytes(path) for path in folder.iterdir() if KEPT.search(path.name))
-
-
-def _size_bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:  # taken away, or a link to nowhere
-        return 0
+def kept_files(folder: Path) -> list[Path]:
+    """The recordings in a folder, finished or not, the oldest first."""
+    return sorted((path for path in folder.iterdir() if KEPT.search(path.name)), key=_captured)
 
 
 def is_24_bit(samples: NDArray[Any]) -> bool:

@@ -41,6 +41,10 @@ class Sink:
 
     def gap(self, sample: int, lost_samples: int) -> None: ...
 
+    def complaints(self) -> dict[str, str]:
+        """What is wrong now, by what it is wrong with."""
+        return {}
+
     def finish(self) -> None: ...
 
     def close(self) -> None: ...

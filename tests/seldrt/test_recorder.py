@@ -27,8 +27,9 @@ from seldrt.microphones import profile
 from seldrt.pipeline import Pipeline
 from seldrt.runtime import recorder as recorder_module
 from seldrt.runtime.daemon import Daemon, stream_info
+from seldrt.runtime.folders import FolderError
 from seldrt.runtime.microphone import Microphone
-from seldrt.runtime.recorder import Recorder, RecordError, as_int32, is_24_bit
+from seldrt.runtime.recorder import Recorder, as_int32, is_24_bit
 from seldrt.runtime.recording import Recording
 from seldrt.runtime.sinks import Sink
 from tests.models import small_model
@@ -268,7 +269,7 @@ def test_a_disk_that_does_not_keep_up_leaves_a_gap_and_the_memory_flat(
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", Path("/proc/recordings")):
-        with pytest.raises(RecordError, match="cannot record to "):
+        with pytest.raises(FolderError, match="cannot record to "):
             Recorder(RecordConfig(dir=str(folder)), "roof", MIC, "H3-VR")
 
 

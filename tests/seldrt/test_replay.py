@@ -81,11 +81,11 @@ def test_what_cannot_be_kept_apart_is_refused_before_anything_is_written(night: 
     unnamed.write_bytes(night[0].read_bytes())
     for arguments, line in (
         ((*night, "--dcase", table), "such a table is of one recording"),
-        ((*night, "--source", "garden", "--csv", table), "source garden: the tables could not tell"),
-        ((*night, "--start", "file"), "is for --csv and --jsonl"),
+        ((*night, "--source", "garden", "--csv", table), "source garden: the files could not tell"),
+        ((*night, "--start", "file"), "is for --csv, --jsonl and --clips"),
         ((night[0], "--csv", table, "--start", ""), "give a date and time like"),
         ((*night, "--start", "2026-06-01T05:00", "--csv", table), "give --start file"),
-        ((night[0], same, "--csv", table), "have one name in the tables"),
+        ((night[0], same, "--csv", table), "have one name in the files"),
         ((night[0], unnamed, "--start", "file", "--csv", table), "garden.wav: neither its tags nor its name say"),
         ((night[0], tmp_path / "missing.wav", "--csv", table), "missing.wav: no such file"),
         ((*night, "--csv", night[1]), "the output is the recording itself"),

@@ -121,10 +121,11 @@ def check_disk(config: RecordConfig) -> Finding:
     """There is room for what ``--record`` may keep."""
     if not config.dir:
         return not_checked("nothing is to be kept: no --record")
-    from seldrt.runtime.recorder import kept_bytes, record_folder
+    from seldrt.runtime.folders import kept_bytes, writable_folder
+    from seldrt.runtime.recorder import RECORDING, kept_files
 
-    folder = record_folder(config.dir)
-    free_mb, kept_mb = shutil.disk_usage(folder).free / 1e6, kept_bytes(folder) / 1e6
+    folder = writable_folder(config.dir, RECORDING)
+    free_mb, kept_mb = shutil.disk_usage(folder).free / 1e6, kept_bytes(kept_files(folder)) / 1e6
     missing_mb = config.max_mb - kept_mb - free_mb
     text = f"{folder}: {free_mb:.0f} MB free, {kept_mb:.0f} MB of {config.max_mb} MB recorded"
     figures = {"free_mb": round(free_mb), "recorded_mb": round(kept_mb), "max_mb": config.max_mb}

@@ -1,0 +1,60 @@
+"""Folders of bounded size, in which the oldest files make room for new ones."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from seldrt.config import SeldrtError
+
+NO_ROOM_BYTES = 1_000_000
+
+
+class FolderError(SeldrtError):
+    """A folder that nothing can be kept in."""
+
+
+def writable_folder(name: str, what: str) -> Path:
+    """The folder, made where it is missing; `FolderError` ("cannot ``what``") when nothing can be written to it."""
+    folder = Path(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise FolderError(f"cannot {what} {folder}: {error.strerror or error}") from None
+    return folder
+
+
+def size_bytes(path: Path) -> int:
+    """Of a file; 0 when it was taken away, or is a link to nowhere."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def kept_bytes(files: Iterable[Path]) -> int:
+    """What files take."""
+    return sum(map(size_bytes, files))
+
+
+def surplus(oldest_first: Iterable[Path], room_bytes: int) -> Iterator[Path]:
+    """The oldest of these files that must go so that the rest fits."""
+    sizes = {path: size_bytes(path) for path in oldest_first}
+    total = sum(sizes.values())
+    for path, size in sizes.items():
+        if total <= room_bytes:
+            return
+        total -= size
+        yield path
+
+
+def why_not(error: Exception, folder: Path) -> str:
+    """Why writing there failed: the sound library only knows that it did."""
+    with suppress(OSError):
+        if shutil.disk_usage(folder).free < NO_ROOM_BYTES:
+            return "no room left"
+    return getattr(error, "strerror", None) or "it can no longer be written to"
