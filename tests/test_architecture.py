@@ -49,7 +49,7 @@ SELDRT = {
     "seldrt.runtime.channels": (),
     "seldrt.runtime.health": (),
     "seldrt.runtime.systemd": (),
-    "seldrt.runtime.aside": ("config",),
+    "seldrt.runtime.aside": (),
     "seldrt.runtime.folders": ("config",),
     "seldrt.runtime.origination": ("runtime.devices",),
     "seldrt.runtime.capture": ("config", "microphones", "detection"),
@@ -80,7 +80,7 @@ SELDRT = {
     "seldrt.runtime.doctor": (
         *("config", "spatial", "stream", "microphones", "levels", "keys", "pipeline", "runtime.channels"),
         *("runtime.devices", "runtime.recording", "runtime.watched", "runtime.publisher"),
-        *("runtime.folders", "runtime.recorder"),
+        *("runtime.folders", "runtime.recorder", "runtime.clips"),
     ),
     "seldrt.cli.shell": ("config",),
     "seldrt.cli": (

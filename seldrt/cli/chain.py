@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from seldrt.cli.info import latency_lines, model_option
 from seldrt.cli.shell import Names, Sensitivity, options, say, setting
-from seldrt.config import ConfigError, DaemonConfig, PipelineConfig, PublisherConfig, load_toml, override
+from seldrt.config import ClipsConfig, ConfigError, DaemonConfig, PipelineConfig, PublisherConfig, load_toml, override
 from seldrt.signals import stop_on_signals
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from seldrt.events import EventTracker
     from seldrt.pipeline import Pipeline
     from seldrt.replies import Info
-    from seldrt.runtime.clips import ClipFolder
+    from seldrt.runtime.clips import Clip, ClipFolder
     from seldrt.runtime.microphone import Microphone
     from seldrt.runtime.publisher import Publisher
     from seldrt.runtime.recording import Recording
@@ -62,6 +62,8 @@ setting_options = options(  # what `settings` takes
         meaning="Allow an address that the network can reach.",
     ),
     setting("--levels", env="LEVELS", is_flag=True, default=None, meaning="Also publish how loud the channels are."),
+    setting("--clips", env="CLIPS", metavar="DIR", meaning="Keep a sound file of each event in that folder."),
+    setting("--clips-max-mb", env="CLIPS_MAX_MB", type=int, metavar="MB", meaning="Its size; the oldest clips go."),
 )
 chain_options = options(
     setting_options,
@@ -69,8 +71,6 @@ chain_options = options(
     click.option("--dcase", metavar="OUT.csv", help="Write a DCASE table when the stream ends."),
     click.option("--csv", metavar="OUT.csv", help="Write a table of the events that are over (run: add them)."),
     click.option("--jsonl", metavar="OUT.jsonl", help="Write JSON lines as they come (run: add them); - is stdout."),
-    setting("--clips", env="CLIPS", metavar="DIR", meaning="Keep a sound file of each event in that folder."),
-    setting("--clips-max-mb", env="CLIPS_MAX_MB", type=int, metavar="MB", meaning="Its size; the oldest clips go."),
     click.option("--quiet", is_flag=True, help="No line for each event."),
 )
 
@@ -104,7 +104,7 @@ def settings(flags: Flags) -> DaemonConfig:
         yaw_deg=flags["yaw_deg"],
         block_ms=flags["block_ms"],
     )
-    clips = override(config.clips, dir=flags.get("clips"), max_mb=flags.get("clips_max_mb"))
+    clips = override(config.clips, dir=flags["clips"], max_mb=flags["clips_max_mb"])
     return replace(config, capture=capture, pipeline=pipeline, publisher=publisher, clips=clips)
 
 
@@ -160,11 +160,6 @@ def prepare(config: DaemonConfig, flags: Flags, stack: ExitStack, recordings: Se
     wanted = config.publisher
     check_publishing(wanted, flags)
     check_outputs(flags["dcase"], (flags["csv"], flags["jsonl"]), recordings)
-    if config.clips.dir:
-        from seldrt.runtime.clips import CLIPPING
-        from seldrt.runtime.folders import writable_folder
-
-        writable_folder(config.clips.dir, CLIPPING)
     if flags["no_publish"]:
         return None
     publisher = Publisher(wanted.bind, wanted.insecure_bind, wanted.control, wanted.curve_keys)
@@ -182,7 +177,7 @@ class Listener:
         self._pipeline: Pipeline | None = None
         self._events: EventTracker | None = None
         self._outputs: list[tuple[type[Lines], TextFile]] = []
-        self._clips: ClipFolder | None = None
+        self._clips = clip_folder(config.clips)
         self._told: list[str] = []  # of the microphone
         self._stack = ExitStack()
 
@@ -198,7 +193,7 @@ class Listener:
     ) -> StreamInfo:
         """Until the source ends or a signal comes; ``begun_ns`` is when a recording began, UNIX time, for the files."""
         from seldrt.detection import Clock
-        from seldrt.runtime.aside import Aside, Behind
+        from seldrt.runtime.aside import Aside
         from seldrt.runtime.clips import ClipSink
         from seldrt.runtime.daemon import Daemon, stream_info
         from seldrt.runtime.display import EventLines
@@ -218,10 +213,8 @@ class Listener:
             if flags["dcase"]:
                 sinks.append(stack.enter_context(closing(DcaseCsv(flags["dcase"], stream.samples_per_label))))
             if self._clips is not None:
-                behind = stack.enter_context(closing(Behind(self._clips.keep, "clips"))) if source.live else None
-                keep = behind.give if behind else self._clips.keep
-                complaint = behind.complaint if behind else lambda: ""
-                sinks.append(ClipSink(stream, clock, config.clips, pipeline.latency_samples, keep, complaint))
+                keep = stack.enter_context(clip_keeper(self._clips, source.live, tell))
+                sinks.append(ClipSink(stream, clock, config.clips, pipeline.latency_samples, *keep))
             if not flags["quiet"]:
                 sinks.append(EventLines(stream, tell))
             about = microphone_lines(source, pipeline.sample_rate)
@@ -251,7 +244,6 @@ class Listener:
     def _open(self, add: bool) -> Pipeline:
         from seldrt.events import EventTracker
         from seldrt.pipeline import open_pipeline
-        from seldrt.runtime.clips import ClipFolder
         from seldrt.runtime.sinks import EventTable, JsonLines, TextFile
 
         pipeline = open_pipeline(self._config.pipeline, self._config.postprocess)
@@ -259,11 +251,38 @@ class Listener:
             if output:
                 file = self._stack.enter_context(closing(TextFile(output, kind.HEADING, add)))
                 self._outputs.append((kind, file))
-        if self._config.clips.dir:
-            self._clips = ClipFolder(self._config.clips)
-            say(f"keeping clips in {self._config.clips.dir}, at most {self._config.clips.max_mb} MB")
         self._pipeline, self._events = pipeline, EventTracker(pipeline.sample_rate, pipeline.samples_per_label)
         return pipeline
+
+
+def clip_folder(config: ClipsConfig) -> ClipFolder | None:
+    """Where clips are kept, if they are."""
+    if not config.dir:
+        return None
+    from seldrt.runtime.clips import ClipFolder
+
+    folder = ClipFolder(config)
+    say(f"keeping clips in {config.dir}, at most {config.max_mb} MB")
+    return folder
+
+
+@contextmanager
+def clip_keeper(
+    folder: ClipFolder, live: bool, tell: Callable[[str], None]
+) -> Iterator[tuple[Callable[[Clip], None], Callable[[], str]]]:
+    """What takes clips and what says why some were lost: in a thread of its own where the sound does not wait."""
+    if not live:
+        yield folder.keep, str
+        return
+    from seldrt.runtime.aside import Behind
+
+    behind = Behind(folder.keep, "clips")
+    try:
+        with closing(behind):
+            yield behind.give, behind.complaint
+    finally:  # what was done last, nobody else tells
+        if trouble := behind.complaint():
+            tell(f"clips: {trouble}")
 
 
 def microphone_lines(source: Microphone | Recording, sample_rate: int) -> list[str]:

@@ -242,9 +242,9 @@ class ClipsConfig(Section, frozen=True):
     longest_s: float = 30.0  # of a longer event, so much is kept
 
     def __post_init__(self) -> None:
-        require(self, ("max_mb",), lambda mb: 1 <= mb <= 100_000_000, "must be 1 to 100000000")
-        require(self, ("before_s", "after_s"), lambda s: 0 <= s <= 60, "must be 0 to 60")
-        require(self, ("longest_s",), lambda s: 0.1 <= s <= 600, "must be 0.1 to 600")
+        require(self, ("max_mb",), lambda mb: 10 <= mb <= 100_000_000, "must be 10 to 100000000")
+        require(self, ("before_s", "after_s"), lambda s: 0 <= s <= 30, "must be 0 to 30")
+        require(self, ("longest_s",), lambda s: 0.1 <= s <= 120, "must be 0.1 to 120")
 
 
 class DaemonConfig(Section, frozen=True):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
-from seldrt.config import SeldrtError
-
 Item = TypeVar("Item")
+RECENT_S = 10.0  # how long trouble counts as present
 
 
 class Aside:
@@ -52,8 +52,7 @@ class Behind(Generic[Item]):
     def __init__(self, work: Callable[[Item], None], name: str, room: int = 20) -> None:
         self._work = work
         self._waiting: queue.Queue[Item | None] = queue.Queue(room)
-        self._failure = ""
-        self._left_out = False
+        self._trouble, self._trouble_s = "", -RECENT_S
         self._thread = threading.Thread(target=self._do, name=name, daemon=True)
         self._thread.start()
 
@@ -61,15 +60,12 @@ class Behind(Generic[Item]):
         """Never waits; what finds no room is left out."""
         try:
             self._waiting.put_nowait(item)
-            self._left_out = False
         except queue.Full:
-            self._left_out = True
+            self._complain("the disk is too slow, some are left out")
 
     def complaint(self) -> str:
-        """Why the last item came to nothing; empty when all is well."""
-        if self._left_out:
-            return "the disk is too slow, some are left out"
-        return self._failure
+        """What came to nothing lately, and why; empty when all is well."""
+        return self._trouble if time.monotonic() - self._trouble_s < RECENT_S else ""
 
     def close(self) -> None:
         """What waits is done."""
@@ -80,6 +76,8 @@ class Behind(Generic[Item]):
         while (item := self._waiting.get()) is not None:
             try:
                 self._work(item)
-                self._failure = ""
-            except SeldrtError as error:
-                self._failure = str(error)
+            except Exception as error:  # the next one may do
+                self._complain(str(error) or type(error).__name__)
+
+    def _complain(self, trouble: str) -> None:
+        self._trouble, self._trouble_s = trouble, time.monotonic()

@@ -8,10 +8,12 @@ folders, as `offline.bank` reads it, in which the clips of a day stay together.
 
 from __future__ import annotations
 
+import glob
 import io
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -22,13 +24,14 @@ from numpy.typing import NDArray
 from seldrt.config import ClipsConfig
 from seldrt.detection import Clock, Event, EventChange, StreamInfo
 from seldrt.files import whole
-from seldrt.runtime.folders import FolderError, kept_bytes, size_bytes, surplus, why_not, writable_folder
+from seldrt.runtime.folders import FolderError, changed_ns, size_bytes, surplus, why_not, writable_folder
 from seldrt.runtime.sinks import Sink
 from seldrt.spatial import foa_gains, unit_vector
 
 CLIPPING = "keep clips in"  # what the folder is for
-NAME = re.compile(r"_az[+-]\d{3}_el[+-]\d{2}_p[01]\.\d{2}\.flac$")
-ROOM_SHARE = 0.9  # of the size of the folder, once the oldest have gone
+NAME = re.compile(r"_az[+-]\d{3}_el[+-]\d{2}_p[01]\.\d{2}\.flac(\.[0-9a-f]{12}\.part)?$")
+COUNTED_SHARE = 0.05  # of the size of the folder: so much is added before it is counted anew, as others may add, too
+TRIES = 5
 NEWS_S = 2.0  # the offset of an event is told so long after it, beside the latency, at most
 
 Samples = NDArray[np.float32]
@@ -49,29 +52,45 @@ class ClipFolder:
     def __init__(self, config: ClipsConfig) -> None:
         self._folder = writable_folder(config.dir, CLIPPING)
         self._most_bytes = config.max_mb * 1_000_000
-        self._bytes = kept_bytes(self._kept())
+        self._uncounted_bytes = 0
 
     def keep(self, clip: Clip) -> None:
         path = self._folder / clip.event.class_ / _group(clip) / f"{_time(clip)}_{_heard(clip.event)}.flac"
+        if not self._folder.is_dir():
+            raise FolderError(f"{self._folder}: is gone, so clips are lost")
         try:
-            with whole(path) as partial:
-                partial.write_bytes(flac(clip))
-            self._bytes += size_bytes(path)
-            if self._bytes > self._most_bytes:
-                self._make_room()
+            self._write(path, flac(clip))
         except OSError as error:
             raise FolderError(f"{path}: the clip is not kept: {why_not(error, self._folder)}") from None
+        self._uncounted_bytes += size_bytes(path)
+        if self._uncounted_bytes > COUNTED_SHARE * self._most_bytes:
+            self._make_room(path)
+            self._uncounted_bytes = 0
 
-    def _kept(self) -> list[Path]:
-        """The clips, the oldest first; not what somebody else put there."""
-        found = [path for path in self._folder.glob("*/*/*.flac") if NAME.search(path.name)]
-        return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path))
+    def _write(self, path: Path, content: bytes) -> None:
+        for tries_left in reversed(range(TRIES)):
+            try:
+                with whole(path) as partial:
+                    partial.write_bytes(content)
+                return
+            except FileNotFoundError:  # another daemon made room just then, and took the empty folder
+                if not tries_left:
+                    raise
 
-    def _make_room(self) -> None:
-        kept = self._kept()
-        for path in surplus(kept, int(ROOM_SHARE * self._most_bytes)):
-            path.unlink(missing_ok=True)
-        self._bytes = kept_bytes(kept)
+    def _make_room(self, newest: Path) -> None:
+        room = round((1 - COUNTED_SHARE) * self._most_bytes) - size_bytes(newest)
+        for path in surplus((path for path in kept_clips(self._folder) if path != newest), room):
+            with suppress(OSError):  # another took it, or it is not ours to take
+                path.unlink()
+                path.parent.rmdir()  # of the source and day, and then the class, when nothing is left
+                path.parent.parent.rmdir()
+
+
+def kept_clips(folder: Path) -> list[Path]:
+    """The clips in a folder, and what is left of those whose writing was cut off; the oldest first."""
+    found = map(folder.joinpath, glob.iglob("*/*/*", root_dir=folder, include_hidden=True))
+    clips = (path for path in found if NAME.search(path.name) and path.is_file())
+    return sorted(clips, key=lambda path: (changed_ns(path), path))
 
 
 class ClipSink(Sink):
@@ -101,13 +120,13 @@ class ClipSink(Sink):
         self._due: list[tuple[int, _Life]] = []  # clips that end at a sample which was not heard yet
 
     def heard(self, sample: int, samples: Samples) -> None:
-        if len(samples) and sample != self._sound.end:
-            self._cut_all()
         self._sound.push(sample, samples)
         self._cut_due()
 
     def event(self, change: EventChange) -> None:
-        life = self._lives.setdefault(change.event_id, _Life(change))
+        life = self._lives.get(change.event_id)
+        if life is None:
+            life = self._lives[change.event_id] = _Life(self._clock().ns(change.source.onset_sample))
         life.add(change)
         if not life.cut and (change.phase == "offset" or change.duration_samples >= self._longest):
             life.cut = True
@@ -121,8 +140,11 @@ class ClipSink(Sink):
         text = self._complaint()
         return {"clips": text} if text else {}
 
-    def finish(self) -> None:
-        self._cut_all()
+    def breaks_off(self) -> None:
+        due, self._due = self._due, []
+        for end, life in due:
+            self._cut(end, life)
+        self._sound.forget()
 
     def _cut_due(self) -> None:
         due, self._due = self._due, []
@@ -132,37 +154,31 @@ class ClipSink(Sink):
             else:
                 self._due.append((end, life))
 
-    def _cut_all(self) -> None:
-        """What sound follows, if any, is not connected."""
-        due, self._due = self._due, []
-        for end, life in due:
-            self._cut(end, life)
-
     def _cut(self, end: int, life: _Life) -> None:
-        change = life.last
+        change = life.told[-1]
         first, samples = self._sound.between(change.source.onset_sample - self._before, end)
         if len(samples):
             event = self._info.event(change, self._clock())
-            event.confidence = life.confidence
+            event.onset_ns = life.onset_ns
+            event.confidence = max(change.source.confidence for change in life.told)
             self._keep(Clip(event, beam(samples, first, life.places), self._info.sample_rate, self._dated))
 
 
 class _Life:
-    """An event so far: as it was told last, and where it was at which sample."""
+    """An event so far: all that was told of it until its clip was cut."""
 
-    def __init__(self, change: EventChange) -> None:
-        self.last = change
-        self.confidence = 0.0
-        self.places: list[tuple[int, float, float]] = []
+    def __init__(self, onset_ns: int) -> None:
+        self.onset_ns = onset_ns  # as it was told first: the clock follows the drift of a device
+        self.told: list[EventChange] = []
         self.cut = False
 
     def add(self, change: EventChange) -> None:
-        if self.cut:
-            return
-        source = change.source
-        self.last = change
-        self.confidence = max(self.confidence, source.confidence)
-        self.places.append((change.sample, source.azimuth_deg, source.elevation_deg))
+        if not self.cut:
+            self.told.append(change)
+
+    @property
+    def places(self) -> list[tuple[int, float, float]]:
+        return [(told.sample, told.source.azimuth_deg, told.source.elevation_deg) for told in self.told]
 
 
 class _Sound:
@@ -170,26 +186,28 @@ class _Sound:
 
     def __init__(self, length: int) -> None:
         self._length = length
-        self._blocks: deque[Samples] = deque()
-        self._first = self.end = 0
+        self._blocks: deque[tuple[int, Samples]] = deque()
+        self.end = 0
 
     def push(self, sample: int, samples: Samples) -> None:
-        """Samples (n, 4), the first of which is number ``sample``; a jump forgets what was before."""
+        """Samples (n, 4), the first of which is number ``sample``."""
         if not len(samples):
             return
-        if sample != self.end:
-            self._blocks.clear()
-            self._first = sample
-        self._blocks.append(samples.copy())
+        self._blocks.append((sample, samples.copy()))
         self.end = sample + len(samples)
-        while sample - self._first - len(self._blocks[0]) >= self._length:
-            self._first += len(self._blocks.popleft())
+        while (oldest := self._blocks[0])[0] + len(oldest[1]) <= sample - self._length:
+            self._blocks.popleft()
+
+    def forget(self) -> None:
+        self._blocks.clear()
 
     def between(self, first: int, end: int) -> tuple[int, Samples]:
         """What is known of these samples, and the number of the first."""
-        first = max(first, self._first)
-        whole = np.concatenate([np.zeros((0, 4), np.float32), *self._blocks])
-        return first, whole[first - self._first : max(end - self._first, 0)]
+        parts = [(at, block[max(first - at, 0) : max(end - at, 0)]) for at, block in self._blocks]
+        parts = [(at, part) for at, part in parts if len(part)]
+        if not parts:
+            return first, np.zeros((0, 4), np.float32)
+        return max(first, parts[0][0]), np.concatenate([part for _, part in parts])
 
 
 def flac(clip: Clip) -> bytes:
@@ -197,15 +215,16 @@ def flac(clip: Clip) -> bytes:
     import soundfile
 
     event, content = clip.event, io.BytesIO()
+    peak = max(float(np.abs(clip.samples).max()), 1.0)
     with soundfile.SoundFile(content, "w", clip.rate, 1, "PCM_24", format="FLAC") as file:
         file.title = event.class_
         file.comment = (
             f"{event.source}: azimuth {event.azimuth_deg:.1f}, elevation {event.elevation_deg:.1f}, "
             f"confidence {event.confidence:.2f}, {event.duration_ms} ms"
-        )
+        ) + (f", {20 * np.log10(peak):.1f} dB over full scale, turned down" if peak > 1 else "")
         if clip.dated:
             file.date = _day(event).isoformat()
-        file.write(clip.samples)
+        file.write(clip.samples / peak)
     return content.getvalue()
 
 

@@ -172,6 +172,8 @@ class Daemon:
         self._health.computed(time.perf_counter() - start_s, 0)
         self._say(frames)
         self._say_events(self._events.close())
+        for sink in self._sinks:
+            sink.breaks_off()
 
     def _lose_until(self, sample: int) -> None:
         """What came before a loss ends like a stream; a new one begins with the next whole label frame."""

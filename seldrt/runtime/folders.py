@@ -23,8 +23,8 @@ def writable_folder(name: str, what: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise FolderError(f"cannot {what} {folder}: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise FolderError(f"cannot {what} {folder}: {getattr(error, 'strerror', None) or error}") from None
     return folder
 
 
@@ -32,6 +32,14 @@ def size_bytes(path: Path) -> int:
     """Of a file; 0 when it was taken away, or is a link to nowhere."""
     try:
         return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def changed_ns(path: Path) -> int:
+    """When a file was changed last; 0 when it was taken away."""
+    try:
+        return path.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
 

@@ -41,6 +41,9 @@ class Sink:
 
     def gap(self, sample: int, lost_samples: int) -> None: ...
 
+    def breaks_off(self) -> None:
+        """The stream has ended: what is heard afterwards, if anything, is not connected."""
+
     def complaints(self) -> dict[str, str]:
         """What is wrong now, by what it is wrong with."""
         return {}

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,19 +21,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offline.bank import read_bank
-from seldrt.config import ClipsConfig, SeldrtError
-from seldrt.detection import Clock, Event, EventChange, Source, StreamInfo
+from seldrt.config import ClipsConfig
+from seldrt.detection import Clock, EventChange, Source, StreamInfo
+from seldrt.runtime import aside
 from seldrt.runtime.aside import Behind
 from seldrt.runtime.capture import Block
-from seldrt.runtime.clips import Clip, ClipFolder, ClipSink, beam
+from seldrt.runtime.clips import Clip, ClipFolder, ClipSink, beam, kept_clips
 from seldrt.runtime.daemon import Daemon, stream_info
-from seldrt.runtime.folders import FolderError
+from seldrt.runtime.folders import FolderError, kept_bytes
 from seldrt.spatial import foa_gains, unit_vector
 from tests.disk import full_disk
 from tests.seldrt.energy_pipeline import LABEL, PIANO, SAMPLE_RATE, EnergyPipeline, noise, two_pianos
 from tests.seldrt.test_cli import SMALL, seldrt
 from tests.seldrt.test_daemon import Script, blocks_of
 
+ROOT = Path(__file__).parents[2]
 INFO = StreamInfo(source="roof", classes=EnergyPipeline.classes, sample_rate=SAMPLE_RATE, samples_per_label=LABEL)
 NOON = Clock(1_780_315_200_250_000_000, SAMPLE_RATE)  # 2026-06-01T12:00:00.25Z, by `date -d`
 LEFT, RIGHT = "00000.500s_az+090_el+10_p0.10.flac", "00001.800s_az-090_el-20_p0.10.flac"
@@ -48,7 +54,7 @@ def a_clip(second: int = 0, samples: int = 2400, dated: bool = True) -> Clip:
     source = Source(class_id=PIANO, track=0, azimuth_deg=-12.4, elevation_deg=3.5, confidence=0.876, onset_sample=0)
     change = EventChange(event_id=0, phase="offset", sample=LABEL, duration_samples=LABEL, source=source)
     clock = Clock(NOON.origin_ns * dated + second * 1_000_000_000, SAMPLE_RATE)
-    x = np.random.default_rng(second).standard_normal(samples) / 10
+    x = np.random.default_rng(abs(second)).standard_normal(samples) / 10
     return Clip(INFO.event(change, clock), x.astype(np.float32), SAMPLE_RATE, dated)
 
 
@@ -112,7 +118,7 @@ def test_of_a_long_event_the_beginning_is_kept_while_it_goes_on() -> None:
     (clip,) = clips
     assert len(clip.samples) == round(2.5 * SAMPLE_RATE)
     assert seen.index(1) * 480 < 3.2 * SAMPLE_RATE
-    held = sum(map(len, sink._sound._blocks))
+    held = sum(len(block) for _, block in sink._sound._blocks)
     assert held < 6 * SAMPLE_RATE  # not half a minute
 
 
@@ -143,18 +149,73 @@ def test_the_oldest_make_room_and_what_is_not_a_clip_stays(tmp_path: Path) -> No
     own.parent.mkdir(parents=True)
     soundfile.write(own, np.random.default_rng(0).standard_normal(400_000) / 10, SAMPLE_RATE)
     own_bytes = own.read_bytes()
-    config = ClipsConfig(dir=str(tmp_path), max_mb=1)
-    folder = ClipFolder(config)
-    for second in range(12):  # of 140 kB each
+    (own.parent / "x_az+000_el+00_p0.50.flac").symlink_to("/nowhere")
+    (tmp_path / "piano" / "roof_20250101" / "y_az+000_el+00_p0.50.flac").mkdir(parents=True)
+    folder = ClipFolder(ClipsConfig(dir=str(tmp_path), max_mb=10))
+    folder.keep(a_clip(-86_400 * 2))
+    (tmp_path / "alarm" / "h3_20260101").mkdir(parents=True)
+    cut_off = tmp_path / "alarm" / "h3_20260101" / ".000000.000Z_az+000_el+00_p0.50.flac.0123456789ab.part"
+    cut_off.write_bytes(bytes(300_000))
+    os.utime(cut_off, (1e9, 1e9))
+    for second in range(14):  # of 1.4 MB each
         if second == 6:
-            folder = ClipFolder(config)  # the next day, in the same folder
-        folder.keep(a_clip(second, 60_000))
+            folder = ClipFolder(ClipsConfig(dir=str(tmp_path), max_mb=10))  # the next day, in the same folder
+        folder.keep(a_clip(second, 600_000))
     left = sorted((tmp_path / "piano" / "roof_20260601").iterdir())
-    assert left[-1].name.startswith("120011.250Z")
-    assert 4 <= len(left) <= 7
-    assert sum(path.stat().st_size for path in left) <= 1_000_000
-    assert [path.name[:6] for path in left] == [f"1200{second:02}" for second in range(12 - len(left), 12)]
+    assert left[-1].name.startswith("120013.250Z")
+    assert 5 <= len(left) <= 7
+    assert sum(path.stat().st_size for path in left) <= 10_000_000
+    assert [path.name[:6] for path in left] == [f"1200{second:02}" for second in range(14 - len(left), 14)]
     assert own.read_bytes() == own_bytes
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["piano"]  # nothing empty is left
+    assert sorted(path.name for path in (tmp_path / "piano").iterdir()) == ["mine", "roof_20250101", "roof_20260601"]
+
+
+def test_a_clip_is_kept_though_it_is_all_that_fits(tmp_path: Path) -> None:
+    folder = ClipFolder(ClipsConfig(dir=str(tmp_path), max_mb=10))
+    for second in range(2):
+        folder.keep(a_clip(second, 6_000_000))  # of 14 MB
+        (path,) = tmp_path.rglob("*.flac")
+        assert path.name.startswith(f"12000{second}")
+
+
+def test_several_daemons_share_a_folder(tmp_path: Path) -> None:
+    """Each makes room while the others write: nobody fails, and the folder stays small."""
+    failures: list[Exception] = []
+
+    def fill(first: int) -> None:
+        try:
+            folder = ClipFolder(ClipsConfig(dir=str(tmp_path), max_mb=10))
+            for second in range(first, first + 86_400 * 40, 86_400):  # a folder a day
+                folder.keep(a_clip(second, 60_000))
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=fill, args=(first,)) for first in (0, 3600, 7200)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert kept_bytes(kept_clips(tmp_path)) < 12_000_000
+
+
+def test_what_is_louder_than_full_scale_is_turned_down(tmp_path: Path) -> None:
+    clip = a_clip()
+    ClipFolder(ClipsConfig(dir=str(tmp_path), max_mb=10)).keep(clip._replace(samples=clip.samples * 20))
+    (path,) = tmp_path.rglob("*.flac")
+    with soundfile.SoundFile(path) as file:
+        peak = np.abs(clip.samples).max()
+        np.testing.assert_allclose(file.read(), clip.samples / peak, atol=2**-22)
+        assert file.comment.endswith(f", {20 * np.log10(20 * peak):.1f} dB over full scale, turned down")
+
+
+def test_a_folder_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+    folder = ClipFolder(ClipsConfig(dir=str(tmp_path / "stick")))
+    (tmp_path / "stick").rmdir()
+    with pytest.raises(FolderError, match="stick: is gone"):
+        folder.keep(a_clip())
+    assert not (tmp_path / "stick").exists()
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_clip(tmp_path: Path) -> None:
@@ -172,13 +233,13 @@ def waited_for(condition: Callable[[], object]) -> None:
         time.sleep(0.001)
 
 
-def test_a_slow_disk_holds_nobody_up_and_trouble_is_told_until_it_is_over() -> None:
+def test_a_slow_disk_holds_nobody_up_and_no_error_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     goes_on, done = threading.Event(), []
 
     def work(number: int) -> None:
         goes_on.wait(20)
-        if number == 1:
-            raise SeldrtError("there is no room")
+        if number in (1, 5):
+            raise [ValueError, FolderError][number == 1]("there is no room" if number == 1 else "")
         done.append(number)
 
     behind = Behind(work, "test", room=2)
@@ -191,12 +252,14 @@ def test_a_slow_disk_holds_nobody_up_and_trouble_is_told_until_it_is_over() -> N
     assert behind.complaint() == "the disk is too slow, some are left out"
     goes_on.set()
     waited_for(lambda: 2 in done)
-    behind.give(1)
-    waited_for(lambda: behind.complaint() == "there is no room")
+    assert behind.complaint() == "there is no room"  # though the next one was done
+    behind.give(5)
     behind.give(4)
     behind.close()
-    assert behind.complaint() == ""
+    assert behind.complaint() == "ValueError"
     assert done == [0, 2, 4]
+    monkeypatch.setattr(aside, "RECENT_S", 0.0)
+    assert behind.complaint() == ""
 
 
 def test_what_fails_is_a_complaint_of_the_daemon() -> None:
@@ -232,6 +295,8 @@ def test_a_folder_that_cannot_be_used_is_refused_before_anything_is_heard(tmp_pa
     recording, file = tmp_path / "garden.wav", tmp_path / "file"
     soundfile.write(recording, two_pianos(), SAMPLE_RATE)
     file.touch()
+    with pytest.raises(FolderError, match="cannot keep clips in a"):
+        ClipFolder(ClipsConfig(dir="a\0b"))
     code, _, errors = seldrt("replay", recording, "--fast", "--no-publish", "--clips", file, program=SMALL)
     assert (code, len(errors.splitlines())) == (2, 1), errors
     assert f"cannot keep clips in {file}: " in errors
@@ -245,18 +310,93 @@ def test_a_folder_that_cannot_be_used_is_refused_before_anything_is_heard(tmp_pa
 
 @pytest.mark.parametrize(
     ("name", "value", "line"),
-    [("max_mb", 0, "max_mb is 0"), ("before_s", -1.0, "before_s is -1"), ("longest_s", 0.0, "longest_s is 0")],
+    [("max_mb", 9, "max_mb is 9"), ("before_s", -1.0, "before_s is -1"), ("longest_s", 0.0, "longest_s is 0")],
 )
 def test_settings_that_make_no_sense_are_refused(name: str, value: float, line: str) -> None:
     with pytest.raises(ValueError, match=line):
         ClipsConfig(**{name: value})
 
 
-def test_events_of_the_table_are_those_of_the_clips(tmp_path: Path) -> None:
-    event: Event = a_clip().event
-    assert event.class_ == "piano"
+def test_the_time_of_a_clip_is_the_one_that_was_told_first() -> None:
+    """The clock follows the drift of the device while an event goes on."""
+    clips: list[Clip] = []
+    drift_ns = iter(range(0, 10**9, 3_000_000))
+    pipeline = EnergyPipeline()
+    sink = ClipSink(INFO, lambda: Clock(NOON.origin_ns + next(drift_ns), SAMPLE_RATE), ClipsConfig(), 0, clips.append)
+    Daemon(pipeline, Script(blocks_of(two_pianos())), stream_info(pipeline, "roof"), [sink]).run()
+    assert clips[0].event.onset_ns == NOON.origin_ns + 500_000_000
+
+
+def test_what_breaks_off_is_kept_at_once_and_joined_to_nothing() -> None:
+    x, seen, clips = noise(2.0, 90, 0), [], []
+    cut = 7 * LABEL
+
+    class Unplugged(Script):
+        def blocks(self, sample_rate: int) -> Any:
+            yield from blocks_of(x[:cut])
+            yield Block(cut, x[:0], breaks_off=True)
+            seen.append(len(clips))
+            yield from blocks_of(x[cut:], first=cut)  # without a loss
+
+    pipeline = EnergyPipeline()
+    sink = ClipSink(INFO, None, ClipsConfig(), pipeline.latency_samples, clips.append)
+    Daemon(pipeline, Unplugged([]), stream_info(pipeline, "roof"), [sink]).run()
+    assert seen == [1]
+    for clip, part in zip(clips, (x[:cut], x[cut:]), strict=True):
+        np.testing.assert_allclose(clip.samples, part[:, 0], atol=1e-4)
+
+
+def test_a_damaged_recording_gives_the_clips_of_what_was_heard(tmp_path: Path) -> None:
+    recording, clips = tmp_path / "garden.flac", tmp_path / "clips"
+    soundfile.write(recording, np.concatenate([two_pianos()[:, :], noise(30.0, 0, 0)]), SAMPLE_RATE)
+    content = bytearray(recording.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 5000] = bytes(5000)
+    recording.write_bytes(content)
+    table = tmp_path / "table.csv"
+    command = ("replay", recording, "--fast", "--no-publish", "--quiet", "--clips", clips, "--csv", table)
+    code, _, errors = seldrt(*command, program=SMALL)
+    assert code == 2, errors
+    onsets = [line.split(",")[1] for line in table.read_text().splitlines()[1:]]
+    assert sorted(path.name.split("s_")[0].lstrip("0") for path in clips.rglob("*.flac")) == [
+        onset.removeprefix("0") for onset in onsets
+    ]
+    assert len(onsets) == 3
+
+
+def test_run_keeps_clips_and_tells_the_last_that_is_lost(tmp_path: Path) -> None:
+    """A daemon with a fake device: its clips have the times of its table; a failure at the very end is told, too."""
+    program = (
+        "import sys, numpy; from tests.seldrt import energy_pipeline, fake_sounddevice as fake\n"
+        "fake.SOUND = energy_pipeline.two_pianos(48000)\n"
+        "sys.modules['sounddevice'] = fake; energy_pipeline.main()"
+    )
+    clips, table = tmp_path / "clips", tmp_path / "table.csv"
+    command = ("run", "--device", "h3", "--mic", "ambix", "--source", "roof", "--no-publish", "--clips", clips)
+    env = {key: value for key, value in os.environ.items() if not key.startswith("SELDRT_")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, command), "--csv", str(table)],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=env | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert process.stderr is not None
+    while "offset" not in process.stderr.readline():
+        assert process.poll() is None
+    waited_for(lambda: list(clips.rglob("*.flac")))
+    (first,) = clips.rglob("*.flac")
+    while "onset" not in process.stderr.readline():
+        assert process.poll() is None
+    shutil.rmtree(clips)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    assert f"clips: {clips}: is gone" in errors
+    rows = [line.split(",") for line in table.read_text().splitlines()[1:]]
+    day, time_of_day = rows[0][1].split("T")
+    assert first.parts[-3:-1] == ("piano", f"roof_{day.replace('-', '')}")
+    assert first.name.startswith(time_of_day.replace(":", "") + "_az+090_el+10")
+
+
+def test_a_clip_that_is_there_is_replaced(tmp_path: Path) -> None:
     folder = ClipFolder(ClipsConfig(dir=str(tmp_path)))
     for _ in range(2):
-        folder.keep(a_clip())  # replayed again: the same file
-    assert len(list(tmp_path.rglob("*.flac"))) == 1
-    assert os.listdir(tmp_path) == ["piano"]
+        folder.keep(a_clip())  # a recording that is replayed again
+    assert len(list(tmp_path.rglob("*.*"))) == 1

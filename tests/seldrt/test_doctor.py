@@ -21,7 +21,15 @@ from hypothesis import strategies as st
 
 from offline.arrays import CAPSULE_DOAS, array_named
 from seldrt.cli.doctor import write_yaw
-from seldrt.config import ConfigError, DaemonConfig, PipelineConfig, PublisherConfig, RecordConfig, load_toml
+from seldrt.config import (
+    ClipsConfig,
+    ConfigError,
+    DaemonConfig,
+    PipelineConfig,
+    PublisherConfig,
+    RecordConfig,
+    load_toml,
+)
 from seldrt.keys import make_keys
 from seldrt.microphones import orientation, profile
 from seldrt.runtime.doctor import check_address, check_keys, machine, signals
@@ -399,6 +407,14 @@ def test_the_disk_is_compared_with_what_may_be_recorded(tmp_path: Path, monkeypa
         finding = machine.check_disk(config)
         assert (finding.verdict, finding.figures["recorded_mb"]) == (verdict, 30)
     assert machine.check_disk(RecordConfig()).verdict == "skip"
+    clip = tmp_path / "piano" / "roof" / "00001.000s_az+000_el+00_p0.50.flac"
+    clip.parent.mkdir(parents=True)
+    clip.write_bytes(bytes(2_000_000))
+    free.free = 900_000_000
+    finding = machine.check_clips(ClipsConfig(dir=str(tmp_path), max_mb=1000))
+    assert (finding.verdict, finding.figures["recorded_mb"]) == ("warn", 2)
+    assert finding.remedy.startswith("use --clips-max-mb 802")
+    assert machine.check_clips(ClipsConfig()).verdict == "skip"
 
 
 def test_addresses_and_keys(tmp_path: Path) -> None:
@@ -424,7 +440,20 @@ def test_addresses_and_keys(tmp_path: Path) -> None:
 
 # --- the command ----------------------------------------------------------------------------------------------------
 
-OF_FILES = ["python", "engine", "device", "channels", "level", "format", "model", "address", "keys", "clock", "disk"]
+OF_FILES = [
+    "python",
+    "engine",
+    "device",
+    "channels",
+    "level",
+    "format",
+    "model",
+    "address",
+    "keys",
+    "clock",
+    "disk",
+    "clips",
+]
 OF_DEVICES = [*OF_FILES[:2], "portaudio", "device", "flow", *OF_FILES[3:]]
 
 

@@ -54,6 +54,7 @@ class Patient:
         yield "keys", lambda: check_keys(config.publisher)
         yield "clock", machine.check_clock
         yield "disk", lambda: machine.check_disk(config.record)
+        yield "clips", lambda: machine.check_clips(config.clips)
 
     def profile(self, device: str) -> Profile:
         """What the channels mean, as `run` and `replay` choose it."""

@@ -9,12 +9,13 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seldrt.config import PipelineConfig, RecordConfig
+from seldrt.config import ClipsConfig, PipelineConfig, RecordConfig
 from seldrt.microphones import CHANNELS
 from seldrt.runtime.devices import list_inputs, portaudio
 from seldrt.runtime.doctor.finding import Finding, bad, doubtful, good, not_checked
@@ -119,18 +120,32 @@ def check_clock() -> Finding:
 
 def check_disk(config: RecordConfig) -> Finding:
     """There is room for what ``--record`` may keep."""
-    if not config.dir:
-        return not_checked("nothing is to be kept: no --record")
-    from seldrt.runtime.folders import kept_bytes, writable_folder
     from seldrt.runtime.recorder import RECORDING, kept_files
 
-    folder = writable_folder(config.dir, RECORDING)
-    free_mb, kept_mb = shutil.disk_usage(folder).free / 1e6, kept_bytes(kept_files(folder)) / 1e6
+    return _check_room(config, "--record", RECORDING, kept_files)
+
+
+def check_clips(config: ClipsConfig) -> Finding:
+    """There is room for what ``--clips`` may keep."""
+    from seldrt.runtime.clips import CLIPPING, kept_clips
+
+    return _check_room(config, "--clips", CLIPPING, kept_clips)
+
+
+def _check_room(
+    config: RecordConfig | ClipsConfig, option: str, purpose: str, kept: Callable[[Path], list[Path]]
+) -> Finding:
+    if not config.dir:
+        return not_checked(f"nothing is to be kept: no {option}")
+    from seldrt.runtime.folders import kept_bytes, writable_folder
+
+    folder = writable_folder(config.dir, purpose)
+    free_mb, kept_mb = shutil.disk_usage(folder).free / 1e6, kept_bytes(kept(folder)) / 1e6
     missing_mb = config.max_mb - kept_mb - free_mb
     text = f"{folder}: {free_mb:.0f} MB free, {kept_mb:.0f} MB of {config.max_mb} MB recorded"
     figures = {"free_mb": round(free_mb), "recorded_mb": round(kept_mb), "max_mb": config.max_mb}
     if free_mb < LEAST_MB:
         return bad(text, "make room, or choose another folder", **figures)
     if missing_mb > 0:
-        return doubtful(text, f"use --record-max-mb {int(free_mb + kept_mb - LEAST_MB)}, or make room", **figures)
+        return doubtful(text, f"use {option}-max-mb {int(free_mb + kept_mb - LEAST_MB)}, or make room", **figures)
     return good(text, **figures)
