@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
+from pathlib import Path
 
 import click
 
 from seldrt.cli.listen import daemon_options, subscribed, until_stopped
-from seldrt.cli.shell import say
+from seldrt.cli.shell import say, setting
+from seldrt.config import ConfigError
 
 SHOWN = ("frame", "event", "status")
 
@@ -16,8 +19,15 @@ SHOWN = ("frame", "event", "status")
 @daemon_options
 @click.option("--bind", metavar="HOST:PORT", default="127.0.0.1:8600", show_default=True, help="Where the page is.")
 @click.option("--insecure-bind", is_flag=True, help="Let others on the network watch.")
+@setting("--clips", env="CLIPS", metavar="DIR", meaning="Let them listen to what `run --clips DIR` keeps.")
 def view(
-    connect: str | None, source: str | None, key: str | None, server_key: str | None, bind: str, insecure_bind: bool
+    connect: str | None,
+    source: str | None,
+    key: str | None,
+    server_key: str | None,
+    bind: str,
+    insecure_bind: bool,
+    clips: str | None,
 ) -> None:
     """Show what a daemon hears in a browser, until stopped."""
     from seldrt.client import DEFAULT_URL
@@ -25,9 +35,16 @@ def view(
     from seldrt.runtime.web import Viewer
 
     url = connect or DEFAULT_URL
+    find = None
+    if clips:
+        from seldrt.runtime.clips import find_clip
+
+        if not Path(clips).is_dir():
+            raise ConfigError(f"--clips {clips}: no such folder; give that of `seldrt run --clips`")
+        find = partial(find_clip, Path(clips))
     with (
         subscribed(url, source, key, server_key, kinds=SHOWN) as subscriber,
-        closing(Viewer(bind, insecure_bind)) as viewer,
+        closing(Viewer(bind, insecure_bind, find)) as viewer,
         until_stopped(),
     ):
         say(f"open {viewer.url} in a browser; Ctrl-C ends it")

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from seldrt.config import ClipsConfig
-from seldrt.detection import Clock, Event, EventChange, StreamInfo
+from seldrt.config import ClipsConfig, ConfigError
+from seldrt.detection import Clock, Event, EventChange, StreamInfo, check_name
 from seldrt.files import whole
 from seldrt.runtime.folders import FolderError, changed_ns, size_bytes, surplus, why_not, writable_folder
 from seldrt.runtime.sinks import Sink
@@ -30,6 +30,8 @@ from seldrt.spatial import foa_gains, unit_vector
 
 CLIPPING = "keep clips in"  # what the folder is for
 NAME = re.compile(r"_az[+-]\d{3}_el[+-]\d{2}_p[01]\.\d{2}\.flac(\.[0-9a-f]{12}\.part)?$")
+DATED = re.compile(r"(\d{6}\.\d{3})Z" + NAME.pattern)
+DRIFT_MS = 50  # that the onset of a message may be off the one in a name
 COUNTED_SHARE = 0.05  # of the size of the folder: so much is added before it is counted anew, as others may add, too
 TRIES = 5
 NEWS_S = 2.0  # the offset of an event is told so long after it, beside the latency, at most
@@ -91,6 +93,23 @@ def kept_clips(folder: Path) -> list[Path]:
     found = map(folder.joinpath, glob.iglob("*/*/*", root_dir=folder, include_hidden=True))
     clips = (path for path in found if NAME.search(path.name) and path.is_file())
     return sorted(clips, key=lambda path: (changed_ns(path), path))
+
+
+def find_clip(folder: Path, class_: str, source: str, onset_ms: int) -> Path | None:
+    """The clip of an event by what its message says; ``onset_ms`` is UNIX time. None where there is none."""
+    try:
+        onset = datetime.fromtimestamp(onset_ms / 1000, UTC)
+        group = folder / check_name(class_, "class") / f"{check_name(source, 'source')}_{onset:%Y%m%d}"
+    except (ConfigError, ValueError, OverflowError, OSError):  # of years that no calendar has
+        return None
+    apart_ms = {}
+    for path in group.glob("*.flac"):
+        if found := DATED.match(path.name):
+            time_of_day = datetime.strptime(found[1], "%H%M%S.%f").replace(tzinfo=UTC)
+            told = datetime.combine(onset.date(), time_of_day.timetz())
+            apart_ms[path] = abs((told - onset).total_seconds() * 1000)
+    nearest = min(apart_ms, key=apart_ms.__getitem__, default=None)
+    return nearest if nearest and apart_ms[nearest] <= DRIFT_MS else None
 
 
 class ClipSink(Sink):

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from seldrt.detection import Clock, EventChange, Source, StreamInfo
 from seldrt.runtime import aside
 from seldrt.runtime.aside import Behind
 from seldrt.runtime.capture import Block
-from seldrt.runtime.clips import Clip, ClipFolder, ClipSink, beam, kept_clips
+from seldrt.runtime.clips import Clip, ClipFolder, ClipSink, beam, find_clip, kept_clips
 from seldrt.runtime.daemon import Daemon, stream_info
 from seldrt.runtime.folders import FolderError, kept_bytes
 from seldrt.spatial import foa_gains, unit_vector
@@ -393,6 +394,10 @@ def test_run_keeps_clips_and_tells_the_last_that_is_lost(tmp_path: Path) -> None
     day, time_of_day = rows[0][1].split("T")
     assert first.parts[-3:-1] == ("piano", f"roof_{day.replace('-', '')}")
     assert first.name.startswith(time_of_day.replace(":", "") + "_az+090_el+10")
+    first.parent.mkdir(parents=True)
+    first.touch()
+    onset_ms = round(datetime.fromisoformat(rows[0][1]).timestamp() * 1000)
+    assert find_clip(clips, "piano", "roof", onset_ms) == first
 
 
 def test_a_clip_that_is_there_is_replaced(tmp_path: Path) -> None:

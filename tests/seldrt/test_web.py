@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,6 +24,7 @@ import soundfile
 
 from seldrt.detection import WireError
 from seldrt.runtime import web
+from seldrt.runtime.clips import find_clip
 from seldrt.runtime.web import Viewer
 from seldrt.spatial import unit_vector
 from tests.seldrt.energy_pipeline import SAMPLE_RATE, two_pianos
@@ -113,6 +116,7 @@ def test_the_page_is_whole_and_takes_nothing_from_elsewhere(viewer: Viewer) -> N
     status, headers, page = get(viewer.url, "/")
     assert status == 200
     assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert "media-src blob:" in headers["Content-Security-Policy"]  # how the page plays clips
     wanted = re.findall(r'(?:src|href)="([^"]*)"', page.decode())
     assert set(wanted) == {"page.css", "page.js"}
     for name in wanted:
@@ -136,6 +140,90 @@ def test_a_strange_name_gets_nothing(viewer: Viewer, host: str) -> None:
 @pytest.mark.parametrize("host", ["localhost:1", "127.0.0.1", "[::1]:8600"])
 def test_the_names_of_this_machine_are_good(viewer: Viewer, host: str) -> None:
     assert get(viewer.url, "/", host)[0] == 200
+
+
+ONSET_MS = 1_780_315_200_250  # 2026-06-01T12:00:00.25Z, by `date -d`
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    day = tmp_path / "piano" / "roof_20260601"
+    day.mkdir(parents=True)
+    for name in ("115959.999Z_az+000_el+00_p0.50", "120000.250Z_az-012_el+04_p0.88", "120000.900Z_az-012_el+04_p0.88"):
+        (day / f"{name}.flac").write_text(name)
+    (day / ".120000.250Z_az-012_el+04_p0.88.flac.0123456789ab.part").write_text("half")
+    (tmp_path / "secret.flac").write_text("secret")
+    return tmp_path
+
+
+def test_a_clip_is_found_by_what_its_message_says(clips: Path) -> None:
+    with closing(Viewer("127.0.0.1:0", find_clip=partial(find_clip, clips))) as viewer:
+        watching = Watching(viewer.url)
+        assert watching.message() == ("clips", {})
+        watching.close()
+
+        def clip(class_: str = "piano", source: str = "roof", onset_ms: object = ONSET_MS) -> tuple[int, bytes]:
+            status, headers, content = get(viewer.url, f"/clip?class={class_}&source={source}&onset_ms={onset_ms}")
+            assert headers["Content-Type"] == ("audio/flac" if status == 200 else "text/plain")
+            return status, content
+
+        found = (200, b"120000.250Z_az-012_el+04_p0.88")
+        assert clip() == clip(onset_ms=ONSET_MS - 40) == found  # a clock that drifted
+        assert clip(onset_ms=ONSET_MS - 250) == (200, b"115959.999Z_az+000_el+00_p0.50")
+        for other in (
+            *(
+                {"class_": "alarm"},
+                {"source": "h3"},
+                {"source": "roof_20260601"},
+                {"onset_ms": ONSET_MS + 100},
+            ),
+            *({"class_": ".."}, {"class_": "%2e%2e/x"}, {"class_": ""}, {"source": "../../secret"}, {"source": "%00"}),
+            *({"onset_ms": "x"}, {"onset_ms": 10**30}, {"onset_ms": -(10**20)}, {"onset_ms": ""}),
+        ):
+            assert clip(**other) == (404, b"not found\n")
+        for path in ("/clip", "/clip?", "/clip?class=piano", "/clips"):
+            assert get(viewer.url, path)[0] == 404
+        assert get(viewer.url, f"/clip?class=piano&source=roof&onset_ms={ONSET_MS}", "evil.example")[0] == 403
+        (path,) = clips.rglob("120000.250Z*")
+        path.unlink()
+        assert clip()[0] == 404
+
+
+def test_without_clips_there_are_none(viewer: Viewer) -> None:
+    viewer.show(b"{}", keep=True)
+    watching = Watching(viewer.url)
+    assert watching.message()[0] == "past"
+    watching.close()
+    assert get(viewer.url, f"/clip?class=piano&source=roof&onset_ms={ONSET_MS}")[0] == 404
+    code, _, errors = seldrt("view", "--bind", "127.0.0.1:0", "--clips", "/nowhere")
+    assert (code, errors) == (2, "seldrt: --clips /nowhere: no such folder; give that of `seldrt run --clips`\n")
+
+
+def test_who_watches_can_listen_to_what_a_daemon_heard(tmp_path: Path) -> None:
+    """Two programs and one folder; the times are those of when the recording was made."""
+    url, clips, recording = f"ipc://{tmp_path}/s", tmp_path / "clips", tmp_path / "garden.wav"
+    soundfile.write(recording, two_pianos(), SAMPLE_RATE, subtype="PCM_16")
+    clips.mkdir()
+    process = start("view", "--connect", url, "--bind", "127.0.0.1:0", "--clips", clips)
+    assert process.stderr is not None
+    (page,) = re.findall(r"open (http://127\.0\.0\.1:\d+/) in a browser", process.stderr.readline())
+    watching = Watching(page)
+    daemon = start("replay", recording, "--bind", url, "--clips", clips, "--start", "2026-06-01T12:00Z", program=SMALL)
+    offsets = []
+    while len(offsets) < 2:
+        message = watching.message()[1]
+        if message.get("phase") == "offset":
+            offsets.append(message)
+    assert daemon.wait(20) == 0
+    for number, message in enumerate(offsets):
+        onset_ms = 1_780_315_200_000 + (500, 1800)[number]
+        status, _, content = get(page, f"/clip?class={message['class']}&source={message['source']}&onset_ms={onset_ms}")
+        assert status == 200
+        mono, rate = soundfile.read(io.BytesIO(content))
+        assert (rate, len(mono)) == (SAMPLE_RATE, round((1.7, 1.75)[number] * SAMPLE_RATE))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
+    watching.close()
 
 
 def test_who_may_be_seen_by_others_is_known_by_addresses_and_names_of_its_own() -> None:
@@ -255,7 +343,7 @@ PHONE = """
 const rows = [], spoken = [];
 const element = () => ({
   children: [], textContent: "", value: "", classList: { toggle() {}, add() {}, remove() {} },
-  addEventListener() {}, setAttribute() {}, within: [],
+  addEventListener(kind, done) { this[kind] = done; }, setAttribute() {}, within: [],
   remove() { this.within.splice(this.within.indexOf(this), 1); },
   append(...parts) { for (const part of parts) { this.children.push(part); part.within = this.children; } },
   replaceChildren(...parts) { this.children = parts; },
@@ -278,7 +366,7 @@ globalThis.setInterval = () => 0;
 let source;
 globalThis.EventSource = class {
   constructor() { source = this; }
-  addEventListener(kind, heard) { this.past = heard; }
+  addEventListener(kind, heard) { this[kind] = heard; }
 };
 await import(SCRIPT);
 const event = (id, phase, age_s = 0) => JSON.stringify({
@@ -306,7 +394,7 @@ def test_a_connection_that_comes_back_writes_nothing_twice() -> None:
         for (let turn = 0; turn < 3; turn++)
           for (const phase of ["onset", "offset"]) source.past({ data: event(1, phase) });
         const answer = rows.map((row) => row.children.length);
-    """) == [7]  # fmt: skip
+    """) == [8]  # fmt: skip
 
 
 def test_the_log_of_days_stays_short() -> None:
@@ -314,6 +402,29 @@ def test_the_log_of_days_stays_short() -> None:
         for (let id = 0; id < 1000; id++) source.onmessage({ data: event(id, "onset") });
         const answer = [rows.length, document.getElementById("spoken").children.length];
     """) == [200, 20]  # fmt: skip
+
+
+def test_what_is_over_can_be_listened_to() -> None:
+    """One button for each event, for the whole of its clip; it says when there is none."""
+    assert in_page("""
+        const asked = [], played = [];
+        globalThis.fetch = async (url) => {
+          asked.push(url.replace(/[0-9]{13}/, "T"));
+          if (asked.length > 2) throw new TypeError("the server has gone");
+          return { ok: asked.length === 1, blob: async () => "sound" };
+        };
+        URL.createObjectURL = (blob) => `blob:${blob}`;
+        globalThis.Audio = class { async play() { played.push(this.src); } };
+        for (const phase of ["onset", "update"]) source.onmessage({ data: event(1, phase) });
+        const before = rows[0].children.length;
+        for (let turn = 0; turn < 2; turn++) source.onmessage({ data: event(1, "offset") });
+        const cell = rows[0].children[7], [button] = cell.children, texts = [];
+        for (let click = 0; click < 3; click++) { await button.click(); texts.push(button.textContent); }
+        const answer = [before, rows[0].children.length, cell.className, asked[0], texts, played];
+    """) == [
+        *(7, 8, "clip", "clip?class=alarm&source=h3&onset_ms=T"),
+        *(["▶", "no clip", "no clip"], ["blob:sound"]),
+    ]  # fmt: skip
 
 
 def test_an_alert_is_for_what_begins_now() -> None:

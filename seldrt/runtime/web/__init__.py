@@ -11,13 +11,14 @@ import socket
 import socketserver
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from seldrt.detection import WireError
 from seldrt.runtime.sockets import is_address, is_loopback
@@ -29,31 +30,36 @@ FILES = {
 }
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+NOT_FOUND = (HTTPStatus.NOT_FOUND, "text/plain", b"not found\n")
 MOST_CONNECTIONS = 64
 WAITING = 200  # messages for one who watches; more, and he is too slow
 PAST = 100  # messages that who comes later gets
 IDLE_S = 10.0  # without a message, a sign of life; without a request, the end of a connection
+
+FindClip = Callable[[str, str, int], Path | None]
 
 
 class Viewer:
     """Serves the page at HOST:PORT (port 0 takes any free one) until closed.
 
     Others on the network reach it only with ``insecure_bind``. Browsers must ask for it by an address or a name of this
-    machine. `WireError` for an address that will not do.
+    machine. ``find_clip`` gives the sound file of an event by its class, source and onset (UNIX ms), for the page to
+    play. `WireError` for an address that will not do.
     """
 
-    def __init__(self, address: str, insecure_bind: bool = False) -> None:
+    def __init__(self, address: str, insecure_bind: bool = False, find_clip: FindClip | None = None) -> None:
         host, port = _split(address)
         if not (is_loopback(host) or insecure_bind):
             raise WireError(
                 f"refused to serve at {address}: others on the network could watch; use 127.0.0.1:PORT, or add "
                 "--insecure-bind if you want exactly that"
             )
+        self.find_clip = find_clip
         self._lock = threading.Lock()
         self._watching: set[queue.Queue[bytes]] = set()
         self._past: deque[bytes] = deque(maxlen=PAST)
@@ -85,7 +91,9 @@ class Viewer:
     @contextmanager
     def watching(self) -> Iterator[queue.Queue[bytes]]:
         """What somebody who watches is sent, from what was kept on."""
-        waiting: queue.Queue[bytes] = queue.Queue(WAITING + PAST)
+        waiting: queue.Queue[bytes] = queue.Queue(WAITING + PAST + 1)
+        if self.find_clip:
+            waiting.put_nowait(b"event: clips\ndata: {}\n\n")
         with self._lock:
             for message in self._past:
                 waiting.put_nowait(b"event: past\ndata: " + message + b"\n\n")
@@ -164,11 +172,23 @@ class _Request(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.FORBIDDEN, "text/plain", b"there is no page under that name\n")
         elif self.path == "/messages":
             self._stream()
+        elif self.path.startswith("/clip?"):
+            self._give_clip(parse_qs(urlsplit(self.path).query))
         elif self.path in FILES:
             file, kind = FILES[self.path]
             self._answer(HTTPStatus.OK, kind, files(__name__).joinpath(file).read_bytes())
         else:
-            self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"not found\n")
+            self._answer(*NOT_FOUND)
+
+    def _give_clip(self, asked: dict[str, list[str]]) -> None:
+        find, content = self.server.viewer.find_clip, None
+        with suppress(KeyError, ValueError, OSError):  # not asked for like this; just gone
+            path = find and find(asked["class"][0], asked["source"][0], int(asked["onset_ms"][0]))
+            content = path and path.read_bytes()
+        if content:
+            self._answer(HTTPStatus.OK, "audio/flac", content)
+        else:
+            self._answer(*NOT_FOUND)
 
     def _answer(self, status: HTTPStatus, kind: str, content: bytes) -> None:
         self._begin(status, kind)

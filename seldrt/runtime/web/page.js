@@ -129,6 +129,7 @@ class Page {
     this.alert = document.getElementById("alert");
     this.wanted = document.getElementById("wanted");
     this.heard = performance.now();
+    this.player = null;
     this.wanted.value = localStorage.getItem("wanted") ?? "";
     this.alert.checked = localStorage.getItem("alert") === "yes";
     this.wanted.addEventListener("change", () => localStorage.setItem("wanted", this.wanted.value));
@@ -144,6 +145,7 @@ class Page {
     messages.onopen = () => { this.connected = true; this.heard = performance.now(); };
     messages.onerror = () => { this.connected = false; this.tick(); };
     messages.onmessage = ({ data }) => this.take(JSON.parse(data));
+    messages.addEventListener("clips", () => document.body.classList.add("clips"));
     messages.addEventListener("past", ({ data }) => this.event(JSON.parse(data)));
   }
 
@@ -175,6 +177,34 @@ class Page {
       `${message.elevation_deg.toFixed(0)}°`, `${(message.duration_ms / 1000).toFixed(1)} s`,
     ];
     row.replaceChildren(...told.map((text) => Object.assign(document.createElement("td"), { textContent: text })));
+    if (message.phase === "offset") row.append(this.listening(message));
+  }
+
+  /** A cell with a button that plays the sound of an event, where clips are kept (else the style hides it). */
+  listening(message) {
+    const cell = document.createElement("td"), button = document.createElement("button");
+    cell.className = "clip";
+    button.textContent = "▶";
+    button.setAttribute("aria-label", `listen to ${named(message.class)}`);
+    button.addEventListener("click", async () => { button.textContent = (await this.play(message)) ? "▶" : "no clip"; });
+    cell.append(button);
+    return cell;
+  }
+
+  /** Whether there is a clip of the event to be heard. */
+  async play(message) {
+    const asked = new URLSearchParams({ class: message.class, source: message.source, onset_ms: Math.round(message.onset_ns / 1e6) });
+    try {
+      const answer = await fetch(`clip?${asked}`);
+      if (!answer.ok) return false;
+      this.player ??= new Audio();
+      URL.revokeObjectURL(this.player.src);
+      this.player.src = URL.createObjectURL(await answer.blob());
+      await this.player.play();
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   call(message) {
