@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -39,8 +40,7 @@ def view(
     if clips:
         from seldrt.runtime.clips import find_clip
 
-        if not Path(clips).is_dir():
-            raise ConfigError(f"--clips {clips}: no such folder; give that of `seldrt run --clips`")
+        check_folder(clips)
         find = partial(find_clip, Path(clips))
     with (
         subscribed(url, source, key, server_key, kinds=SHOWN) as subscriber,
@@ -49,3 +49,16 @@ def view(
     ):
         say(f"open {viewer.url} in a browser; Ctrl-C ends it")
         show_page(subscriber, viewer, Patience(url, say))
+
+
+def check_folder(name: str) -> None:
+    """Refuses a folder that cannot be read; one that is not there may still come."""
+    try:
+        os.listdir(name)
+    except FileNotFoundError:
+        say(f"note: --clips {name}: no such folder yet; `seldrt run --clips` makes it")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"--clips {name}: cannot be read: {reason}; give the folder of `seldrt run --clips`"
+        ) from None

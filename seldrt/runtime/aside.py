@@ -49,7 +49,7 @@ class Aside:
 class Behind(Generic[Item]):
     """Hands items to ``work`` in a thread of its own, so that no disk holds the giver up; see `complaint`."""
 
-    def __init__(self, work: Callable[[Item], None], name: str, room: int = 20) -> None:
+    def __init__(self, work: Callable[[Item], None], name: str, room: int = 50) -> None:
         self._work = work
         self._waiting: queue.Queue[Item | None] = queue.Queue(room)
         self._trouble, self._trouble_s = "", -RECENT_S

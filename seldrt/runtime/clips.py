@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import glob
 import io
+import os
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ from seldrt.spatial import foa_gains, unit_vector
 
 CLIPPING = "keep clips in"  # what the folder is for
 NAME = re.compile(r"_az[+-]\d{3}_el[+-]\d{2}_p[01]\.\d{2}\.flac(\.[0-9a-f]{12}\.part)?$")
-DATED = re.compile(r"(\d{6}\.\d{3})Z" + NAME.pattern)
+DATED = re.compile(r"\d{6}\.(\d{3})Z" + NAME.pattern)
 DRIFT_MS = 50  # that the onset of a message may be off the one in a name
 COUNTED_SHARE = 0.05  # of the size of the folder: so much is added before it is counted anew, as others may add, too
 TRIES = 5
@@ -54,7 +55,7 @@ class ClipFolder:
     def __init__(self, config: ClipsConfig) -> None:
         self._folder = writable_folder(config.dir, CLIPPING)
         self._most_bytes = config.max_mb * 1_000_000
-        self._uncounted_bytes = 0
+        self._uncounted_bytes = self._most_bytes  # what lies there already
 
     def keep(self, clip: Clip) -> None:
         path = self._folder / clip.event.class_ / _group(clip) / f"{_time(clip)}_{_heard(clip.event)}.flac"
@@ -91,25 +92,30 @@ class ClipFolder:
 def kept_clips(folder: Path) -> list[Path]:
     """The clips in a folder, and what is left of those whose writing was cut off; the oldest first."""
     found = map(folder.joinpath, glob.iglob("*/*/*", root_dir=folder, include_hidden=True))
-    clips = (path for path in found if NAME.search(path.name) and path.is_file())
+    clips = (path for path in found if NAME.search(path.name) and os.path.isfile(path) and not _is_linked(path))
     return sorted(clips, key=lambda path: (changed_ns(path), path))
 
 
 def find_clip(folder: Path, class_: str, source: str, onset_ms: int) -> Path | None:
     """The clip of an event by what its message says; ``onset_ms`` is UNIX time. None where there is none."""
-    try:
-        onset = datetime.fromtimestamp(onset_ms / 1000, UTC)
-        group = folder / check_name(class_, "class") / f"{check_name(source, 'source')}_{onset:%Y%m%d}"
-    except (ConfigError, ValueError, OverflowError, OSError):  # of years that no calendar has
-        return None
-    apart_ms = {}
-    for path in group.glob("*.flac"):
-        if found := DATED.match(path.name):
-            time_of_day = datetime.strptime(found[1], "%H%M%S.%f").replace(tzinfo=UTC)
-            told = datetime.combine(onset.date(), time_of_day.timetz())
-            apart_ms[path] = abs((told - onset).total_seconds() * 1000)
+    apart_ms: dict[Path, int] = {}
+    for second in {(onset_ms - DRIFT_MS) // 1000, (onset_ms + DRIFT_MS) // 1000}:
+        try:
+            onset = datetime.fromtimestamp(second, UTC)
+            group = folder / check_name(class_, "class") / f"{check_name(source, 'source')}_{onset:%Y%m%d}"
+        except (ConfigError, ValueError, OverflowError, OSError):  # of years that no calendar has
+            return None
+        for path in group.glob(f"{onset:%H%M%S}.*.flac"):
+            found = DATED.fullmatch(path.name)
+            if found and path.is_file() and not path.is_symlink():
+                apart_ms[path] = abs(second * 1000 + int(found[1]) - onset_ms)
     nearest = min(apart_ms, key=apart_ms.__getitem__, default=None)
     return nearest if nearest and apart_ms[nearest] <= DRIFT_MS else None
+
+
+def _is_linked(path: Path) -> bool:
+    """Whether it stands somewhere else: there it is not ours to take away."""
+    return any(map(os.path.islink, (path, path.parent, path.parent.parent)))
 
 
 class ClipSink(Sink):

@@ -29,18 +29,18 @@ def writable_folder(name: str, what: str) -> Path:
 
 
 def size_bytes(path: Path) -> int:
-    """Of a file; 0 when it was taken away, or is a link to nowhere."""
+    """Of a file; 0 when it was taken away, is a link to nowhere, or is not for us to see."""
     try:
         return path.stat().st_size
-    except FileNotFoundError:
+    except OSError:
         return 0
 
 
 def changed_ns(path: Path) -> int:
-    """When a file was changed last; 0 when it was taken away."""
+    """When a file was changed last; 0 where `size_bytes` is."""
     try:
         return path.stat().st_mtime_ns
-    except FileNotFoundError:
+    except OSError:
         return 0
 
 

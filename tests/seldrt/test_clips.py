@@ -172,6 +172,19 @@ def test_the_oldest_make_room_and_what_is_not_a_clip_stays(tmp_path: Path) -> No
     assert sorted(path.name for path in (tmp_path / "piano").iterdir()) == ["mine", "roof_20250101", "roof_20260601"]
 
 
+def test_the_folder_stays_small_whoever_begins_anew_each_day(tmp_path: Path) -> None:
+    bank = tmp_path / "bank"
+    for second in range(40):
+        ClipFolder(ClipsConfig(dir=str(tmp_path / "clips"), max_mb=10)).keep(a_clip(second, 200_000))  # of 0.5 MB
+    assert 9_000_000 < kept_bytes(kept_clips(tmp_path / "clips")) <= 10_000_000
+    (tmp_path / "clips" / "piano").rename(bank)
+    (tmp_path / "clips" / "piano").symlink_to(bank)  # what stands elsewhere is not ours to take away
+    before = sorted(bank.rglob("*.flac"))
+    for second in range(3):
+        ClipFolder(ClipsConfig(dir=str(tmp_path / "clips"), max_mb=10)).keep(a_clip(100 + second, 200_000))
+    assert set(before) <= set(bank.rglob("*.flac"))
+
+
 def test_a_clip_is_kept_though_it_is_all_that_fits(tmp_path: Path) -> None:
     folder = ClipFolder(ClipsConfig(dir=str(tmp_path), max_mb=10))
     for second in range(2):

@@ -184,9 +184,27 @@ def test_a_clip_is_found_by_what_its_message_says(clips: Path) -> None:
         for path in ("/clip", "/clip?", "/clip?class=piano", "/clips"):
             assert get(viewer.url, path)[0] == 404
         assert get(viewer.url, f"/clip?class=piano&source=roof&onset_ms={ONSET_MS}", "evil.example")[0] == 403
+        assert headers_of(viewer)["Cross-Origin-Resource-Policy"] == "same-origin"
         (path,) = clips.rglob("120000.250Z*")
         path.unlink()
         assert clip()[0] == 404
+
+
+def headers_of(viewer: Viewer) -> dict[str, str]:
+    return get(viewer.url, f"/clip?class=piano&source=roof&onset_ms={ONSET_MS}")[1]
+
+
+def test_a_clip_around_midnight_is_found_in_its_own_day(tmp_path: Path) -> None:
+    midnight_ms = ONSET_MS + 12 * 3_600_000 - 250
+    for day, name in (("20260601", "235959.990Z"), ("20260602", "000000.300Z"), ("20260602", "999999.999Z")):
+        path = tmp_path / "piano" / f"roof_{day}" / f"{name}_az+000_el+00_p0.50.flac"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for offset_ms, name in ((5, "235959.990Z"), (-10, "235959.990Z"), (300, "000000.300Z"), (100, None)):
+        found = find_clip(tmp_path, "piano", "roof", midnight_ms + offset_ms)
+        assert (found and found.name[:11]) == name
+    (tmp_path / "piano" / "roof_20260602" / "000001.000Z_az+000_el+00_p0.50.flac").symlink_to("/etc/hostname")
+    assert find_clip(tmp_path, "piano", "roof", midnight_ms + 1000) is None
 
 
 def test_without_clips_there_are_none(viewer: Viewer) -> None:
@@ -195,17 +213,18 @@ def test_without_clips_there_are_none(viewer: Viewer) -> None:
     assert watching.message()[0] == "past"
     watching.close()
     assert get(viewer.url, f"/clip?class=piano&source=roof&onset_ms={ONSET_MS}")[0] == 404
-    code, _, errors = seldrt("view", "--bind", "127.0.0.1:0", "--clips", "/nowhere")
-    assert (code, errors) == (2, "seldrt: --clips /nowhere: no such folder; give that of `seldrt run --clips`\n")
+    code, _, errors = seldrt("view", "--bind", "127.0.0.1:0", "--clips", __file__)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert f"--clips {__file__}: cannot be read: Not a directory; give the folder of" in errors
 
 
 def test_who_watches_can_listen_to_what_a_daemon_heard(tmp_path: Path) -> None:
     """Two programs and one folder; the times are those of when the recording was made."""
     url, clips, recording = f"ipc://{tmp_path}/s", tmp_path / "clips", tmp_path / "garden.wav"
     soundfile.write(recording, two_pianos(), SAMPLE_RATE, subtype="PCM_16")
-    clips.mkdir()
     process = start("view", "--connect", url, "--bind", "127.0.0.1:0", "--clips", clips)
     assert process.stderr is not None
+    assert "no such folder yet" in process.stderr.readline()  # the daemon makes it
     (page,) = re.findall(r"open (http://127\.0\.0\.1:\d+/) in a browser", process.stderr.readline())
     watching = Watching(page)
     daemon = start("replay", recording, "--bind", url, "--clips", clips, "--start", "2026-06-01T12:00Z", program=SMALL)
@@ -414,7 +433,7 @@ def test_what_is_over_can_be_listened_to() -> None:
           return { ok: asked.length === 1, blob: async () => "sound" };
         };
         URL.createObjectURL = (blob) => `blob:${blob}`;
-        globalThis.Audio = class { async play() { played.push(this.src); } };
+        globalThis.Audio = class { paused = true; async play() { played.push(this.src); } pause() {} };
         for (const phase of ["onset", "update"]) source.onmessage({ data: event(1, phase) });
         const before = rows[0].children.length;
         for (let turn = 0; turn < 2; turn++) source.onmessage({ data: event(1, "offset") });

@@ -24,6 +24,7 @@ OLDEST_PYTHON = (3, 11)
 WARM_UP_S, MEASURED_S = 2.0, 5.0  # of sound
 COMFORTABLE, REAL_TIME = 0.7, 1.0  # real-time factor
 TIME_ERROR = 5  # <sys/timex.h>: the clock is not synchronised
+LEAST_FOLDER_MB = 10  # that `--record` and `--clips` take
 LEAST_MB = 100
 
 
@@ -142,10 +143,12 @@ def _check_room(
     folder = writable_folder(config.dir, purpose)
     free_mb, kept_mb = shutil.disk_usage(folder).free / 1e6, kept_bytes(kept(folder)) / 1e6
     missing_mb = config.max_mb - kept_mb - free_mb
-    text = f"{folder}: {free_mb:.0f} MB free, {kept_mb:.0f} MB of {config.max_mb} MB recorded"
+    text = f"{folder}: {free_mb:.0f} MB free, {kept_mb:.0f} MB of {config.max_mb} MB kept"
     figures = {"free_mb": round(free_mb), "recorded_mb": round(kept_mb), "max_mb": config.max_mb}
     if free_mb < LEAST_MB:
         return bad(text, "make room, or choose another folder", **figures)
     if missing_mb > 0:
-        return doubtful(text, f"use {option}-max-mb {int(free_mb + kept_mb - LEAST_MB)}, or make room", **figures)
+        fitting_mb = int(free_mb + kept_mb - LEAST_MB)
+        smaller = f"use {option}-max-mb {fitting_mb}, or " if fitting_mb >= LEAST_FOLDER_MB else ""
+        return doubtful(text, f"{smaller}make room", **figures)
     return good(text, **figures)

@@ -129,7 +129,7 @@ class Page {
     this.alert = document.getElementById("alert");
     this.wanted = document.getElementById("wanted");
     this.heard = performance.now();
-    this.player = null;
+    this.player = this.playing = null; // what sounds, and the button that began it
     this.wanted.value = localStorage.getItem("wanted") ?? "";
     this.alert.checked = localStorage.getItem("alert") === "yes";
     this.wanted.addEventListener("change", () => localStorage.setItem("wanted", this.wanted.value));
@@ -142,7 +142,11 @@ class Page {
 
   listen() {
     const messages = new EventSource("messages");
-    messages.onopen = () => { this.connected = true; this.heard = performance.now(); };
+    messages.onopen = () => {
+      this.connected = true;
+      this.heard = performance.now();
+      document.body.classList.remove("clips");
+    };
     messages.onerror = () => { this.connected = false; this.tick(); };
     messages.onmessage = ({ data }) => this.take(JSON.parse(data));
     messages.addEventListener("clips", () => document.body.classList.add("clips"));
@@ -171,39 +175,51 @@ class Page {
         last.remove();
       }
     }
+    if (row.over) return; // told again after a connection broke: what has the focus stays
+    row.over = message.phase === "offset";
     const told = [
       new Date(message.onset_ns / 1e6).toLocaleString(), message.source, named(message.class),
       words(message.azimuth_deg, message.elevation_deg), `${message.azimuth_deg.toFixed(0)}°`,
       `${message.elevation_deg.toFixed(0)}°`, `${(message.duration_ms / 1000).toFixed(1)} s`,
     ];
     row.replaceChildren(...told.map((text) => Object.assign(document.createElement("td"), { textContent: text })));
-    if (message.phase === "offset") row.append(this.listening(message));
+    if (row.over) row.append(this.listening(message));
   }
 
-  /** A cell with a button that plays the sound of an event, where clips are kept (else the style hides it). */
+  /** A cell with a button that plays the sound of an event and stops it, where clips are kept (else the style hides it). */
   listening(message) {
     const cell = document.createElement("td"), button = document.createElement("button");
+    const what = `${named(message.class)}, ${new Date(message.onset_ns / 1e6).toLocaleTimeString()}`;
+    const says = (text, label) => { button.textContent = text; button.setAttribute("aria-label", `${label} ${what}`); };
     cell.className = "clip";
-    button.textContent = "▶";
-    button.setAttribute("aria-label", `listen to ${named(message.class)}`);
-    button.addEventListener("click", async () => { button.textContent = (await this.play(message)) ? "▶" : "no clip"; });
+    says("▶", "listen to");
+    button.addEventListener("click", async () => {
+      if (await this.play(message, button)) says("▶", "listen to");
+      else says("no clip", "no clip of");
+    });
     cell.append(button);
     return cell;
   }
 
-  /** Whether there is a clip of the event to be heard. */
-  async play(message) {
-    const asked = new URLSearchParams({ class: message.class, source: message.source, onset_ms: Math.round(message.onset_ns / 1e6) });
+  /** Plays the clip of an event, or stops it when the same button is pressed again; false if there is none. */
+  async play(message, button) {
+    const stopped = this.playing === button && this.player && !this.player.paused && !this.player.ended;
+    this.playing = button;
+    this.player?.pause();
+    if (stopped) return true;
+    const asked = new URLSearchParams({ class: message.class, source: message.source, onset_ms: Math.floor(message.onset_ns / 1e6) });
     try {
       const answer = await fetch(`clip?${asked}`);
       if (!answer.ok) return false;
+      const sound = await answer.blob();
+      if (this.playing !== button) return true; // another one was pressed meanwhile
       this.player ??= new Audio();
       URL.revokeObjectURL(this.player.src);
-      this.player.src = URL.createObjectURL(await answer.blob());
+      this.player.src = URL.createObjectURL(sound);
       await this.player.play();
       return true;
-    } catch {
-      return false;
+    } catch (error) {
+      return error.name === "AbortError"; // stopped before it began
     }
   }
 
