@@ -76,11 +76,12 @@ SELDRT = {
         *("runtime.capture", "runtime.health", "runtime.systemd", "runtime.publisher", "runtime.sinks"),
     ),
     "seldrt.runtime.recorder": ("config", "microphones", "runtime.capture", "runtime.folders"),
-    "seldrt.runtime.clips": ("config", "files", "spatial", "detection", "runtime.folders", "runtime.sinks"),
+    "seldrt.runtime.clip_folder": ("config", "files", "detection", "runtime.folders"),
+    "seldrt.runtime.clips": ("config", "spatial", "detection", "runtime.clip_folder", "runtime.sinks"),
     "seldrt.runtime.doctor": (
         *("config", "spatial", "stream", "microphones", "levels", "keys", "pipeline", "runtime.channels"),
         *("runtime.devices", "runtime.recording", "runtime.watched", "runtime.publisher"),
-        *("runtime.folders", "runtime.recorder", "runtime.clips"),
+        *("runtime.folders", "runtime.recorder", "runtime.clip_folder"),
     ),
     "seldrt.cli.shell": ("config",),
     "seldrt.cli": (

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from seldrt.events import EventTracker
     from seldrt.pipeline import Pipeline
     from seldrt.replies import Info
-    from seldrt.runtime.clips import Clip, ClipFolder
+    from seldrt.runtime.clip_folder import Clip, ClipFolder
     from seldrt.runtime.microphone import Microphone
     from seldrt.runtime.publisher import Publisher
     from seldrt.runtime.recording import Recording
@@ -259,7 +259,7 @@ def clip_folder(config: ClipsConfig) -> ClipFolder | None:
     """Where clips are kept, if they are."""
     if not config.dir:
         return None
-    from seldrt.runtime.clips import ClipFolder
+    from seldrt.runtime.clip_folder import ClipFolder
 
     folder = ClipFolder(config)
     say(f"keeping clips in {config.dir}, at most {config.max_mb} MB")

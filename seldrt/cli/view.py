@@ -38,7 +38,7 @@ def view(
     url = connect or DEFAULT_URL
     find = None
     if clips:
-        from seldrt.runtime.clips import find_clip
+        from seldrt.runtime.clip_folder import find_clip
 
         check_folder(clips)
         find = partial(find_clip, Path(clips))

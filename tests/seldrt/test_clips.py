@@ -27,7 +27,8 @@ from seldrt.detection import Clock, EventChange, Source, StreamInfo
 from seldrt.runtime import aside
 from seldrt.runtime.aside import Behind
 from seldrt.runtime.capture import Block
-from seldrt.runtime.clips import Clip, ClipFolder, ClipSink, beam, find_clip, kept_clips
+from seldrt.runtime.clip_folder import Clip, ClipFolder, find_clip, kept_clips
+from seldrt.runtime.clips import ClipSink, beam
 from seldrt.runtime.daemon import Daemon, stream_info
 from seldrt.runtime.folders import FolderError, kept_bytes
 from seldrt.spatial import foa_gains, unit_vector

@@ -24,7 +24,7 @@ import soundfile
 
 from seldrt.detection import WireError
 from seldrt.runtime import web
-from seldrt.runtime.clips import find_clip
+from seldrt.runtime.clip_folder import find_clip
 from seldrt.runtime.web import Viewer
 from seldrt.spatial import unit_vector
 from tests.seldrt.energy_pipeline import SAMPLE_RATE, two_pianos

@@ -128,7 +128,7 @@ def check_disk(config: RecordConfig) -> Finding:
 
 def check_clips(config: ClipsConfig) -> Finding:
     """There is room for what ``--clips`` may keep."""
-    from seldrt.runtime.clips import CLIPPING, kept_clips
+    from seldrt.runtime.clip_folder import CLIPPING, kept_clips
 
     return _check_room(config, "--clips", CLIPPING, kept_clips)
 
