@@ -1,32 +1,22 @@
-"""What `run` and `replay` share: the options, the settings they make, and listening with them."""
+"""What the commands that listen share: the options, the settings they make, and what is refused at the door."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from functools import partial
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec.structs import replace
 
-from seldrt.cli.info import latency_lines, model_option
-from seldrt.cli.shell import Names, Sensitivity, options, say, setting
-from seldrt.config import ClipsConfig, ConfigError, DaemonConfig, PipelineConfig, PublisherConfig, load_toml, override
-from seldrt.signals import stop_on_signals
+from seldrt.cli.info import model_option
+from seldrt.cli.shell import Names, Sensitivity, options, setting
+from seldrt.config import ConfigError, DaemonConfig, PipelineConfig, PublisherConfig, load_toml, override
 
 if TYPE_CHECKING:
-    from seldrt.detection import StreamInfo
-    from seldrt.events import EventTracker
-    from seldrt.pipeline import Pipeline
-    from seldrt.replies import Info
-    from seldrt.runtime.clip_folder import Clip, ClipFolder
-    from seldrt.runtime.microphone import Microphone
     from seldrt.runtime.publisher import Publisher
-    from seldrt.runtime.recording import Recording
-    from seldrt.runtime.sinks import Lines, Sink, TextFile
 
 Flags = dict[str, Any]
 
@@ -164,154 +154,3 @@ def prepare(config: DaemonConfig, flags: Flags, stack: ExitStack, recordings: Se
         return None
     publisher = Publisher(wanted.bind, wanted.insecure_bind, wanted.control, wanted.curve_keys)
     return stack.enter_context(closing(publisher))
-
-
-class Listener:
-    """The model, the outputs and the subscribers that streams share, one stream after the other.
-
-    All is opened with the first stream, so that a signal is heeded while the model is loaded.
-    """
-
-    def __init__(self, config: DaemonConfig, flags: Flags, publisher: Publisher | None) -> None:
-        self._config, self._flags, self._publisher = config, flags, publisher
-        self._pipeline: Pipeline | None = None
-        self._events: EventTracker | None = None
-        self._outputs: list[tuple[type[Lines], TextFile]] = []
-        self._clips = clip_folder(config.clips)
-        self._told: list[str] = []  # of the microphone
-        self._stack = ExitStack()
-
-    def close(self) -> None:
-        self._stack.close()
-
-    def listen(
-        self,
-        source: Microphone | Recording,
-        default_name: str,
-        more_sinks: Sequence[Sink] = (),
-        begun_ns: int | None = None,
-    ) -> StreamInfo:
-        """Until the source ends or a signal comes; ``begun_ns`` is when a recording began, UNIX time, for the files."""
-        from seldrt.detection import Clock
-        from seldrt.runtime.aside import Aside
-        from seldrt.runtime.clips import ClipSink
-        from seldrt.runtime.daemon import Daemon, stream_info
-        from seldrt.runtime.display import EventLines
-        from seldrt.runtime.sinks import DcaseCsv, LevelSink
-
-        config, flags, publisher = self._config, self._flags, self._publisher
-        with ExitStack() as stack:
-            stack.enter_context(stop_on_signals(source.stop))
-            tell = stack.enter_context(closing(Aside(say))).say if source.live else say
-            first = self._pipeline is None
-            pipeline = self._pipeline or self._open(add=source.live)
-            stream = stream_info(pipeline, config.publisher.source or default_name)
-            clock = source.clock if source.live else None
-            if begun_ns is not None:
-                clock = partial(Clock, begun_ns, stream.sample_rate)
-            sinks = [*more_sinks, *(kind(file, stream, clock) for kind, file in self._outputs)]
-            if flags["dcase"]:
-                sinks.append(stack.enter_context(closing(DcaseCsv(flags["dcase"], stream.samples_per_label))))
-            if self._clips is not None:
-                keep = stack.enter_context(clip_keeper(self._clips, source.live, tell))
-                sinks.append(ClipSink(stream, clock, config.clips, pipeline.latency_samples, *keep))
-            if not flags["quiet"]:
-                sinks.append(EventLines(stream, tell))
-            about = microphone_lines(source, pipeline.sample_rate)
-            for line in about if about != self._told else ():
-                tell(line)
-            self._told = about
-            filters_ms = source.profile.latency_ms(pipeline.sample_rate)
-            latencies = [*([("capsule filters", filters_ms)] if filters_ms else []), *pipeline.latency_table]
-            if first:
-                tell(f"model {pipeline.model_id}; waits for:")
-                for line in latency_lines(latencies):
-                    tell(line)
-            if publisher is not None:
-                tell(f"publishing {stream.source} at {publisher.endpoint}")
-                if publisher.control_endpoint:
-                    tell(f"answering requests at {publisher.control_endpoint}")
-                publisher.introduce(introduction(pipeline, stream, source.profile.name, latencies))
-                if config.publisher.levels:
-                    sinks.append(LevelSink(stream, source.clock, publisher.send))
-            summary = Daemon(pipeline, source, stream, sinks, publisher, tell, self._events).run()
-            tell(
-                f"{summary.heard_s:.1f} s heard, {summary.computed_s:.1f} s computed, {summary.frames} label frames, "
-                f"{summary.events} events, {summary.lost_samples} samples lost"
-            )
-        return stream
-
-    def _open(self, add: bool) -> Pipeline:
-        from seldrt.events import EventTracker
-        from seldrt.pipeline import open_pipeline
-        from seldrt.runtime.sinks import EventTable, JsonLines, TextFile
-
-        pipeline = open_pipeline(self._config.pipeline, self._config.postprocess)
-        for output, kind in ((self._flags["csv"], EventTable), (self._flags["jsonl"], JsonLines)):
-            if output:
-                file = self._stack.enter_context(closing(TextFile(output, kind.HEADING, add)))
-                self._outputs.append((kind, file))
-        self._pipeline, self._events = pipeline, EventTracker(pipeline.sample_rate, pipeline.samples_per_label)
-        return pipeline
-
-
-def clip_folder(config: ClipsConfig) -> ClipFolder | None:
-    """Where clips are kept, if they are."""
-    if not config.dir:
-        return None
-    from seldrt.runtime.clip_folder import ClipFolder
-
-    folder = ClipFolder(config)
-    say(f"keeping clips in {config.dir}, at most {config.max_mb} MB")
-    return folder
-
-
-@contextmanager
-def clip_keeper(
-    folder: ClipFolder, live: bool, tell: Callable[[str], None]
-) -> Iterator[tuple[Callable[[Clip], None], Callable[[], str]]]:
-    """What takes clips and what says why some were lost: in a thread of its own where the sound does not wait."""
-    if not live:
-        yield folder.keep, str
-        return
-    from seldrt.runtime.aside import Behind
-
-    behind = Behind(folder.keep, "clips")
-    try:
-        with closing(behind):
-            yield behind.give, behind.complaint
-    finally:  # what was done last, nobody else tells
-        if trouble := behind.complaint():
-            tell(f"clips: {trouble}")
-
-
-def microphone_lines(source: Microphone | Recording, sample_rate: int) -> list[str]:
-    """What the channels are taken for, and why; and what is done to the rate."""
-    profile, rate = source.profile, source.device_rate
-    lines = [f"microphone profile {profile.name}, {profile.why}: {profile.layout.about}"]
-    if profile.layout.caution:
-        lines.append(f"  note: {profile.layout.caution}")
-    if rate and rate != sample_rate:
-        lines.append(f"resampling from {rate} to {sample_rate} Hz")
-    if 0 < rate < sample_rate:
-        lines.append(f"warning: there is nothing above {rate // 2} Hz in this sound, and the networks expect it")
-    return lines
-
-
-def introduction(pipeline: Pipeline, stream: StreamInfo, mic: str, latencies: Sequence[tuple[str, float]]) -> Info:
-    """What the control socket answers to `info`."""
-    from seldrt import __version__
-    from seldrt.replies import Info, Waiting
-
-    waits_for = [Waiting(stage=stage, latency_ms=ms) for stage, ms in latencies]
-    return Info(
-        source=stream.source,
-        version=__version__,
-        classes=list(stream.classes),
-        model_id=pipeline.model_id,
-        mic=mic,
-        sample_rate=stream.sample_rate,
-        frame_ms=stream.samples_per_label * 1000 // stream.sample_rate,
-        latency_ms=sum(stage.latency_ms for stage in waits_for),
-        waits_for=waits_for,
-    )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from seldrt.cli.chain import Flags, Listener, chain_options, prepare, settings
+from seldrt.cli.chain import Flags, chain_options, prepare, settings
+from seldrt.cli.listener import Listener
 from seldrt.cli.shell import Number, say
 from seldrt.config import ConfigError, DaemonConfig
 

@@ -10,7 +10,8 @@ import click
 import msgspec
 from msgspec.structs import replace
 
-from seldrt.cli.chain import Flags, Listener, chain_options, device_settings, prepare
+from seldrt.cli.chain import Flags, chain_options, device_settings, prepare
+from seldrt.cli.listener import Listener
 from seldrt.cli.shell import say, setting
 from seldrt.config import ConfigError, DaemonConfig, override
 

@@ -14,7 +14,8 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seldrt.cli.chain import channel_numbers, microphone_lines
+from seldrt.cli.chain import channel_numbers
+from seldrt.cli.listener import microphone_lines
 from seldrt.config import ConfigError, SeldrtError
 from seldrt.microphones import profile, profile_of_recording
 from seldrt.runtime.devices import (
