@@ -22,7 +22,9 @@ import soundfile
 import soxr
 import zmq
 
+from seldrt.runtime.clip_folder import find_clip
 from seldrt.runtime.demo import demo_files
+from seldrt.spatial import foa_gains, unit_vector
 from tests.live.audio_server import RATE, AudioServer
 from tests.seldrt.energy_pipeline import two_pianos
 from tests.seldrt.test_daemon import ROOT, endpoint_of
@@ -90,17 +92,19 @@ class Session(NamedTuple):
     recorded: np.ndarray  # as the device gave it
     first: int  # the frame of the recording with which the played sound begins
     frames: list[dict[str, Any]]  # messages
+    offsets: list[dict[str, Any]]  # of events
     status: dict[str, Any]
+    clips: Path
 
 
 @pytest.fixture(scope="module")
 def session(audio_server: AudioServer, tmp_path_factory: pytest.TempPathFactory) -> Session:
     """One run for several tests: the demonstration, played into the microphone of a daemon that records."""
     audio_server.plug(MICROPHONE)
-    folder = tmp_path_factory.mktemp("recorded")
+    folder, clips = tmp_path_factory.mktemp("recorded"), tmp_path_factory.mktemp("clips")
     sound, rate = soundfile.read(demo_files()[0], frames=PLAYED_S * MODEL_RATE, always_2d=True)
     played = np.round(soxr.resample(sound, rate, RATE) * 32767).clip(-32768, 32767).astype(np.int16)
-    daemon = LiveDaemon(audio_server, "seldrt", "--record", str(folder), "--quiet")
+    daemon = LiveDaemon(audio_server, "seldrt", "--record", str(folder), "--clips", str(clips), "--quiet")
     try:
         daemon.until(lambda m: m["type"] == "frame")
         daemon.until_over(audio_server.play(played, MICROPHONE))
@@ -115,7 +119,8 @@ def session(audio_server: AudioServer, tmp_path_factory: pytest.TempPathFactory)
     assert not (recorded & 0xFFFF).any()  # 16 bits came through as 16 bits
     recorded = (recorded >> 16).astype(np.int16)
     first = int(np.argmax(recorded.any(axis=1))) - int(np.argmax(played.any(axis=1)))
-    return Session(played, recorded, first, daemon.of("frame"), status)
+    offsets = [m for m in daemon.of("event") if m["phase"] == "offset"]
+    return Session(played, recorded, first, daemon.of("frame"), offsets, status, clips)
 
 
 def test_every_sample_arrives_once_and_in_order(session: Session) -> None:
@@ -153,6 +158,21 @@ def test_the_detections_are_those_of_a_replay(session: Session, tmp_path: Path) 
             assert abs(heard["elevation_deg"] - expected["elevation_deg"]) < 1
             assert abs(heard["confidence"] - expected["confidence"]) < 0.01
     assert compared == sum(len(m["detections"]) for m in replayed.values()) > 20
+
+
+def test_the_clip_of_an_event_is_found_by_its_message_and_holds_its_sound(session: Session) -> None:
+    sound = soxr.resample(session.recorded / 32768, RATE, MODEL_RATE)
+    found = {}
+    for m in session.offsets:
+        path = find_clip(session.clips, m["class"], m["source"], m["onset_ns"] // 1_000_000)
+        assert path
+        found[path] = soundfile.read(path)[0]
+        onset = m["sample"] - m["duration_ms"] * MODEL_RATE // 1000
+        gains = foa_gains(unit_vector(m["azimuth_deg"], m["elevation_deg"]))
+        cardioid = (sound[max(onset - MODEL_RATE // 2, 0) :][: len(found[path])] * gains).sum(1) / 2
+        assert len(found[path]) == pytest.approx((m["duration_ms"] / 1000 + 1) * MODEL_RATE, abs=MODEL_RATE // 2)
+        assert np.corrcoef(found[path], cardioid)[0, 1] > 0.9
+    assert len(found) == len(session.offsets) == len(list(session.clips.rglob("*.flac"))) >= 2
 
 
 def test_a_part_of_a_name_that_fits_two_microphones_is_refused(audio_server: AudioServer) -> None:
