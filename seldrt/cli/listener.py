@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Listener:
     """The model, the outputs and the subscribers that streams share, one stream after the other.
 
-    All is opened with the first stream, so that a signal is heeded while the model is loaded.
+    All but the folder of clips is opened with the first stream, so that a signal is heeded while the model is loaded.
     """
 
     def __init__(self, config: DaemonConfig, flags: Flags, publisher: Publisher | None) -> None:

@@ -218,6 +218,14 @@ class PublisherConfig(Section, frozen=True):
     source: str = ""  # name of this microphone in topics; "" = that of the device or the recording
 
 
+LEAST_FOLDER_MB, MOST_FOLDER_MB = 10, 100_000_000
+
+
+def _require_size(folder: Section) -> None:
+    sizes = f"must be {LEAST_FOLDER_MB} to {MOST_FOLDER_MB}"
+    require(folder, ("max_mb",), lambda mb: LEAST_FOLDER_MB <= mb <= MOST_FOLDER_MB, sizes)
+
+
 class RecordConfig(Section, frozen=True):
     """What is kept of the sound itself."""
 
@@ -226,8 +234,7 @@ class RecordConfig(Section, frozen=True):
     file_s: float = 600.0  # s of sound in a file
 
     def __post_init__(self) -> None:
-        if not 10 <= self.max_mb <= 100_000_000:
-            raise ValueError(f"max_mb is {self.max_mb}: use 10 to 100000000")
+        _require_size(self)
         if not 1.0 <= self.file_s <= 86_400.0:
             raise ValueError(f"file_s is {self.file_s}: use 1 to 86400")
 
@@ -242,7 +249,7 @@ class ClipsConfig(Section, frozen=True):
     longest_s: float = 30.0  # of a longer event, so much is kept
 
     def __post_init__(self) -> None:
-        require(self, ("max_mb",), lambda mb: 10 <= mb <= 100_000_000, "must be 10 to 100000000")
+        _require_size(self)
         require(self, ("before_s", "after_s"), lambda s: 0 <= s <= 30, "must be 0 to 30")
         require(self, ("longest_s",), lambda s: 0.1 <= s <= 120, "must be 0.1 to 120")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from seldrt.config import ClipsConfig, PipelineConfig, RecordConfig
+from seldrt.config import LEAST_FOLDER_MB, ClipsConfig, PipelineConfig, RecordConfig
 from seldrt.microphones import CHANNELS
 from seldrt.runtime.devices import list_inputs, portaudio
 from seldrt.runtime.doctor.finding import Finding, bad, doubtful, good, not_checked
@@ -24,7 +24,6 @@ OLDEST_PYTHON = (3, 11)
 WARM_UP_S, MEASURED_S = 2.0, 5.0  # of sound
 COMFORTABLE, REAL_TIME = 0.7, 1.0  # real-time factor
 TIME_ERROR = 5  # <sys/timex.h>: the clock is not synchronised
-LEAST_FOLDER_MB = 10  # that `--record` and `--clips` take
 LEAST_MB = 100
 
 
