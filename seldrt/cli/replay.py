@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -18,6 +19,7 @@ from seldrt.config import ConfigError, DaemonConfig
 if TYPE_CHECKING:
     from seldrt.runtime.recording import Recording
 
+OVERLAP_S = 2.0  # of what one microphone recorded: names count in whole seconds
 STOPPED = 130  # exit code of what somebody ended before it was at its end
 
 
@@ -26,10 +28,19 @@ STOPPED = 130  # exit code of what somebody ended before it was at its end
 @click.option("--demo", is_flag=True, help="The bundled recording, compared with its truth.")
 @click.option("--fast", is_flag=True, help="As fast as the computer goes.")
 @click.option("--speed", type=Number(0.01, 1000), metavar="X", help="X times real time.")
+@click.option(
+    "--skip-bad", is_flag=True, help="Leave out recordings that cannot be played, or that no time is known of."
+)
 @click.option("--start", metavar="TIME", help="When it began, for --csv, --jsonl, --clips; `file`: as each file says.")
 @chain_options
 def replay(
-    files: tuple[str, ...], demo: bool, fast: bool, speed: float | None, start: str | None, **flags: Any
+    files: tuple[str, ...],
+    demo: bool,
+    fast: bool,
+    speed: float | None,
+    skip_bad: bool,
+    start: str | None,
+    **flags: Any,
 ) -> None:
     """Listen to 4-channel recordings, one after the other, as if they came from a microphone now."""
     from seldrt.microphones import orientation, profile_of_recording
@@ -55,47 +66,39 @@ def replay(
         recordings = [recording]
         if config.pipeline.model:
             demonstration.check_model(model_path(config.pipeline.model))
-        flags["no_publish"] |= flags["bind"] is None
+        if flags["bind"] is None and not flags["no_publish"]:
+            flags["no_publish"] = True
+            say("not published; with --bind tcp://127.0.0.1:5577 `seldrt listen` and `seldrt view` show it")
 
     def opened(path: Path) -> Recording:
         return Recording(path, mic, None if fast else speed or 1.0, capture.block_ms, () if demo else capture.channels)
 
     with ExitStack() as stack:
-        check(recordings, opened)
-        begun = beginnings(recordings, start, config, flags)
+        check_asked(recordings, start, config, flags)
+        parts = playable(recordings, opened, start, skip_bad)
+        if keeps_files(config, flags):
+            check_apart(parts, config.publisher.source)
         publisher = prepare(config, flags, stack, recordings)
         listener = stack.enter_context(closing(Listener(config, flags, publisher)))
         if truth is not None:
             source = stack.enter_context(closing(opened(*recordings)))
             sys.exit(0 if demonstrate(truth, listener, source) else 1)
-        sys.exit(play(recordings, begun, opened, listener))
+        sys.exit(play(parts, opened, listener, left_out=len(recordings) - len(parts)))
 
 
-def check(recordings: Sequence[Path], opened: Callable[[Path], Recording]) -> None:
-    """Refuses recordings that cannot be played, all of them at once."""
-    from seldrt.runtime.devices import CaptureError
+class Part(NamedTuple):
+    """A recording that can be played: how long it is and, where somebody asks, when it began (UNIX time)."""
 
-    refused: list[CaptureError] = []
-    for path in recordings:
-        try:
-            opened(path).close()
-        except CaptureError as error:
-            refused.append(error)
-    for earlier in refused[:-1]:
-        say(f"seldrt: {earlier}")
-    if refused:
-        raise refused[-1]
+    path: Path
+    length_s: float
+    begun_ns: int | None
 
 
-def beginnings(recordings: Sequence[Path], start: str | None, config: DaemonConfig, flags: Flags) -> list[int | None]:
-    """UNIX times at which the recordings began, None where nobody asks.
+def check_asked(recordings: Sequence[Path], start: str | None, config: DaemonConfig, flags: Flags) -> None:
+    """`ConfigError` for files that several recordings cannot share, and times that nobody asks for."""
+    from seldrt.runtime.origination import IN_FILE
 
-    `ConfigError` or `CaptureError` for times that nobody knows, and recordings that the files could not keep apart.
-    """
-    from seldrt.detection import safe_name
-    from seldrt.runtime.origination import IN_FILE, start_ns
-
-    source, files = config.publisher.source, flags["csv"] or flags["jsonl"] or config.clips.dir
+    files = keeps_files(config, flags)
     if start is not None and not files:
         raise ConfigError(f"--start {start}: is for --csv, --jsonl and --clips; give one of them")
     if len(recordings) > 1:
@@ -103,48 +106,86 @@ def beginnings(recordings: Sequence[Path], start: str | None, config: DaemonConf
             raise ConfigError(f"--dcase {flags['dcase']}: such a table is of one recording; replay them one by one")
         if start not in (None, IN_FILE):
             raise ConfigError(f"--start {start}: is of one recording; give --start file, or replay them one by one")
-        if files and start is None and source:
-            raise ConfigError(f"source {source}: the files could not tell the recordings apart; add --start file")
-    if files and not source:
+        if files and start is None and config.publisher.source:
+            raise ConfigError(
+                f"source {config.publisher.source}: the files could not tell the recordings apart; add --start file"
+            )
+
+
+def keeps_files(config: DaemonConfig, flags: Flags) -> bool:
+    return bool(flags["csv"] or flags["jsonl"] or config.clips.dir)
+
+
+def playable(
+    recordings: Sequence[Path], opened: Callable[[Path], Recording], start: str | None, skip_bad: bool
+) -> list[Part]:
+    """What can be played and dated; what cannot is told, all of it at once.
+
+    `CaptureError` of the last such recording, unless they shall be left out and others remain.
+    """
+    from seldrt.runtime.devices import CaptureError
+    from seldrt.runtime.origination import start_ns
+
+    parts: list[Part] = []
+    refused: list[CaptureError] = []
+    for path in recordings:
+        try:
+            with closing(opened(path)) as source:
+                parts.append(Part(path, source.length_s, None if start is None else start_ns(start, path)))
+        except CaptureError as error:
+            refused.append(error)
+    kept = skip_bad and parts
+    for told in refused if kept else refused[:-1]:
+        say(f"seldrt: {told}")
+    if refused and not kept:
+        raise refused[-1]
+    return parts
+
+
+def check_apart(parts: Sequence[Part], source: str) -> None:
+    """`ConfigError` for recordings that files could not keep apart: by their source, or by time where they share it."""
+    from seldrt.detection import safe_name
+
+    if not source:
         names: dict[str, Path] = {}
-        for path in recordings:
+        for path, _, _ in parts:
             other = names.setdefault(safe_name(path.stem), path)
             if other is not path:
-                with_times = "rename one, or tell them apart by time: --start file --source NAME"
-                raise ConfigError(f"{other}, {path}: have one name in the files; {with_times}")
-    return [None if start is None else start_ns(start, path) for path in recordings]
+                by_time = "add --start file --source NAME if one microphone made both"
+                raise ConfigError(f"{other}, {path}: have one name in the files; rename one, or {by_time}")
+        return
+    in_order = sorted((part.begun_ns, part) for part in parts if part.begun_ns is not None)
+    for (begun_ns, one), (next_ns, following) in pairwise(in_order):
+        if begun_ns + (one.length_s - OVERLAP_S) * 1e9 > next_ns:
+            both = f"{one.path}, {following.path}: of the same time, and one source"
+            raise ConfigError(f"{both}; replay those of each microphone by themselves, with another --source")
 
 
-def play(
-    recordings: Sequence[Path],
-    begun: Sequence[int | None],
-    opened: Callable[[Path], Recording],
-    listener: Listener,
-) -> int:
-    """The recordings one after the other, with the times at which they began; the exit code."""
+def play(parts: Sequence[Part], opened: Callable[[Path], Recording], listener: Listener, left_out: int = 0) -> int:
+    """The recordings one after the other, after some were left out; the exit code."""
     from seldrt.detection import safe_name
     from seldrt.runtime.devices import CaptureError
 
-    damaged = 0
-    for number, (path, begun_ns) in enumerate(zip(recordings, begun, strict=True), 1):
-        if len(recordings) > 1:
-            say(f"{number} of {len(recordings)}: {path}")
+    damaged = left_out
+    for number, (path, _, begun_ns) in enumerate(parts, 1):
+        if len(parts) > 1:
+            say(f"{number} of {len(parts)}: {path}")
         try:
             with closing(opened(path)) as source:
                 listener.listen(source, safe_name(path.stem), begun_ns=begun_ns)
         except CaptureError as error:  # the others may be whole
-            if len(recordings) == 1:
+            if len(parts) == 1:
                 raise
             say(f"seldrt: {error}")
             damaged += 1
             continue
-        if not is_whole(source):
-            return STOPPED
-        if source.stopped and number < len(recordings):
-            say(f"stopped: {len(recordings) - number} recordings were not begun")
+        whole, left = is_whole(source), len(parts) - number
+        if source.stopped and left:
+            say(f"stopped {'after' if whole else 'in'} {path}: {left} recordings were not begun")
+        if not whole or (source.stopped and left):
             return STOPPED
     if damaged:
-        say(f"seldrt: {damaged} of {len(recordings)} recordings were not heard to their end")
+        say(f"seldrt: {damaged} of {len(parts) + left_out} recordings were not heard to their end")
     return 2 if damaged else 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ from seldrt.runtime.devices import FIRST_CHANNELS, CaptureError
 
 UNKNOWN = 2**63 - 1  # frames, says libsndfile of a FLAC that was never ended: the computer went off
 UNKNOWN_BLOCK = 1000
+HEADER_BYTES = 10_000  # more than a sound file without sound has
 
 
 class Recording:
@@ -142,13 +144,18 @@ def _check(file: Any, path: Path, channels: Sequence[int]) -> None:
     lowest, highest = RATES_HZ
     if not lowest <= file.samplerate <= highest:
         raise CaptureError(f"{path}: its sample rate is {file.samplerate} Hz; it must lie in {lowest} to {highest} Hz")
+    mend = f"`sox --ignore-length {shlex.quote(str(path))} mended.wav` saves what is there"
     if not file.frames:
-        raise CaptureError(f"{path}: holds no samples")
+        full = path.stat().st_size > HEADER_BYTES
+        raise CaptureError(
+            f"{path}: holds no samples" + (f", says its header; after a power cut {mend}" if full else "")
+        )
     # A cut WAV has a data chunk that promises more than the file holds (streams that never knew say 0 or 2**32 - 1).
     promised = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
     cut = promised and int(promised[2]) < int(promised[1]) < 0xFFFFF000
     if cut or (file.frames != UNKNOWN and not _has_last_frame(file)):
-        raise CaptureError(f"{path}: truncated: the file ends before its sound does; copy it again")
+        again = f"copy it again, or {mend}" if cut else "copy it again"
+        raise CaptureError(f"{path}: truncated: the file ends before its sound does; {again}")
     if file.subtype in ("FLOAT", "DOUBLE"):
         start = 0
         for chunk in file.blocks(65536, dtype="float32", always_2d=True):

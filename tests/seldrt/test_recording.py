@@ -131,6 +131,16 @@ def test_a_truncated_recording_is_refused(tmp_path: Path, name: str) -> None:
         Recording(path, AMBIX)
 
 
+def test_who_lost_its_power_while_recording_is_told_what_saves_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "a b.wav", subtype="PCM_16")
+    whole = path.read_bytes()
+    at = whole.index(b"data") + 4
+    for content in (whole[:at] + bytes(4) + whole[at + 4 :], whole[:-5000]):
+        path.write_bytes(content)
+        with pytest.raises(CaptureError, match=r"`sox --ignore-length '/.*/a b.wav' mended.wav` saves what is there"):
+            Recording(path, AMBIX)
+
+
 def test_a_wav_of_a_stream_that_never_knew_its_length_is_heard(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", subtype="PCM_16")
     whole = path.read_bytes()

@@ -86,6 +86,7 @@ def test_what_cannot_be_kept_apart_is_refused_before_anything_is_written(night: 
         ((night[0], "--csv", table, "--start", ""), "give a date and time like"),
         ((*night, "--start", "2026-06-01T05:00", "--csv", table), "give --start file"),
         ((night[0], same, "--csv", table), "have one name in the files"),
+        ((*night, same, "--csv", table, "--start", "file", "--source", "garden"), "of the same time, and one source"),
         ((night[0], unnamed, "--start", "file", "--csv", table), "garden.wav: neither its tags nor its name say"),
         ((night[0], tmp_path / "missing.wav", "--csv", table), "missing.wav: no such file"),
         ((*night, "--csv", night[1]), "the output is the recording itself"),
@@ -106,6 +107,22 @@ def test_all_that_cannot_be_played_are_named_at_once(night: list[Path], tmp_path
     first, second = errors.splitlines()
     assert first.startswith(f"seldrt: {stereo}: 2 channels")
     assert second == f"seldrt: {missing}: no such file"
+
+
+def test_what_is_bad_can_be_left_out(night: list[Path], tmp_path: Path) -> None:
+    stereo, undated, table = tmp_path / "stereo.wav", tmp_path / "undated.wav", tmp_path / "all.csv"
+    soundfile.write(stereo, np.zeros((100, 2)), SAMPLE_RATE)
+    undated.write_bytes(night[0].read_bytes())
+    arguments = (*FAST, "--skip-bad", "--csv", table, "--start", "file")
+    code, _, errors = seldrt("replay", stereo, night[0], undated, night[1], *arguments, program=SMALL)
+    assert code == 2
+    assert errors.splitlines()[0].startswith(f"seldrt: {stereo}: 2 channels")
+    assert errors.splitlines()[1].startswith(f"seldrt: {undated}: neither its tags")
+    assert errors.splitlines()[-1] == "seldrt: 2 of 4 recordings were not heard to their end"
+    assert [source for source, _, _ in rows_of(table)] == [night[0].stem] * 2 + [night[1].stem] * 2
+    table.unlink()
+    code, _, errors = seldrt("replay", stereo, undated, *arguments, program=SMALL)
+    assert (code, len(errors.splitlines()), table.exists()) == (2, 2, False)
 
 
 def test_one_that_is_damaged_in_the_middle_does_not_keep_the_others(night: list[Path], tmp_path: Path) -> None:
@@ -148,7 +165,9 @@ def test_one_that_is_stopped_is_the_last(night: list[Path]) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert "stopped at" in errors.splitlines()[-1]
+    how_far, where = errors.splitlines()[-2:]
+    assert how_far.startswith("stopped at ")
+    assert where == f"stopped in {night[0]}: 2 recordings were not begun"
     assert "2 of 3" not in errors
 
 
@@ -159,4 +178,4 @@ def test_a_wish_to_stop_at_the_end_of_one_is_heeded(night: list[Path]) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == "stopped: 2 recordings were not begun"
+    assert errors.splitlines()[-1] == f"stopped after {night[0]}: 2 recordings were not begun"
