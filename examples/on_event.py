@@ -2,40 +2,56 @@
 
 python on_event.py alarm,ringing_phone notify-send "{class}" "at {azimuth_deg:.0f} degrees, left is positive"
 python on_event.py any mosquitto_pub -t heard -m "{class} {confidence:.2f}"
+
+It goes on when the daemon ends, and hears it again when it is back. Commands run beside each other: none waits.
 """
 
 import argparse
+import signal
 import subprocess
 import sys
 
 import msgpack
 import zmq
+from zmq.auth import load_certificate
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--url", default="tcp://127.0.0.1:5577")
+parser.add_argument("--key", metavar="FILE", help="your secret key, where the daemon asks for keys")
+parser.add_argument("--server-key", metavar="FILE", help="the daemon's public key")
 parser.add_argument("--phase", default="onset", choices=["onset", "update", "offset"])
-parser.add_argument("classes", help="names with commas between them, or: any")
+parser.add_argument("classes", help="names, as `seldrt info` has them, with commas between them; or: any")
 parser.add_argument("command", nargs=argparse.REMAINDER, help="program and arguments")
 wanted = parser.parse_args()
 if not wanted.command:
     parser.error("which command?")
+if bool(wanted.key) != bool(wanted.server_key):
+    parser.error("--key and --server-key belong together")
 
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
 socket = zmq.Context().socket(zmq.SUB)
+socket.heartbeat_ivl = 2000  # ms: without, the death of the daemon's computer would go unnoticed for ever
 try:
+    if wanted.key:
+        socket.curve_publickey, socket.curve_secretkey = load_certificate(wanted.key)
+        socket.curve_serverkey = load_certificate(wanted.server_key)[0]
     socket.connect(wanted.url)
-except zmq.ZMQError as error:
+except (zmq.ZMQError, OSError, ValueError) as error:
     sys.exit(f"cannot connect to {wanted.url}: {error}")
 socket.subscribe(b"seld1.event.")
-socket.subscribe(b"seld1.status.")
+socket.subscribe(b"seld1.status.")  # once a second, so that silence means something
 classes = wanted.classes.split(",")
 
 while True:
+    silent = not socket.poll(3000)
+    if silent:
+        print(f"nothing heard from {wanted.url} for 3 s: is the daemon running?", file=sys.stderr, flush=True)
     message = msgpack.unpackb(socket.recv_multipart()[1])
-    if message["type"] == "status" and message["state"] != "running":
-        break
+    if silent:
+        print(f"{message['source']} is heard", file=sys.stderr, flush=True)
     if message.get("phase") == wanted.phase and ("any" in classes or message["class"] in classes):
         try:
             # Each word is filled in by itself, and no shell reads it: what is heard cannot become a command.
-            subprocess.run([word.format_map(message) for word in wanted.command], check=False)
+            subprocess.Popen([word.format_map(message) for word in wanted.command])
         except (KeyError, ValueError, OSError) as error:
-            sys.exit(f"cannot run {wanted.command}: {error}")
+            print(f"cannot run {wanted.command}: {error!r}", file=sys.stderr, flush=True)

@@ -2,11 +2,16 @@
 import { decode } from "@msgpack/msgpack";
 import { Subscriber } from "zeromq";
 
+process.stdout.on("error", () => process.exit()); // when its reader goes, so does it
+const url = process.argv[2] ?? "tcp://127.0.0.1:5577";
 const socket = new Subscriber();
-socket.connect(process.argv[2] ?? "tcp://127.0.0.1:5577");
+socket.connect(url);
 socket.subscribe("seld1.event.", "seld1.status.");
+// A status comes every second.
+const silence = setTimeout(() => console.error(`nothing heard from ${url} for 3 s: is the daemon running?`), 3000);
 
 for await (const [topic, body] of socket) {
+  silence.refresh();
   // UNIX nanoseconds do not fit into a number of JavaScript: read 64-bit integers as BigInt.
   const message = decode(body, { useBigInt64: true });
   if (message.type === "event") {
@@ -15,6 +20,5 @@ for await (const [topic, body] of socket) {
     console.log(`${time}  ${message.phase}  ${message.class}  ${place}`);
   } else if (message.state !== "running") {
     console.log(`${message.source} ${message.state} ${message.why}`);
-    break;
   }
 }

@@ -6,6 +6,7 @@ import sys
 import msgpack
 import zmq
 
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
 if hasattr(signal, "SIGPIPE"):
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # when its reader goes, so does it
 socket = zmq.Context().socket(zmq.SUB)
@@ -20,6 +21,8 @@ socket.subscribe(b"seld1.status.")
 
 expected = {}  # the next seq, by source and epoch of the frames
 while True:
+    if not socket.poll(3000):  # a status comes every second
+        print(f"nothing heard from {url} for 3 s: is the daemon running?", file=sys.stderr, flush=True)
     topic, body = socket.recv_multipart()
     message = msgpack.unpackb(body)
     if message["type"] == "event":
@@ -34,4 +37,3 @@ while True:
             print(f"lost {lost} frames: this program is too slow", flush=True)
     elif message["state"] != "running":
         print(f"{message['source']} {message['state']} {message['why']}", flush=True)
-        break

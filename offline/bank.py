@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from offline.arrays import SAMPLE_RATE
 from seldrt.config import DCASE2020_CLASSES, ConfigError
-from seldrt.detection import check_name
+from seldrt.detection import check_name, safe_name
 
 # What libsndfile names its formats, and the other endings that these have.
 AUDIO_SUFFIXES = frozenset(
@@ -46,6 +47,7 @@ DCASE2020_ALIASES = {
     "phone": "ringing_phone",
 }
 SHORTEST_S = 0.01  # of a recording
+MOST_TOLD = 20  # mistakes
 STEADY_SECONDS = 5.0
 STEADY_SPREAD_DB = 3.0
 TRIM_DB = 60.0
@@ -77,19 +79,27 @@ def read_bank(folder: Path, part: Part = "all") -> Bank:
     """Index a folder of class folders; of its source recordings all, or one `part` of `split_groups`.
 
     `ConfigError` when there is nothing to learn from: no class, one class and nothing else, a class without enough
-    recordings for its part, a sound that cannot be used, or a class that cannot stand in a topic.
+    recordings for its part; or, all of them told together, for sounds that cannot be used (each is read as `read_clip`
+    does), folders without any, and classes that cannot stand in a topic.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; give one that holds a folder of sounds for each class")
     groups = _read_groups(folder)
-    found: dict[str, tuple[Clip, ...]] = {}
+    clips: dict[str, list[Clip]] = {}
+    mistakes: list[str] = []
     for class_folder in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."):
-        clips = tuple(_clip(path, folder, groups) for path in _audio_files(class_folder))
-        if clips:
-            name = check_name(class_folder.name, f"{folder}: class folder")
-            found[name] = _part_of(clips, part, class_folder)
-        elif class_folder.name not in NOT_CLASSES:
-            raise ConfigError(f"{class_folder}: is empty; put sounds ({_examples()}) there, or remove it")
+        sounds = list(_audio_files(class_folder))
+        if not sounds and class_folder.name in NOT_CLASSES:
+            continue
+        with _noted(mistakes):
+            _check_class_folder(class_folder, sounds)
+        clips[class_folder.name] = []
+        for path in sounds:
+            with _noted(mistakes):
+                clips[class_folder.name].append(_clip(path, folder, groups))
+    if mistakes:
+        raise ConfigError(_told(folder, mistakes))
+    found = {name: _part_of(tuple(of_class), part, folder / name) for name, of_class in clips.items()}
     distractors = found.get("distractor", ())
     candidates = found.get("background", ()) + distractors
     clips_by_class = {name: clips for name, clips in found.items() if name not in NOT_CLASSES}
@@ -152,19 +162,41 @@ def _check_classes(folder: Path, clips: dict[str, tuple[Clip, ...]], others: boo
         )
 
 
+def _check_class_folder(folder: Path, sounds: list[Path]) -> None:
+    if not sounds:
+        raise ConfigError(f"{folder}: is empty; put sounds ({_examples()}) there, or remove it")
+    try:
+        check_name(folder.name, f"{folder.parent}: class folder")
+    except ConfigError as error:
+        raise ConfigError(f"{error}; rename it to {safe_name(folder.name)}") from None
+
+
+@contextmanager
+def _noted(mistakes: list[str]) -> Iterator[None]:
+    """A `ConfigError` inside is added to the others, and the work goes on."""
+    try:
+        yield
+    except ConfigError as error:
+        mistakes.append(str(error))
+
+
+def _told(folder: Path, mistakes: list[str]) -> str:
+    """One mistake in its line, or a list of the first `MOST_TOLD`."""
+    if len(mistakes) == 1:
+        return mistakes[0]
+    more = [f"and {len(mistakes) - MOST_TOLD} more"] if len(mistakes) > MOST_TOLD else []
+    return "\n  ".join([f"{folder}: {len(mistakes)} things to mend:", *mistakes[:MOST_TOLD], *more])
+
+
 def _examples() -> str:
     return ".wav, .flac, .ogg, .mp3 ..."
 
 
 def _audio_files(class_folder: Path) -> Iterator[Path]:
-    """The sounds of a class and of the folders in it, by name; `ConfigError` for a sound of an unknown format."""
+    """The sounds of a class and of the folders in it, by name, also those of a format that cannot be read."""
     for path in sorted(class_folder.rglob("*")):
         hidden = any(name.startswith(".") for name in path.relative_to(class_folder).parts)
-        if hidden or not path.is_file():
-            continue
-        if path.suffix.lower() in UNREADABLE_SUFFIXES:
-            raise ConfigError(f"{path}: {path.suffix} cannot be read; convert it, as with ffmpeg, to .wav or .flac")
-        if path.suffix.lower() in AUDIO_SUFFIXES:
+        if not hidden and path.is_file() and path.suffix.lower() in AUDIO_SUFFIXES | UNREADABLE_SUFFIXES:
             yield path
 
 
@@ -182,6 +214,10 @@ def read_clip(path: Path) -> NDArray[np.float32]:
 
     `ConfigError` when it cannot be read, and when there is nothing in it to hear.
     """
+    return _read(path)
+
+
+def _read(path: Path) -> NDArray[np.float32]:
     try:
         audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
@@ -222,12 +258,15 @@ def _is_steady(path: Path) -> bool:
 
 
 def _clip(path: Path, folder: Path, groups: dict[str, str]) -> Clip:
+    if path.suffix.lower() in UNREADABLE_SUFFIXES:
+        raise ConfigError(f"{path}: {path.suffix} cannot be read; convert it, as with ffmpeg, to .wav or .flac")
     try:
         info = soundfile.info(path)
     except soundfile.LibsndfileError as error:
         raise ConfigError(f"{path}: not a readable sound file ({error})") from None
     if info.frames < SHORTEST_S * info.samplerate:
         raise ConfigError(f"{path}: lasts {1000 * info.duration:.3g} ms, no sound is that short; remove it")
+    _read(path)  # all of it: the damage may lie behind the header, and it may be silent
     name = path.relative_to(folder)
     group = path.stem if len(name.parts) == 2 else "/".join(name.parts[1:-1])
     return Clip(name.as_posix(), groups.get(path.stem, group), round(info.duration, 3))

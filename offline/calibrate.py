@@ -39,6 +39,7 @@ class Heard(msgspec.Struct, frozen=True):
     scores: Scores
     recall: float  # of events
     false_per_minute: float
+    never_found: tuple[str, ...]  # classes of the model of which no event was, also those that the scenes do not have
 
     def __str__(self) -> str:
         s = self.scores
@@ -76,7 +77,8 @@ class Trials:
         for estimates, nothing in self.quiet:
             rows = rows_of(estimates, postprocess, self.model.classes, self.classes)
             false += event_recall(nothing, rows, len(self.classes), len(estimates))
-        return Heard(total.scores(), events.recall, false.false_per_minute)
+        never = [name for name, n in zip(self.model.classes, self.numbers, strict=True) if not total.detected[n]]
+        return Heard(total.scores(), events.recall, false.false_per_minute, tuple(never))
 
 
 def _labels(recording: Recording) -> Rows:

@@ -305,5 +305,5 @@ def _in_seconds(value: Any) -> Any:
         return [_in_seconds(item) for item in value]
     if not isinstance(value, dict):
         return value
-    times = {key[:-3] + "_s": item / 1e9 for key, item in value.items() if key.endswith("_ns")}
+    times = {key[:-3] + "_s": item / 10**9 for key, item in value.items() if key.endswith("_ns")}
     return {key: _in_seconds(item) for key, item in value.items() if not key.endswith("_ns")} | times

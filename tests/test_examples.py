@@ -6,10 +6,11 @@ import ast
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,22 +22,33 @@ from tests.seldrt.energy_pipeline import SAMPLE_RATE, two_pianos
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
+Start = Callable[..., subprocess.Popen[str]]
 HEARD = [("onset", 90, 10), ("offset", 90, 10), ("onset", -90, -20), ("offset", -90, -20)]
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """Addresses for messages and for requests of a daemon that hears two pianos, half as fast as they were."""
+def garden(tmp_path: Path) -> Path:
+    """A recording of two pianos."""
     path = tmp_path / "garden.flac"
     soundfile.write(path, two_pianos(), SAMPLE_RATE)
-    where = ["--bind", "tcp://127.0.0.1:*", "--control", "tcp://127.0.0.1:*", "--quiet"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.seldrt.energy_pipeline", "replay", str(path), "--speed", "0.5", *where],
+    return path
+
+
+def replay(recording: Path, *where: str) -> subprocess.Popen[str]:
+    """A daemon that hears a recording, half as fast as it was."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.seldrt.energy_pipeline", "replay", str(recording), "--speed", "0.5", *where],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
         env={key: value for key, value in os.environ.items() if not key.startswith("SELDRT_")},
     )
+
+
+@pytest.fixture
+def daemon(garden: Path) -> Iterator[tuple[str, str]]:
+    """Addresses for messages and for requests of a daemon that hears two pianos."""
+    process = replay(garden, "--bind", "tcp://127.0.0.1:*", "--control", "tcp://127.0.0.1:*", "--quiet")
     assert process.stderr is not None
     addresses: list[str] = []
     while len(addresses) < 2:
@@ -54,6 +66,44 @@ def run(*command: str) -> str:
     return done.stdout
 
 
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts programs, which end with the test at the latest."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(*command: str) -> subprocess.Popen[str]:
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def interrupted(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What a program still says when Ctrl-C ends it, of which it makes no fuss."""
+    time.sleep(0.1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGINT
+    return said
+
+
+def until_ended(process: subprocess.Popen[str]) -> str:
+    """What a program prints until the daemon ends, after which it goes on waiting for the next."""
+    lines: list[str] = []
+    assert process.stdout is not None
+    while not lines or not lines[-1].startswith("garden ended"):
+        lines.append(process.stdout.readline())
+        assert lines[-1], "it ended before the daemon"
+    more, notices = interrupted(process)
+    assert not more
+    assert "Traceback" not in notices
+    return "".join(lines)
+
+
 def heard(text: str) -> list[tuple[str, int, int]]:
     """Phase, azimuth and elevation of the printed events, but for updates; at least those of the second piano.
 
@@ -64,19 +114,56 @@ def heard(text: str) -> list[tuple[str, int, int]]:
     return [(phase, int(azimuth), int(elevation)) for phase, azimuth, elevation in found]
 
 
-def test_plain_python(daemon: tuple[str, str]) -> None:
-    text = run(sys.executable, str(EXAMPLES / "subscribe.py"), daemon[0])
+def test_plain_python(daemon: tuple[str, str], start: Start) -> None:
+    text = until_ended(start(sys.executable, str(EXAMPLES / "subscribe.py"), daemon[0]))
     assert heard(text) == HEARD[-len(heard(text)) :]
-    assert text.splitlines()[-1].startswith("garden ended")
     assert "lost" not in text
 
 
-def test_a_command_for_each_event(daemon: tuple[str, str]) -> None:
-    say = [sys.executable, "-c", "import sys; print(*sys.argv[1:], flush=True)", "{class}", "{azimuth_deg:.0f}", "; ls"]
-    text = run(sys.executable, str(EXAMPLES / "on_event.py"), "--url", daemon[0], "alarm,piano", *say)
-    assert text.splitlines()[-1] == "piano -90 ; ls"
-    bad = [sys.executable, str(EXAMPLES / "on_event.py"), "any"]
-    assert "which command?" in subprocess.run(bad, capture_output=True, text=True, check=False, timeout=60).stderr
+def test_a_command_for_each_event_of_a_daemon_that_comes_and_goes(tmp_path: Path, garden: Path, start: Start) -> None:
+    make_keys(tmp_path, "laptop")
+    url, over = f"ipc://{tmp_path}/s", tmp_path / "over"
+    keys = ["--key", str(tmp_path / "laptop.key_secret"), "--server-key", str(tmp_path / "server.key")]
+    say = "import os, sys, time\nprint(*sys.argv[2:], flush=True)\n"
+    say += "for _ in range(6000):\n  if not os.path.exists(sys.argv[1]): time.sleep(0.1)"
+    command = [sys.executable, "-c", say, str(over), "{class}", "{azimuth_deg:.0f}", "; ls"]
+    process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--url", url, *keys, "alarm,piano", *command)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    for _ in range(2):
+        assert process.stderr.readline() == f"nothing heard from {url} for 3 s: is the daemon running?\n"
+        daemon = replay(garden, "--bind", url, "--curve-keys", str(tmp_path))
+        assert process.stderr.readline() == "garden is heard\n"
+        while process.stdout.readline() != "piano -90 ; ls\n":
+            assert process.poll() is None
+        daemon.communicate(timeout=60)
+    over.touch()  # no command has ended before
+    assert "Traceback" not in interrupted(process)[1]
+
+
+def test_a_command_that_cannot_be_run_is_told_and_the_next_is_tried(daemon: tuple[str, str], start: Start) -> None:
+    process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--url", daemon[0], "any", "no-such", "{class}")
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("cannot run ['no-such', '{class}']: FileNotFoundError(")
+    assert interrupted(process)[0] == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [(["any"], "which command?"), (["--key", "x", "any", "ls"], "--key and --server-key belong")]
+)
+def test_what_on_event_lacks_is_told(words: list[str], said: str) -> None:
+    bad = [sys.executable, str(EXAMPLES / "on_event.py"), *words]
+    assert said in subprocess.run(bad, capture_output=True, text=True, check=False, timeout=60).stderr
+
+
+@pytest.mark.parametrize("words", ["subscribe.py URL", "on_event.py --url URL any ls", "subscribe.mjs URL"])
+def test_silence_is_told_once(words: str, tmp_path: Path, start: Start) -> None:
+    url = f"ipc://{tmp_path}/s"
+    name, *more = words.replace("URL", url).split()
+    process = start(node() if name.endswith("mjs") else sys.executable, str(EXAMPLES / name), *more)
+    assert process.stderr is not None
+    assert process.stderr.readline() == f"nothing heard from {url} for 3 s: is the daemon running?\n"
+    assert interrupted(process) == ("", "")
 
 
 def test_asking(daemon: tuple[str, str]) -> None:
@@ -105,16 +192,20 @@ def test_an_address_that_is_none_is_told_in_one_line(words: list[str]) -> None:
     assert re.fullmatch(r"cannot connect to nonsense: Invalid argument.*\n", done.stderr)
 
 
-def test_node(daemon: tuple[str, str]) -> None:
-    node = shutil.which("node")
-    if node is None:
+def node() -> str:
+    """The program, if it can run the examples; else the test is skipped."""
+    program = shutil.which("node")
+    if program is None:
         pytest.skip("there is no node")
     if not (EXAMPLES / "node_modules").is_dir():
         pytest.skip("the packages are missing: npm install, in examples/")
-    text = run(node, str(EXAMPLES / "subscribe.mjs"), daemon[0])
+    return program
+
+
+def test_node(daemon: tuple[str, str], start: Start) -> None:
+    text = until_ended(start(node(), str(EXAMPLES / "subscribe.mjs"), daemon[0]))
     assert heard(text) == HEARD[-len(heard(text)) :]
     assert re.match(r"20\d\d-\d\d-\d\dT", text)
-    assert text.splitlines()[-1].startswith("garden ended")
 
 
 def test_the_snippets_need_nothing_of_seldrt() -> None:

@@ -148,6 +148,9 @@ def calibrate(
     if heard.false_per_minute > max_false_per_minute:
         click.echo(f"no setting has as few as {max_false_per_minute:g} false events a minute: more such scenes to "
                    "train with would help", err=True)  # fmt: skip
+    if heard.never_found:
+        click.echo(f"with these thresholds never found: {', '.join(heard.never_found)}; make more scenes with them to "
+                   "calibrate by (offline synthesize), or train with more recordings of them", err=True)  # fmt: skip
     card = {"scenes": len(scenes), "data": content_digest(scenes), "criterion": criterion}
     card |= {name: round(getattr(heard.scores, name), 4) for name in ("er_20", "f_20", "le_cd", "lr_cd", "seld")}
     if noise:

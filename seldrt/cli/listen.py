@@ -6,7 +6,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,7 +28,7 @@ daemon_options = options(  # which daemon is heard, see `subscribed`
 @click.command()
 @daemon_options
 @click.option("--class", "classes", metavar="CLASS", multiple=True, help="Of the events, only these; with --source.")
-@click.option("--jsonl", is_flag=True, help="Every message as a JSON line on stdout.")
+@click.option("--jsonl", is_flag=True, help="Every message as a JSON line.")
 def listen(
     connect: str | None,
     source: str | None,
@@ -38,18 +37,18 @@ def listen(
     server_key: str | None,
     jsonl: bool,
 ) -> None:
-    """Show what a daemon hears, until stopped."""
+    """Show what a daemon hears, until stopped: a live table; into a file or a pipe, a line for each event."""
     from seldrt.client import DEFAULT_URL
     from seldrt.runtime.display import Patience, show_json, show_lines, show_table
 
-    url = connect or DEFAULT_URL
+    url, only = connect or DEFAULT_URL, source or ""
     with subscribed(url, source, key, server_key, classes=classes) as subscriber, until_stopped():
         if jsonl:
-            show_json(subscriber, sys.stdout, Patience(url, say))
-        elif sys.stderr.isatty():
-            show_table(subscriber, url)
+            show_json(subscriber, sys.stdout, Patience(url, say, only))
+        elif sys.stdout.isatty() and sys.stderr.isatty():
+            show_table(subscriber, url, only)
         else:
-            show_lines(subscriber, partial(click.echo, err=True), Patience(url, say))  # ends when the reader leaves
+            show_lines(subscriber, click.echo, Patience(url, say, only))  # ends when the reader leaves
 
 
 def subscribed(url: str, source: str | None, key: str | None, server_key: str | None, **more: Any) -> Subscriber:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from seldrt.cli.chain import Flags
 from seldrt.cli.info import latency_lines
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from seldrt.events import EventTracker
     from seldrt.pipeline import Pipeline
     from seldrt.replies import Info
-    from seldrt.runtime.clip_folder import Clip, ClipFolder
+    from seldrt.runtime.clip_folder import ClipFolder
     from seldrt.runtime.microphone import Microphone
     from seldrt.runtime.publisher import Publisher
     from seldrt.runtime.recording import Recording
     from seldrt.runtime.sinks import Lines, Sink, TextFile
+
+Item = TypeVar("Item")
+LINES_THAT_WAIT = 1000  # for a slow disk: more than a minute of findings
 
 
 class Listener:
@@ -68,11 +71,15 @@ class Listener:
             clock = source.clock if source.live else None
             if begun_ns is not None:
                 clock = partial(Clock, begun_ns, stream.sample_rate)
-            sinks = [*more_sinks, *(kind(file, stream, clock) for kind, file in self._outputs)]
+            sinks = list(more_sinks)
+            for kind, file in self._outputs:
+                aside = source.live and not file.is_stdout  # who reads stdout may hold everything up, and end it
+                writer = kept_aside(file.write, kind.KIND, aside, tell, LINES_THAT_WAIT)
+                sinks.append(kind(stream, clock, *stack.enter_context(writer)))
             if flags["dcase"]:
                 sinks.append(stack.enter_context(closing(DcaseCsv(flags["dcase"], stream.samples_per_label))))
             if self._clips is not None:
-                keep = stack.enter_context(clip_keeper(self._clips, source.live, tell))
+                keep = stack.enter_context(kept_aside(self._clips.keep, "clips", source.live, tell))
                 sinks.append(ClipSink(stream, clock, config.clips, pipeline.latency_samples, *keep))
             if not flags["quiet"]:
                 sinks.append(EventLines(stream, tell))
@@ -126,22 +133,22 @@ def clip_folder(config: ClipsConfig) -> ClipFolder | None:
 
 
 @contextmanager
-def clip_keeper(
-    folder: ClipFolder, live: bool, tell: Callable[[str], None]
-) -> Iterator[tuple[Callable[[Clip], None], Callable[[], str]]]:
-    """What takes clips and what says why some were lost: in a thread of its own where the sound does not wait."""
-    if not live:
-        yield folder.keep, str
+def kept_aside(
+    keep: Callable[[Item], None], what: str, aside: bool, tell: Callable[[str], None], room: int = 50
+) -> Iterator[tuple[Callable[[Item], None], Callable[[], str]]]:
+    """What keeps and what says why something was lost; ``aside`` in a thread of its own: then sound does not wait."""
+    if not aside:
+        yield keep, str
         return
     from seldrt.runtime.aside import Behind
 
-    behind = Behind(folder.keep, "clips")
+    behind = Behind(keep, what, room)
     try:
         with closing(behind):
             yield behind.give, behind.complaint
     finally:  # what was done last, nobody else tells
         if trouble := behind.complaint():
-            tell(f"clips: {trouble}")
+            tell(f"{what}: {trouble}")
 
 
 def microphone_lines(source: Microphone | Recording, sample_rate: int) -> list[str]:

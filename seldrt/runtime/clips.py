@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from seldrt.config import ClipsConfig
@@ -84,9 +85,9 @@ class ClipSink(Sink):
         change = life.told[-1]
         first, samples = self._sound.between(change.source.onset_sample - self._before, end)
         if len(samples):
-            event = self._info.event(change, self._clock())
+            surest = max((told.source for told in life.told), key=lambda source: source.confidence)
+            event = self._info.event(replace(change, source=surest), self._clock())
             event.onset_ns = life.onset_ns
-            event.confidence = max(change.source.confidence for change in life.told)
             self._keep(Clip(event, beam(samples, first, life.places), self._info.sample_rate, self._dated))
 
 

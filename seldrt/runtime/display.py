@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seldrt.client import Subscriber
-from seldrt.detection import AnyMessage, Event, EventChange, Frame, Gap, Level, Status, StreamInfo
+from seldrt.detection import AnyMessage, Event, EventChange, Frame, Gap, Level, Source, Status, StreamInfo
 from seldrt.runtime.sinks import Sink
 
 if TYPE_CHECKING:
@@ -23,8 +23,13 @@ SILENT_S = 3.0  # without any message: something is wrong
 REFRESH_S = 0.25
 
 
-def direction(azimuth_deg: float, elevation_deg: float) -> str:
-    return f"az {azimuth_deg:+5.0f}°  el {elevation_deg:+4.0f}°"
+def event_text(phase: str, class_: str, heard: Source | Event, lasted_s: float) -> str:
+    """What a line says of an event: at its offset, also how long it lasted."""
+    lasted = f"  lasted {lasted_s:.1f} s" if phase == "offset" else ""
+    return (
+        f"{phase:<6}  {class_:<18}  az {heard.azimuth_deg:+5.0f}°  el {heard.elevation_deg:+4.0f}°"
+        f"  confidence {heard.confidence:.2f}{lasted}"
+    )
 
 
 class EventLines(Sink):
@@ -37,11 +42,9 @@ class EventLines(Sink):
         if change.phase == "update":
             return
         rate, source = self._info.sample_rate, change.source
-        lasted = f"  lasted {change.duration_samples / rate:.1f} s" if change.phase == "offset" else ""
-        self._write(
-            f"{change.sample / rate:8.1f} s  {change.phase:<6}  {self._info.classes[source.class_id]:<18}"
-            f"  {direction(source.azimuth_deg, source.elevation_deg)}  confidence {source.confidence:.2f}{lasted}"
-        )
+        name = self._info.classes[source.class_id]
+        text = event_text(change.phase, name, source, change.duration_samples / rate)
+        self._write(f"{change.sample / rate:8.1f} s  {text}")
 
     def gap(self, sample: int, lost_samples: int) -> None:
         rate = self._info.sample_rate
@@ -52,7 +55,7 @@ def message_line(message: AnyMessage) -> str | None:
     """One line for a message that is news; None for frames, levels, updates and a status without trouble."""
     clock = time.strftime("%H:%M:%S", time.localtime(message.t_capture_ns / 1e9))
     if isinstance(message, Event) and message.phase != "update":
-        text = f"{message.phase:<6}  {message.class_:<18}  {direction(message.azimuth_deg, message.elevation_deg)}"
+        text = event_text(message.phase, message.class_, message, message.duration_ms / 1000)
     elif isinstance(message, Gap):
         text = f"lost    {message.lost_samples} samples"
     elif isinstance(message, Status) and (message.degraded or message.state != "running"):
@@ -63,10 +66,10 @@ def message_line(message: AnyMessage) -> str | None:
 
 
 class LiveTable:
-    """All that sounds now, of all daemons on the line, and how they are."""
+    """All that sounds now, of all daemons on the line or of one ``source``, and how they are."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, source: str = "") -> None:
+        self._url, self._source = url, source
         self._frames: dict[str, Frame] = {}
         self._status: dict[str, Status] = {}
         self._levels: dict[str, Level] = {}
@@ -88,7 +91,7 @@ class LiveTable:
         now_s = time.monotonic()
         silent_s = {name: now_s - heard_s for name, heard_s in self._heard_s.items()}
         all_silent_s = min(silent_s.values(), default=now_s - self._began_s)
-        caption = self._caption(silent_s) if all_silent_s < SILENT_S else _silent(all_silent_s)
+        caption = self._caption(silent_s) if all_silent_s < SILENT_S else _silent(all_silent_s, self._source)
         table = Table(title=f"seldrt {self._url}", caption=Text(caption), caption_justify="left")
         for heading in ("source", "class", "azimuth", "elevation", "confidence", "for"):
             table.add_column(heading, justify="left" if heading in ("source", "class") else "right")
@@ -118,10 +121,10 @@ class LiveTable:
 
 
 class Patience:
-    """Says once, through ``tell``, that nothing comes from ``url``; anew after something came."""
+    """Says once, through ``tell``, that nothing comes from ``url``, of ``source``; anew after something came."""
 
-    def __init__(self, url: str, tell: Callable[[str], None]) -> None:
-        self._url, self._tell = url, tell
+    def __init__(self, url: str, tell: Callable[[str], None], source: str = "") -> None:
+        self._url, self._tell, self._source = url, tell, source
         self._heard_s, self._told = time.monotonic(), False
 
     def turn(self, heard: bool) -> None:
@@ -130,13 +133,13 @@ class Patience:
         if heard:
             self._heard_s, self._told = now_s, False
         elif not self._told and now_s - self._heard_s >= SILENT_S:
-            self._tell(f"nothing heard from {self._url} for {SILENT_S:.0f} s: is the daemon running?")
+            self._tell(_silent(SILENT_S, self._source, f" from {self._url}"))
             self._told = True
 
 
-def show_table(subscriber: Subscriber, url: str) -> None:
+def show_table(subscriber: Subscriber, url: str, source: str = "") -> None:
     """The live table on stderr, for ever."""
-    table = LiveTable(url)
+    table = LiveTable(url, source)
     with Live(table.render(), console=Console(stderr=True), auto_refresh=False) as live:
         while True:
             message = subscriber.receive(REFRESH_S)
@@ -146,10 +149,15 @@ def show_table(subscriber: Subscriber, url: str) -> None:
 
 
 def show_lines(subscriber: Subscriber, write: Callable[[str], None], patience: Patience) -> None:
-    """One line for each message that is news, for ever."""
+    """One line for each message that is news, for ever; a trouble is news once, until it changes or goes."""
+    states: dict[str, tuple[str, str]] = {}  # by source
     while True:
         message = subscriber.receive(REFRESH_S)
         patience.turn(message is not None)
+        if isinstance(message, Status):
+            before, states[message.source] = states.get(message.source), (message.state, message.why)
+            if states[message.source] == before:
+                continue
         line = None if message is None else message_line(message)
         if line is not None:
             write(line)
@@ -183,8 +191,10 @@ def json_messages(subscriber: Subscriber, patience: Patience) -> Iterator[tuple[
         yield plain, line
 
 
-def _silent(seconds: float) -> str:
-    return f"nothing heard for {seconds:.0f} s: is the daemon running?"
+def _silent(seconds: float, source: str = "", where: str = "") -> str:
+    """What to say of so long a silence; where only one ``source`` is asked for, the name may be wrong."""
+    which, named = (f" of --source {source}", ", and under that name") if source else ("", "")
+    return f"nothing heard{which}{where} for {seconds:.0f} s: is the daemon running{named}?"
 
 
 def _health(status: Status, frame: Frame | None) -> str:

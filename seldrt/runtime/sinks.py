@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,38 +108,54 @@ class TextFile:
 
     def __init__(self, path: str, heading: bytes = b"", add: bool = False) -> None:
         self._path, self._file = path, open_output(path, "ab" if add else "wb")
-        if path == "-" or not self._file.tell():
+        self.is_stdout = path == "-"
+        if self.is_stdout or not self._file.tell():
             self.write(heading)
 
     def write(self, line: bytes) -> None:
+        """`OutputError` when there is no room; what was refused is whole lines, and the next may find room again."""
         try:
-            if line:
-                self._file.write(line)
-                self._file.flush()
+            self._file.write(line)
+            self._file.flush()
         except BrokenPipeError:  # the reader of stdout has gone
             raise
         except OSError as error:
             raise _failed(self._path, error) from None
 
     def close(self) -> None:
-        if self._file is not sys.stdout.buffer:
+        if not self.is_stdout:
             with suppress(OSError):  # what could not be written was told by then
                 self._file.close()
 
 
 class Lines(MessageSink, ABC):
-    """What one stream adds to a `TextFile`.
+    """What one stream adds to a file, line by line, by ``write``; ``complaint`` says why some were lost lately.
 
     Times are those since the beginning of a recording; with a clock, that of a microphone or of when a recording was
     made, they are UNIX times.
     """
 
+    KIND = ""
     HEADING = b""
 
-    def __init__(self, file: TextFile, info: StreamInfo, clock: Callable[[], Clock] | None = None) -> None:
+    def __init__(
+        self,
+        info: StreamInfo,
+        clock: Callable[[], Clock] | None,
+        write: Callable[[bytes], None],
+        complaint: Callable[[], str] = str,
+    ) -> None:
         beginning = Clock(0, info.sample_rate)
-        super().__init__(info, clock or (lambda: beginning), lambda message: file.write(self.line(message)))
-        self._dated = clock is not None
+        super().__init__(info, clock or (lambda: beginning), self._add)
+        self._dated, self._write, self._complaint = clock is not None, write, complaint
+
+    def _add(self, message: AnyMessage) -> None:
+        if line := self.line(message):
+            self._write(line)
+
+    def complaints(self) -> dict[str, str]:
+        text = self._complaint()
+        return {self.KIND: text} if text else {}
 
     @abstractmethod
     def line(self, message: AnyMessage) -> bytes:
@@ -149,20 +165,35 @@ class Lines(MessageSink, ABC):
 class JsonLines(Lines):
     """All findings as JSON lines, see `stream_line`."""
 
+    KIND = "jsonl"
+
     def line(self, message: AnyMessage) -> bytes:
         return stream_line(message)
 
 
 class EventTable(Lines):
-    """A CSV table for spreadsheets: events when they are over; in seconds or, with a clock, in UTC."""
+    """A CSV table for spreadsheets: events when they are over; in seconds or, with a clock, in UTC.
 
+    The direction is that of when the class was surest, and the confidence is that.
+    """
+
+    KIND = "csv"
     HEADING = b"source,onset,offset,class,azimuth_deg,elevation_deg,confidence\n"
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._surest: dict[int, Event] = {}  # of the events that sound
+
     def line(self, message: AnyMessage) -> bytes:
-        if not isinstance(message, Event) or message.phase != "offset":
+        if not isinstance(message, Event):
             return b""
+        surest = max(self._surest.get(message.event_id, message), message, key=lambda event: event.confidence)
+        self._surest[message.event_id] = surest
+        if message.phase != "offset":
+            return b""
+        del self._surest[message.event_id]
         onset_ns, offset_ns = message.onset_ns, message.onset_ns + message.duration_ms * 1_000_000
-        place = f"{message.azimuth_deg:.1f},{message.elevation_deg:.1f},{message.confidence:.2f}"
+        place = f"{surest.azimuth_deg:.1f},{surest.elevation_deg:.1f},{surest.confidence:.2f}"
         line = f"{message.source},{self._time(onset_ns)},{self._time(offset_ns)},{message.class_},{place}\n"
         return line.encode()
 

@@ -65,7 +65,7 @@ def test_a_table_of_groups_is_read_as_spreadsheets_write_it_in_utf8_alone(sounds
 def test_a_class_that_cannot_stand_in_a_topic_is_refused(sounds, tmp_path):
     (tmp_path / "dog bark").mkdir()
     shutil.copy(sounds / "hum" / "hum_0.wav", tmp_path / "dog bark")
-    with pytest.raises(ConfigError, match="class folder 'dog bark' cannot stand in a topic"):
+    with pytest.raises(ConfigError, match=r"class folder 'dog bark' cannot stand .*; rename it to dog_bark$"):
         read_bank(tmp_path)
 
 
@@ -143,6 +143,30 @@ def test_what_cannot_be_learnt_from_is_told_in_one_line(tmp_path, files, said):
     with pytest.raises(ConfigError, match=said) as error:
         read_bank(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_all_that_cannot_be_used_is_told_at_once(tmp_path):
+    for name in ("bell/a.wav", "dog bark/a.wav"):
+        write_tone(tmp_path / name)
+    soundfile.write(tmp_path / "bell" / "silent.wav", np.zeros(4800), SAMPLE_RATE)
+    whole = (tmp_path / "bell" / "a.wav").read_bytes()
+    for name, content in (("broken.wav", b"RIFF"), ("empty.wav", whole[:44]), ("memo.m4a", b"ftypM4A ")):
+        (tmp_path / "bell" / name).write_bytes(content)
+    (tmp_path / "knock").mkdir()
+    with pytest.raises(ConfigError) as error:
+        read_bank(tmp_path, "train")
+    first, *lines = str(error.value).splitlines()
+    assert first == f"{tmp_path}: 6 things to mend:"
+    expected = ("broken.wav: not a readable", "empty.wav: lasts 0 ms", "memo.m4a: .m4a cannot be read; convert it")
+    expected += ("silent.wav: holds nothing but silence", "rename it to dog_bark", "knock: is empty")
+    for line, said in zip(lines, expected, strict=True):
+        assert said in line
+    for number in range(16):
+        (tmp_path / "bell" / f"z{number}.wav").write_bytes(b"RIFF")
+    with pytest.raises(ConfigError, match=": 22 things to mend:\n") as error:
+        read_bank(tmp_path)
+    *_, last = lines = str(error.value).splitlines()
+    assert (len(lines), last) == (22, "  and 2 more")
 
 
 def test_one_class_among_others_that_are_none_is_enough(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -179,10 +180,12 @@ def test_what_cannot_be_told_apart_is_given_up_only_as_far_as_the_limit_asks(tmp
     """Two classes are as loud where they are false: one false event a minute allows one of them."""
     scene, rows, quiet = staged((0.9, 0.9, 0.3))
     trials = trials_of(tmp_path, [(scene, rows)], [quiet])
-    for limit, recall in ((0.0, 1 / 3), (1.0, 2 / 3), (2.0, 1.0)):
+    for limit, recall, silenced in ((0.0, 1 / 3, 2), (1.0, 2 / 3, 1), (2.0, 1.0, 0)):
         heard = trials.heard(calibrate(trials, PostprocessConfig(sed_thresholds=(0.2,)), limit))
         assert heard.recall == pytest.approx(recall)
         assert heard.false_per_minute == limit
+        assert len(heard.never_found) == silenced
+        assert set(heard.never_found) <= {"clap", "voice"}
 
 
 def test_a_limit_that_cannot_be_kept_is_come_near_to(tmp_path: Path) -> None:
@@ -248,6 +251,7 @@ def test_the_command_writes_a_calibrated_model(folder: Path) -> None:
         assert code == 0, text
     assert (folder / "a.safetensors").read_bytes() == (folder / "b.safetensors").read_bytes()
     description = checkpoint.describe(folder / "a.safetensors")
+    assert re.search(r"^with these thresholds never found: clap, .*bell; make more scenes", text, re.MULTILINE)
     card = description.card["calibration"]
     assert (card["scenes"], card["quiet_scenes"], card["max_false_per_minute"]) == (1, 1, 1.0)
     assert card["false_per_minute"] <= 1.0 or "no setting" in text

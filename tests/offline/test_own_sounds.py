@@ -195,7 +195,11 @@ def test_validation_was_made_of_other_recordings_than_training(folder: Path) -> 
         (lambda sounds: (sounds / "spray" / "memo.m4a").touch(), "memo.m4a: .m4a cannot be read; convert it"),
         (lambda sounds: (sounds / "spray").rename(sounds.parent / "elsewhere"), "has only the class whistle"),
         (lambda sounds: [path.unlink() for path in sorted((sounds / "spray").iterdir())[1:]], "spray: has one source"),
-        (lambda sounds: (sounds / "spray").rename(sounds / "my spray"), "class folder 'my spray' cannot stand"),
+        (lambda sounds: (sounds / "spray").rename(sounds / "my spray"), "_ -; rename it to my_spray"),
+        (
+            lambda sounds: soundfile.write(sounds / "spray" / "x.wav", [0.0] * 4800, 24000),
+            "x.wav: holds nothing but sil",
+        ),
     ],
 )
 def test_mistakes_with_ones_sounds_get_one_clear_line(tmp_path: Path, spoil, said: str) -> None:

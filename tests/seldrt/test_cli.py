@@ -36,6 +36,12 @@ from tests.seldrt.energy_pipeline import PIANO, SAMPLE_RATE, two_pianos
 ROOT = Path(__file__).parents[2]
 SMALL = ("-m", "tests.seldrt.energy_pipeline")  # the command line with a small pipeline
 REAL = ("-m", "seldrt")
+WITH_MICROPHONE = (  # the same with a device h3, which plays two pianos for ever
+    "-c",
+    "import sys; from tests.seldrt import energy_pipeline, fake_sounddevice as fake\n"
+    "fake.SOUND = energy_pipeline.two_pianos(48000)\n"
+    "sys.modules['sounddevice'] = fake; energy_pipeline.main()",
+)
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -212,6 +218,20 @@ def test_a_full_disk_is_one_line(recording: Path) -> None:
     assert code == 2
     assert errors.splitlines()[-1] == "seldrt: /dev/full: cannot be written: No space left on device"
     assert "Traceback" not in errors
+
+
+def test_a_full_disk_does_not_deafen_who_listens_to_a_microphone(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    files = ("--csv", table, "--jsonl", "/dev/full")
+    process = start("run", "--device", "h3", "--mic", "ambix", "--no-publish", *files, program=WITH_MICROPHONE)
+    says(process, "degraded: jsonl: /dev/full: cannot be written: No space left on device")
+    told = table.read_text()
+    says(process, "offset")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    assert errors.splitlines()[-1] == "jsonl: /dev/full: cannot be written: No space left on device"
+    assert len(table.read_text()) > len(told)
 
 
 def test_the_default_port_is_refused_when_taken(recording: Path) -> None:
@@ -444,23 +464,27 @@ def test_listen_prints_every_message_and_survives_a_restart_of_the_daemon(tmp_pa
 def test_listen_tells_events_in_lines_where_there_is_no_terminal(recording: Path, tmp_path: Path) -> None:
     url = f"ipc://{tmp_path}/s"
     process = start("listen", "--connect", url)
-    assert process.stderr is not None
     daemon = start("replay", recording, "--speed", "1", "--bind", url, program=SMALL)
-    line = process.stderr.readline()
-    assert re.search(r"garden  o(nset|ffset) +piano +az +[+-]90°", line), line
     daemon.communicate(timeout=20)
+    time.sleep(2 * REFRESH_S)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
+    lines, notices = process.communicate(timeout=20)
     assert process.returncode == 0
+    place = r"az +[+-]90°  el +[+-]\d+°  confidence [01]\.\d\d"
+    assert re.search(rf"^\d\d:\d\d:\d\d  garden  onset   piano +{place}$", lines, re.MULTILINE), lines
+    assert re.search(rf"^\d\d:\d\d:\d\d  garden  offset  piano +{place}  lasted \d\.\d s$", lines, re.MULTILINE), lines
+    assert "piano" not in notices
 
 
 def test_listen_ends_when_its_reader_leaves(recording: Path, tmp_path: Path) -> None:
     url = f"ipc://{tmp_path}/s"
     process = start("listen", "--connect", url)
+    assert process.stdout is not None
     assert process.stderr is not None
-    process.stderr.close()
+    process.stdout.close()
     start("replay", recording, "--speed", "1", "--bind", url, program=SMALL).communicate(timeout=20)
     assert process.wait(20) == 1
+    assert set(process.stderr) <= {f"nothing heard from {url} for 3 s: is the daemon running?\n"}  # it came late
 
 
 @pytest.mark.parametrize("form", [[], ["--jsonl"]])
@@ -472,6 +496,15 @@ def test_listen_says_once_that_nothing_comes(tmp_path: Path, form: list[str]) ->
     time.sleep(2 * REFRESH_S)
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=20) == ("", "")
+
+
+def test_listen_names_the_source_of_which_nothing_comes(recording: Path, tmp_path: Path) -> None:
+    url = f"ipc://{tmp_path}/s"
+    process = start("listen", "--connect", url, "--source", "roof")
+    start("replay", recording, "--speed", "1", "--bind", url, program=SMALL).communicate(timeout=20)
+    says(process, f"nothing heard of --source roof from {url} for 3 s: is the daemon running, and under that name?")
+    process.kill()
+    assert process.communicate(timeout=20)[0] == ""
 
 
 def test_patience_begins_anew_when_something_came(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -518,6 +551,10 @@ def test_the_live_table_shows_what_sounds_and_when_nothing_comes(monkeypatch: py
     assert "roof" not in text()
     now_s += 10
     assert "nothing heard for 10 s: is the daemon running?" in text()
+    table = LiveTable("ipc://x", "roof")
+    now_s += 10
+    told = "nothing heard of --source roof for 10 s: is the daemon running, and under that name?"
+    assert told in " ".join(text().split())
     assert "piano" not in text()
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -34,10 +32,9 @@ from seldrt.runtime.folders import FolderError, kept_bytes
 from seldrt.spatial import foa_gains, unit_vector
 from tests.disk import full_disk
 from tests.seldrt.energy_pipeline import LABEL, PIANO, SAMPLE_RATE, EnergyPipeline, noise, two_pianos
-from tests.seldrt.test_cli import SMALL, seldrt
+from tests.seldrt.test_cli import SMALL, WITH_MICROPHONE, seldrt, start
 from tests.seldrt.test_daemon import Script, blocks_of
 
-ROOT = Path(__file__).parents[2]
 INFO = StreamInfo(source="roof", classes=EnergyPipeline.classes, sample_rate=SAMPLE_RATE, samples_per_label=LABEL)
 NOON = Clock(1_780_315_200_250_000_000, SAMPLE_RATE)  # 2026-06-01T12:00:00.25Z, by `date -d`
 LEFT, RIGHT = "00000.500s_az+090_el+10_p0.10.flac", "00001.800s_az-090_el-20_p0.10.flac"
@@ -380,18 +377,9 @@ def test_a_damaged_recording_gives_the_clips_of_what_was_heard(tmp_path: Path) -
 
 def test_run_keeps_clips_and_tells_the_last_that_is_lost(tmp_path: Path) -> None:
     """A daemon with a fake device: its clips have the times of its table; a failure at the very end is told, too."""
-    program = (
-        "import sys, numpy; from tests.seldrt import energy_pipeline, fake_sounddevice as fake\n"
-        "fake.SOUND = energy_pipeline.two_pianos(48000)\n"
-        "sys.modules['sounddevice'] = fake; energy_pipeline.main()"
-    )
     clips, table = tmp_path / "clips", tmp_path / "table.csv"
     command = ("run", "--device", "h3", "--mic", "ambix", "--source", "roof", "--no-publish", "--clips", clips)
-    env = {key: value for key, value in os.environ.items() if not key.startswith("SELDRT_")}
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, *map(str, command), "--csv", str(table)],
-        cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=env | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    process = start(*command, "--csv", table, program=WITH_MICROPHONE)
     assert process.stderr is not None
     while "offset" not in process.stderr.readline():
         assert process.poll() is None

@@ -32,7 +32,7 @@ from seldrt.runtime.health import Health
 from seldrt.runtime.microphone import Microphone
 from seldrt.runtime.publisher import Publisher
 from seldrt.runtime.recording import Recording
-from seldrt.runtime.sinks import MessageSink, Sink
+from seldrt.runtime.sinks import EventTable, MessageSink, Sink
 from seldrt.signals import SAME_WISH_S
 from tests.seldrt import fake_sounddevice
 from tests.seldrt.energy_pipeline import LABEL, SAMPLE_RATE, EnergyPipeline, noise, two_pianos
@@ -577,6 +577,26 @@ def test_an_onset_does_not_move_with_the_clock() -> None:
     assert len(sink._onsets) <= 10 * len(info.classes)
     sink.event(EventChange(event_id=0, phase="offset", sample=2000 * LABEL, duration_samples=1, source=sources[0]))
     assert sent[-1].onset_ns == 1_000_000_000
+
+
+def test_the_table_has_the_direction_of_when_the_class_was_surest() -> None:
+    lines: list[bytes] = []
+    table = EventTable(stream_info(EnergyPipeline(), "roof"), None, lines.append)
+    for phase, azimuth_deg, confidence in (
+        ("onset", 10, 0.6),
+        ("update", 20, 0.9),
+        ("update", 30, 0.8),
+        ("offset", 40, 0.5),
+    ):
+        for event_id in (0, 1):
+            source = Source(
+                class_id=13, track=event_id, azimuth_deg=azimuth_deg - event_id, elevation_deg=5,
+                confidence=confidence, onset_sample=0,
+            )  # fmt: skip
+            table.event(EventChange(event_id=event_id, phase=phase, sample=0, duration_samples=LABEL, source=source))
+    assert [line.decode().split(",")[4:] for line in lines] == [
+        [f"{azimuth}.0", "5.0", "0.90\n"] for azimuth in (20, 19)
+    ]
 
 
 def test_a_terminal_that_is_held_holds_nobody_up() -> None:

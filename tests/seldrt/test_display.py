@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
+from typing import cast
 
+import msgspec
+import pytest
 from rich.console import Console
 
+from seldrt.client import Subscriber
 from seldrt.detection import Level, Status
-from seldrt.runtime.display import LiveTable, message_line
+from seldrt.runtime.display import LiveTable, Patience, message_line, show_lines
 
 
 def status(why: str) -> Status:
@@ -27,6 +32,15 @@ def test_text_from_the_network_commands_neither_the_terminal_nor_the_table() -> 
     for text in (line, " ".join(screen.getvalue().split())):
         assert "[/red] [bold]?]0;title??next line" in text
         assert not set(text) & {"\x1b", "\x07", "\n"}
+
+
+def test_a_trouble_that_lasts_is_one_line_until_it_comes_back() -> None:
+    well = msgspec.structs.replace(status(""), degraded=False)
+    script = iter([status("deaf"), None, status("deaf"), status("blind"), well, status("blind")])
+    subscriber, lines = SimpleNamespace(receive=lambda _: next(script)), list[str]()
+    with pytest.raises(StopIteration):
+        show_lines(cast(Subscriber, subscriber), lines.append, Patience("ipc://x", lines.append))
+    assert [line.split()[-1] for line in lines] == ["deaf", "blind", "blind"]
 
 
 def test_levels_stand_below_the_table() -> None:
