@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import closing
 from functools import partial
@@ -20,6 +21,7 @@ SHOWN = ("frame", "event", "status")
 @daemon_options
 @click.option("--bind", metavar="HOST:PORT", default="127.0.0.1:8600", show_default=True, help="Where the page is.")
 @click.option("--insecure-bind", is_flag=True, help="Let others on the network watch.")
+@setting("--model", env="MODEL", metavar="PATH", meaning="The daemon's, if it does not ship: to know its classes.")
 @setting("--clips", env="CLIPS", metavar="DIR", meaning="Let them listen to what `run --clips DIR` keeps.")
 def view(
     connect: str | None,
@@ -28,6 +30,7 @@ def view(
     server_key: str | None,
     bind: str,
     insecure_bind: bool,
+    model: str | None,
     clips: str | None,
 ) -> None:
     """Show what a daemon hears in a browser, until stopped."""
@@ -44,11 +47,27 @@ def view(
         find = partial(find_clip, Path(clips))
     with (
         subscribed(url, source, key, server_key, kinds=SHOWN) as subscriber,
-        closing(Viewer(bind, insecure_bind, find)) as viewer,
+        closing(Viewer(bind, insecure_bind, find, classes_of_models(model))) as viewer,
         until_stopped(),
     ):
-        say(f"open {viewer.url} in a browser; Ctrl-C ends it")
-        show_page(subscriber, viewer, Patience(url, say))
+        say(f"open {' or '.join(viewer.urls)} in a browser; Ctrl-C ends it")
+        show_page(subscriber, viewer, Patience(url, say, source or ""))
+
+
+def classes_of_models(model: str | None) -> dict[str, list[str]]:
+    """The classes of the models that ship, and of one more, by the names that a status gives the models."""
+    from safetensors import SafetensorError, safe_open
+
+    from seldrt.models import model_path, shipped
+
+    found = {}
+    for path in (*shipped().values(), model_path(model)):
+        try:
+            with safe_open(path, framework="np") as file:
+                found[path.stem] = [str(name) for name in json.loads(file.metadata()["seldrt"])["classes"]]
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            raise ConfigError(f"--model {path}: cannot be read as a model; give that of the daemon") from None
+    return found
 
 
 def check_folder(name: str) -> None:

@@ -6,12 +6,14 @@ server-sent events. Who watches too slowly is dropped, and comes again by himsel
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import queue
 import socket
 import socketserver
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +29,7 @@ FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/alerts.js": ("alerts.js", "text/javascript; charset=utf-8"),
 }
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -50,10 +53,16 @@ class Viewer:
 
     Others on the network reach it only with ``insecure_bind``. Browsers must ask for it by an address or a name of this
     machine. ``find_clip`` gives the sound file of an event by its class, source and onset (UNIX ms), for the page to
-    play. `WireError` for an address that will not do.
+    play; ``models`` are the classes of models by name, for it to offer. `WireError` for an address that will not do.
     """
 
-    def __init__(self, address: str, insecure_bind: bool = False, find_clip: FindClip | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        insecure_bind: bool = False,
+        find_clip: FindClip | None = None,
+        models: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         host, port = _split(address)
         if not (is_loopback(host) or insecure_bind):
             raise WireError(
@@ -61,6 +70,7 @@ class Viewer:
                 "--insecure-bind if you want exactly that"
             )
         self.find_clip = find_clip
+        self._about = json.dumps({"clips": find_clip is not None, "models": models or {}}).encode()
         self._lock = threading.Lock()
         self._watching: set[queue.Queue[bytes]] = set()
         self._past: deque[bytes] = deque(maxlen=PAST)
@@ -72,10 +82,12 @@ class Viewer:
         self._thread.start()
 
     @property
-    def url(self) -> str:
+    def urls(self) -> list[str]:
+        """Where the page is, the surest first: telephones often cannot tell where a name is."""
         host, port = self._server.server_address[:2]
-        name = socket.gethostname() if host in ("0.0.0.0", "::") else str(host)
-        return f"http://{f'[{name}]' if ':' in name else name}:{port}/"
+        if host in ("0.0.0.0", "::"):
+            return [_url(name, port) for name in (*_address_on_the_network(), socket.gethostname())]
+        return [_url(str(host), port)]
 
     def show(self, message: bytes, keep: bool) -> None:
         """Sends a message, JSON in one line, to all who watch and, to ``keep``, to those who come later."""
@@ -93,8 +105,7 @@ class Viewer:
     def watching(self) -> Iterator[queue.Queue[bytes]]:
         """What somebody who watches is sent, from what was kept on."""
         waiting: queue.Queue[bytes] = queue.Queue(WAITING + PAST + 1)
-        if self.find_clip:
-            waiting.put_nowait(b"event: clips\ndata: {}\n\n")
+        waiting.put_nowait(b"event: about\ndata: " + self._about + b"\n\n")
         with self._lock:
             for message in self._past:
                 waiting.put_nowait(b"event: past\ndata: " + message + b"\n\n")
@@ -170,7 +181,7 @@ class _Request(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if not self.server.knows(_host(self.headers.get("Host", ""))):
-            self._answer(HTTPStatus.FORBIDDEN, "text/plain", b"there is no page under that name\n")
+            self._refuse()
         elif self.path == "/messages":
             self._stream()
         elif self.path.startswith("/clip?"):
@@ -180,6 +191,13 @@ class _Request(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.OK, kind, files(__name__).joinpath(file).read_bytes())
         else:
             self._answer(*NOT_FOUND)
+
+    def _refuse(self) -> None:
+        """Says which names will do, but of this machine no more than the address that was asked."""
+        host, port = self.connection.getsockname()[:2]
+        names = "localhost" if self.server.only_here else "the name of that computer, without a domain or with .local"
+        text = f"there is no page under that name; ask for {_url(host, port)} or, instead of the numbers, {names}\n"
+        self._answer(HTTPStatus.FORBIDDEN, "text/plain", text.encode())
 
     def _give_clip(self, asked: dict[str, list[str]]) -> None:
         find, content = self.server.viewer.find_clip, None
@@ -225,6 +243,22 @@ def _host(header: str) -> str:
         return urlsplit(f"//{header}").hostname or ""
     except ValueError:
         return ""
+
+
+def _url(host: str, port: int) -> str:
+    """The address of the page; an IPv4 address that a socket for both kinds gives is written as such."""
+    if is_address(host):
+        address = ipaddress.ip_address(host)
+        host = str(getattr(address, "ipv4_mapped", None) or address)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def _address_on_the_network() -> list[str]:
+    """The address that this machine has for others, if it has one: where what leaves it would come from."""
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # an address for examples; nothing is sent
+        return [str(probe.getsockname()[0])]
+    return []
 
 
 def _split(address: str) -> tuple[str, int]:

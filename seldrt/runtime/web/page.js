@@ -1,7 +1,8 @@
 // What daemons hear, drawn from above: the messages of docs/protocol.md as server-sent events.
 
-const LOG_LINES = 200, SPOKEN_LINES = 20, TRAIL_MS = 3000, SILENT_MS = 3000, ALARM_MS = 2000;
-const LATE_MS = 15000; // an onset that is older is no reason for an alert
+import { Alerts, named, tell } from "./alerts.js";
+
+const LOG_LINES = 200, SPOKEN_LINES = 20, TRAIL_MS = 3000, SILENT_MS = 3000;
 const AROUND = ["in front", "front left", "left", "behind, left", "behind", "behind, right", "right", "front right"];
 
 /** Where a direction lies in a circle of radius 100 around the microphone: front is up, what is overhead or below in the middle. */
@@ -18,28 +19,23 @@ export function words(azimuth, elevation) {
   return `${around}, ${elevation > 0 ? "above" : "below"}`;
 }
 
-/** The name of a class for people. */
-export const named = (name) => name.replaceAll("_", " ");
-
-/** Whether a class is among those that somebody wrote down, with commas between them; nothing written means all. */
-export function isWanted(text, name) {
-  const names = text.split(",").map((part) => part.trim().toLowerCase().replaceAll(" ", "_")).filter(Boolean);
-  return !names.length || names.includes(name.toLowerCase());
-}
-
-/** The same colour for the same class, degrees on the wheel. */
-export const hue = (name) => [...name].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) % 360, 7);
+// By the number of a class: apart from each other, and with a contrast of 3 on the light and the dark ground.
+export const COLOURS = [
+  "#f00", "#05f", "#090", "#e0f", "#078", "#b80", "#97f", "#c08", "#760", "#91e", "#19d", "#75a", "#697", "#b40", "#f4a", "#a78",
+];
 
 const seconds = (ns) => ns / 1e9;
 
 class Microphone {
   constructor(name) {
+    this.name = name;
     this.trails = new Map();
     this.heard = performance.now();
     const part = document.getElementById("microphone").content.cloneNode(true);
     this.drawn = part.querySelector("g.now");
     this.list = part.querySelector("ul.now");
     this.health = part.querySelector(".health");
+    this.figures = part.querySelector(".figures");
     part.querySelector("h2").textContent = name;
     document.getElementById("microphones").append(part);
   }
@@ -68,11 +64,12 @@ class Microphone {
 
   status(message) {
     const running = message.state === "running";
-    const parts = [message.state, `model ${message.model_id}`];
-    if (running && this.behind > 0) parts.push(`${this.behind.toFixed(1)} s behind the sound`);
-    if (message.lost_samples) parts.push(`${message.lost_samples} samples lost`);
-    if (message.why) parts.push(message.why);
-    this.say(parts.join(", "), !running || message.degraded);
+    const figures = [`model ${message.model_id}`];
+    if (running && this.behind > 0) figures.push(`${this.behind.toFixed(1)} s behind the sound`);
+    if (message.lost_samples) figures.push(`${message.lost_samples} samples lost`);
+    this.figures.textContent = figures.join(", ");
+    const state = running && message.degraded ? "degraded" : message.state;
+    this.say([state, message.why].filter(Boolean).join(": "), !running || message.degraded);
     if (!running) this.silence();
   }
 
@@ -83,8 +80,8 @@ class Microphone {
   }
 
   say(text, trouble) {
-    if (this.health.textContent !== text) this.health.textContent = text;
-    this.health.classList.toggle("trouble", trouble);
+    this.trouble = trouble && `${this.name}: ${text}`;
+    tell(this.health, text, trouble);
   }
 
   silence() {
@@ -101,7 +98,7 @@ function svg(name, attributes) {
 }
 
 function dot(found, trail) {
-  const [x, y] = trail.at(-1), colour = `hsl(${hue(found.class)} 75% 50%)`;
+  const [x, y] = trail.at(-1), colour = COLOURS[found.class_id % COLOURS.length];
   const group = svg("g", { class: found.elevation_deg < 0 ? "dot below" : "dot" });
   const path = svg("polyline", { points: trail.map(([a, b]) => `${a},${b}`).join(" "), fill: "none", stroke: colour, "stroke-opacity": 0.5, "stroke-width": 2 });
   const circle = svg("circle", { cx: x, cy: y, r: 3 + 5 * found.confidence, fill: colour, stroke: colour });
@@ -126,17 +123,9 @@ class Page {
     this.log = document.getElementById("log");
     this.state = document.getElementById("state");
     this.spoken = document.getElementById("spoken");
-    this.alert = document.getElementById("alert");
-    this.wanted = document.getElementById("wanted");
+    this.alerts = new Alerts();
     this.heard = performance.now();
     this.player = this.playing = null; // what sounds, and the button that began it
-    this.wanted.value = localStorage.getItem("wanted") ?? "";
-    this.alert.checked = localStorage.getItem("alert") === "yes";
-    this.wanted.addEventListener("change", () => localStorage.setItem("wanted", this.wanted.value));
-    this.alert.addEventListener("change", () => {
-      localStorage.setItem("alert", this.alert.checked ? "yes" : "no");
-      if (this.alert.checked && "Notification" in window && Notification.permission === "default") Notification.requestPermission();
-    });
     setInterval(() => this.tick(), 500);
   }
 
@@ -145,40 +134,67 @@ class Page {
     messages.onopen = () => {
       this.connected = true;
       this.heard = performance.now();
-      document.body.classList.remove("clips");
     };
     messages.onerror = () => { this.connected = false; this.tick(); };
     messages.onmessage = ({ data }) => this.take(JSON.parse(data));
-    messages.addEventListener("clips", () => document.body.classList.add("clips"));
-    messages.addEventListener("past", ({ data }) => this.event(JSON.parse(data)));
+    messages.addEventListener("about", ({ data }) => this.about(JSON.parse(data)));
+    messages.addEventListener("past", ({ data }) => this.event(JSON.parse(data), false));
   }
 
   take(message) {
     this.heard = performance.now();
     if (!this.microphones.has(message.source)) this.microphones.set(message.source, new Microphone(message.source));
     this.microphones.get(message.source).take(message);
-    if (message.type !== "event") return;
-    this.event(message);
-    if (message.phase === "onset" && Math.abs(Date.now() - message.onset_ns / 1e6) < LATE_MS) this.call(message);
+    if (message.type === "status") this.alerts.use(message.model_id);
+    if (message.type === "event") this.event(message, true);
   }
 
-  event(message) {
-    const key = `${message.source} ${message.epoch} ${message.event_id}`;
-    let row = this.rows.get(key);
-    if (!row) {
-      row = document.createElement("tr");
-      this.rows.set(key, row);
-      this.log.prepend(row);
-      if (this.rows.size > LOG_LINES) {
-        const [oldest, last] = this.rows.entries().next().value;
-        this.rows.delete(oldest);
-        last.remove();
-      }
-    }
-    if (row.over) return; // told again after a connection broke: what has the focus stays
+  /** What the server has: sound files to listen to, and the classes of models. */
+  about({ clips, models }) {
+    document.body.classList.toggle("clips", clips);
+    this.alerts.know(models);
+  }
+
+  /** An event in the list. It sounds as long as it is told of live: then it is said, too, however it was learnt of. */
+  event(message, live) {
+    const key = `${message.source} ${message.epoch} ${message.event_id}`, known = this.rows.get(key);
+    if (known?.over) return; // told again after a connection broke: what has the focus stays
+    const row = known ?? document.createElement("tr");
+    if (!known) this.log.prepend(row);
     row.over = message.phase === "offset";
+    this.keep(key, row);
+    this.alerts.learn([message.class]);
+    if (live && (!row.over || (known && !row.said))) this.say(message, row);
+    this.write(message, row);
+  }
+
+  /** Keeps a row as the one that was told of last; the one that was not for the longest time makes room. */
+  keep(key, row) {
+    this.rows.delete(key);
+    this.rows.set(key, row);
+    if (this.rows.size <= LOG_LINES) return;
+    const [oldest, last] = this.rows.entries().next().value;
+    this.rows.delete(oldest);
+    last.remove();
+  }
+
+  /** Alerts of an event once, if it is wanted; else it is read out, once, too. */
+  say(message, row) {
+    const text = `${named(message.class)} — ${words(message.azimuth_deg, message.elevation_deg)}`;
+    if (!row.alerted && this.alerts.wants(message.class)) {
+      row.alerted = true;
+      row.className = "alerted";
+      this.alerts.call(text, message.class);
+    } else if (!row.said) {
+      this.spoken.append(Object.assign(document.createElement("p"), { textContent: text }));
+      if (this.spoken.children.length > SPOKEN_LINES) this.spoken.firstChild.remove();
+    }
+    row.said = true;
+  }
+
+  write(message, row) {
     const told = [
-      new Date(message.onset_ns / 1e6).toLocaleString(), message.source, named(message.class),
+      new Date(message.onset_ns / 1e6).toLocaleString(), message.source, `${row.alerted ? "⚠ " : ""}${named(message.class)}`,
       words(message.azimuth_deg, message.elevation_deg), `${message.azimuth_deg.toFixed(0)}°`,
       `${message.elevation_deg.toFixed(0)}°`, `${(message.duration_ms / 1000).toFixed(1)} s`,
     ];
@@ -223,32 +239,18 @@ class Page {
     }
   }
 
-  call(message) {
-    const text = `${named(message.class)} — ${words(message.azimuth_deg, message.elevation_deg)}`;
-    this.spoken.append(Object.assign(document.createElement("p"), { textContent: text }));
-    if (this.spoken.children.length > SPOKEN_LINES) this.spoken.firstChild.remove();
-    if (!this.alert.checked || !isWanted(this.wanted.value, message.class)) return;
-    document.body.classList.add("alarm");
-    clearTimeout(this.calm);
-    this.calm = setTimeout(() => document.body.classList.remove("alarm"), ALARM_MS);
-    navigator.vibrate?.([200, 100, 200]);
-    notify(text, message.class);
-  }
-
   tick() {
     const now = performance.now(), silent = now - this.heard > SILENT_MS;
     const text = !this.connected ? "seldrt view has ended, or cannot be reached"
       : silent ? "nothing heard: is the daemon running?" : "listening";
-    if (this.state.textContent !== text) this.state.textContent = text; // it is read out when it changes
-    this.state.classList.toggle("trouble", !this.connected || silent);
-    for (const microphone of this.microphones.values()) if (now - microphone.heard > SILENT_MS) microphone.forsaken();
+    const lost = !this.connected || silent, troubles = new Map(lost ? [["", text]] : []);
+    tell(this.state, text, lost);
+    for (const [name, microphone] of this.microphones) {
+      if (now - microphone.heard > SILENT_MS) microphone.forsaken();
+      if (microphone.trouble) troubles.set(name, microphone.trouble);
+    }
+    this.alerts.tick(troubles);
   }
-}
-
-function notify(text, tag) {
-  try {
-    if (Notification.permission === "granted") new Notification(text, { tag, renotify: true });
-  } catch { /* telephones have no notifications of pages; they vibrate */ }
 }
 
 if (typeof document !== "undefined") new Page().listen();
