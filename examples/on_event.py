@@ -53,5 +53,5 @@ while True:
         try:
             # Each word is filled in by itself, and no shell reads it: what is heard cannot become a command.
             subprocess.Popen([word.format_map(message) for word in wanted.command])
-        except (KeyError, ValueError, OSError) as error:
+        except (LookupError, AttributeError, TypeError, ValueError, OSError) as error:
             print(f"cannot run {wanted.command}: {error!r}", file=sys.stderr, flush=True)

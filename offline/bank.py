@@ -214,10 +214,6 @@ def read_clip(path: Path) -> NDArray[np.float32]:
 
     `ConfigError` when it cannot be read, and when there is nothing in it to hear.
     """
-    return _read(path)
-
-
-def _read(path: Path) -> NDArray[np.float32]:
     try:
         audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
@@ -266,7 +262,7 @@ def _clip(path: Path, folder: Path, groups: dict[str, str]) -> Clip:
         raise ConfigError(f"{path}: not a readable sound file ({error})") from None
     if info.frames < SHORTEST_S * info.samplerate:
         raise ConfigError(f"{path}: lasts {1000 * info.duration:.3g} ms, no sound is that short; remove it")
-    _read(path)  # all of it: the damage may lie behind the header, and it may be silent
+    read_clip.__wrapped__(path)  # all of it: the damage may lie behind the header, and it may be silent
     name = path.relative_to(folder)
     group = path.stem if len(name.parts) == 2 else "/".join(name.parts[1:-1])
     return Clip(name.as_posix(), groups.get(path.stem, group), round(info.duration, 3))

@@ -163,6 +163,7 @@ def test_silence_is_told_once(words: str, tmp_path: Path, start: Start) -> None:
     process = start(node() if name.endswith("mjs") else sys.executable, str(EXAMPLES / name), *more)
     assert process.stderr is not None
     assert process.stderr.readline() == f"nothing heard from {url} for 3 s: is the daemon running?\n"
+    time.sleep(3.5)
     assert interrupted(process) == ("", "")
 
 

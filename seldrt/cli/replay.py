@@ -29,7 +29,7 @@ STOPPED = 130  # exit code of what somebody ended before it was at its end
 @click.option("--fast", is_flag=True, help="As fast as the computer goes.")
 @click.option("--speed", type=Number(0.01, 1000), metavar="X", help="X times real time.")
 @click.option(
-    "--skip-bad", is_flag=True, help="Leave out recordings that cannot be played, or that no time is known of."
+    "--skip-bad", is_flag=True, help="Leave out what cannot be played or dated; the exit code is 2 then, too."
 )
 @click.option("--start", metavar="TIME", help="When it began, for --csv, --jsonl, --clips; `file`: as each file says.")
 @chain_options
@@ -156,7 +156,7 @@ def check_apart(parts: Sequence[Part], source: str) -> None:
         return
     in_order = sorted((part.begun_ns, part) for part in parts if part.begun_ns is not None)
     for (begun_ns, one), (next_ns, following) in pairwise(in_order):
-        if begun_ns + (one.length_s - OVERLAP_S) * 1e9 > next_ns:
+        if begun_ns + max(one.length_s - OVERLAP_S, one.length_s / 2) * 1e9 > next_ns:
             both = f"{one.path}, {following.path}: of the same time, and one source"
             raise ConfigError(f"{both}; replay those of each microphone by themselves, with another --source")
 
@@ -174,14 +174,14 @@ def play(parts: Sequence[Part], opened: Callable[[Path], Recording], listener: L
             with closing(opened(path)) as source:
                 listener.listen(source, safe_name(path.stem), begun_ns=begun_ns)
         except CaptureError as error:  # the others may be whole
-            if len(parts) == 1:
+            if len(parts) + left_out == 1:
                 raise
             say(f"seldrt: {error}")
             damaged += 1
             continue
         whole, left = is_whole(source), len(parts) - number
         if source.stopped and left:
-            say(f"stopped {'after' if whole else 'in'} {path}: {left} recordings were not begun")
+            say(f"stopped {'after' if whole else 'in'} {path}; {left} of {len(parts)} were not begun")
         if not whole or (source.stopped and left):
             return STOPPED
     if damaged:

@@ -52,7 +52,7 @@ class Behind(Generic[Item]):
     def __init__(self, work: Callable[[Item], None], name: str, room: int = 50) -> None:
         self._work = work
         self._waiting: queue.Queue[Item | None] = queue.Queue(room)
-        self._trouble, self._trouble_s = "", -RECENT_S
+        self._trouble, self._trouble_s, self._failed = "", -RECENT_S, False
         self._thread = threading.Thread(target=self._do, name=name, daemon=True)
         self._thread.start()
 
@@ -64,8 +64,8 @@ class Behind(Generic[Item]):
             self._complain("the disk is too slow, some are left out")
 
     def complaint(self) -> str:
-        """What came to nothing lately, and why; empty when all is well."""
-        return self._trouble if time.monotonic() - self._trouble_s < RECENT_S else ""
+        """What came to nothing lately or at the last try, and why; empty when all is well."""
+        return self._trouble if self._failed or time.monotonic() - self._trouble_s < RECENT_S else ""
 
     def close(self) -> None:
         """What waits is done."""
@@ -76,8 +76,10 @@ class Behind(Generic[Item]):
         while (item := self._waiting.get()) is not None:
             try:
                 self._work(item)
+                self._failed = False
             except Exception as error:  # the next one may do
                 self._complain(str(error) or type(error).__name__)
+                self._failed = True
 
     def _complain(self, trouble: str) -> None:
         self._trouble, self._trouble_s = trouble, time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
@@ -155,7 +156,8 @@ def show_lines(subscriber: Subscriber, write: Callable[[str], None], patience: P
         message = subscriber.receive(REFRESH_S)
         patience.turn(message is not None)
         if isinstance(message, Status):
-            before, states[message.source] = states.get(message.source), (message.state, message.why)
+            without_numbers = re.sub(r"\d", "", message.why)  # how long it lasts is no change
+            before, states[message.source] = states.get(message.source), (message.state, without_numbers)
             if states[message.source] == before:
                 continue
         line = None if message is None else message_line(message)

@@ -144,7 +144,8 @@ def _check(file: Any, path: Path, channels: Sequence[int]) -> None:
     lowest, highest = RATES_HZ
     if not lowest <= file.samplerate <= highest:
         raise CaptureError(f"{path}: its sample rate is {file.samplerate} Hz; it must lie in {lowest} to {highest} Hz")
-    mend = f"`sox --ignore-length {shlex.quote(str(path))} mended.wav` saves what is there"
+    mended = shlex.quote(f"mended_{path.stem}.wav")  # with the date, if the name has one
+    mend = f"`sox --ignore-length {shlex.quote(str(path))} {mended}` saves what is there"
     if not file.frames:
         full = path.stat().st_size > HEADER_BYTES
         raise CaptureError(

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -103,19 +103,22 @@ def wire_sink(info: StreamInfo, clock: Callable[[], Clock], publisher: Publisher
 class TextFile:
     """Lines of text as they come, for a file that can be read meanwhile; the path ``-`` is stdout.
 
-    The file is new and begins with ``heading``, or it is one that is there and is added to.
+    The file is new and begins with ``heading``, or it is one that is there, to ``add`` to, on a new line. `OutputError`
+    when it cannot be opened, and for a full disk unless there may be room later: when it is added to.
     """
 
     def __init__(self, path: str, heading: bytes = b"", add: bool = False) -> None:
         self._path, self._file = path, open_output(path, "ab" if add else "wb")
         self.is_stdout = path == "-"
-        if self.is_stdout or not self._file.tell():
-            self.write(heading)
+        self._owed = heading if self.is_stdout or not self._file.tell() else b"\n" if _is_torn(path) else b""
+        with suppress(OutputError) if add and not self.is_stdout else nullcontext():
+            self.write(b"")
 
     def write(self, line: bytes) -> None:
         """`OutputError` when there is no room; what was refused is whole lines, and the next may find room again."""
         try:
-            self._file.write(line)
+            self._file.write(self._owed + line)
+            self._owed = b""
             self._file.flush()
         except BrokenPipeError:  # the reader of stdout has gone
             raise
@@ -277,6 +280,14 @@ def open_output(path: str, mode: Literal["wb", "ab"] = "wb") -> BinaryIO:
         return open(path, mode)
     except OSError as error:
         raise _failed(path, error) from None
+
+
+def _is_torn(path: str) -> bool:
+    """Whether a file ends in the middle of a line, as a full disk or a power cut leaves it."""
+    with suppress(OSError), open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
+    return False
 
 
 def _same(a: Path, b: Path) -> bool:

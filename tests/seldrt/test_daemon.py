@@ -25,14 +25,14 @@ from msgspec.structs import replace
 
 from seldrt.detection import Clock, EventChange, LabelFrame, Source
 from seldrt.microphones import profile
-from seldrt.runtime.aside import Aside
+from seldrt.runtime.aside import Aside, Behind
 from seldrt.runtime.capture import Block
 from seldrt.runtime.daemon import Daemon, stream_info
 from seldrt.runtime.health import Health
 from seldrt.runtime.microphone import Microphone
 from seldrt.runtime.publisher import Publisher
 from seldrt.runtime.recording import Recording
-from seldrt.runtime.sinks import EventTable, MessageSink, Sink
+from seldrt.runtime.sinks import EventTable, MessageSink, OutputError, Sink, TextFile
 from seldrt.signals import SAME_WISH_S
 from tests.seldrt import fake_sounddevice
 from tests.seldrt.energy_pipeline import LABEL, SAMPLE_RATE, EnergyPipeline, noise, two_pianos
@@ -577,6 +577,44 @@ def test_an_onset_does_not_move_with_the_clock() -> None:
     assert len(sink._onsets) <= 10 * len(info.classes)
     sink.event(EventChange(event_id=0, phase="offset", sample=2000 * LABEL, duration_samples=1, source=sources[0]))
     assert sent[-1].onset_ns == 1_000_000_000
+
+
+def test_what_is_added_to_a_torn_file_begins_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    for before, after in ((b"", b"heading\nnew\n"), (b"whole\n", b"whole\nnew\n"), (b"whole\nto", b"whole\nto\nnew\n")):
+        path.write_bytes(before)
+        file = TextFile(str(path), b"heading\n", add=True)
+        file.write(b"new\n")
+        file.close()
+        assert path.read_bytes() == after
+
+
+def test_what_is_added_to_waits_for_room(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="No space left"):
+        TextFile("/dev/full", b"heading\n")
+    file = TextFile("/dev/full", b"heading\n", add=True)
+    with pytest.raises(OutputError, match="No space left"):
+        file.write(b"lost\n")
+
+
+def test_what_failed_last_is_in_trouble_until_something_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seldrt.runtime.aside.RECENT_S", 0.0)
+    done: list[bool] = []
+
+    def work(well: bool) -> None:
+        done.append(well)
+        if not well:
+            raise OSError("no room")
+
+    behind = Behind(work, "work")
+    for well, complaint in ((False, "no room"), (False, "no room"), (True, "")):
+        behind.give(well)
+        waited_s = time.monotonic() + 5
+        while (behind.complaint() != complaint or not done or done[-1] != well) and time.monotonic() < waited_s:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        assert (behind.complaint(), done[-1]) == (complaint, well)
+    behind.close()
 
 
 def test_the_table_has_the_direction_of_when_the_class_was_surest() -> None:

@@ -137,7 +137,9 @@ def test_who_lost_its_power_while_recording_is_told_what_saves_it(tmp_path: Path
     at = whole.index(b"data") + 4
     for content in (whole[:at] + bytes(4) + whole[at + 4 :], whole[:-5000]):
         path.write_bytes(content)
-        with pytest.raises(CaptureError, match=r"`sox --ignore-length '/.*/a b.wav' mended.wav` saves what is there"):
+        with pytest.raises(
+            CaptureError, match=r"`sox --ignore-length '/.*/a b.wav' 'mended_a b.wav'` saves what is there"
+        ):
             Recording(path, AMBIX)
 
 

@@ -167,8 +167,8 @@ def test_one_that_is_stopped_is_the_last(night: list[Path]) -> None:
     assert process.returncode == 130
     how_far, where = errors.splitlines()[-2:]
     assert how_far.startswith("stopped at ")
-    assert where == f"stopped in {night[0]}: 2 recordings were not begun"
-    assert "2 of 3" not in errors
+    assert where == f"stopped in {night[0]}; 2 of 3 were not begun"
+    assert "2 of 3: " not in errors
 
 
 def test_a_wish_to_stop_at_the_end_of_one_is_heeded(night: list[Path]) -> None:
@@ -178,4 +178,4 @@ def test_a_wish_to_stop_at_the_end_of_one_is_heeded(night: list[Path]) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == f"stopped after {night[0]}: 2 recordings were not begun"
+    assert errors.splitlines()[-1] == f"stopped after {night[0]}; 2 of 3 were not begun"
