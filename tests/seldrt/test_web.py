@@ -29,6 +29,7 @@ from seldrt.detection import WireError
 from seldrt.models import shipped
 from seldrt.runtime import web
 from seldrt.runtime.clip_folder import find_clip
+from seldrt.runtime.sinks import EventTable, JsonLines
 from seldrt.runtime.sockets import is_address, is_loopback
 from seldrt.runtime.web import Viewer
 from seldrt.spatial import unit_vector
@@ -423,10 +424,15 @@ def test_who_waits_for_some_sounds_is_not_alerted_of_others() -> None:
         "screams": ["male_scream", "female_scream"],
         "alarn": [],
         "man": [],
+        "nothing": [],
+        "nothing, screams": ["male_scream", "female_scream"],
     }.items():
         assert classes_meant(text, *names) == meant
     assert classes_meant("alarm", "alarm", "smoke_alarm") == ["alarm"]
     assert classes_meant("smoke alarm", "alarm", "smoke_alarm") == ["smoke_alarm"]
+    rescue = ("search_and_rescue", "rescue_dog", "rescue_dogs")
+    assert classes_meant("search and rescue", *rescue) == ["search_and_rescue"]
+    assert classes_meant("rescue dog", *rescue) == ["rescue_dog"]
 
 
 def luminance(colour: str) -> float:
@@ -459,7 +465,7 @@ def test_colours_can_be_told_from_the_ground_and_each_other() -> None:
 
 
 PHONE = """
-const rows = [], shaken = [], settings = new Map([["alert", "yes"]]);
+const rows = [], shaken = [], rang = [], later = [], settings = new Map([["alert", "yes"]]);
 const classes = (names = new Set()) => ({
   names, add: (...more) => more.forEach((name) => names.add(name)), remove: (name) => names.delete(name),
   toggle: (name, on) => (on ? names.add(name) : names.delete(name)), contains: (name) => names.has(name),
@@ -470,7 +476,8 @@ const element = () => ({
   remove() { this.within.splice(this.within.indexOf(this), 1); },
   append(...parts) { for (const part of parts) { this.children.push(part); Object(part).within = this.children; } },
   replaceChildren(...parts) { this.children = parts; },
-  prepend(row) { rows.unshift(row); row.within = rows; }, querySelector: element,
+  prepend(row) { rows.unshift(row); row.within = rows; }, parts: {},
+  querySelector(which) { return this.parts[which] ??= element(); },
   get firstChild() { return this.children[0]; }, get content() { return { cloneNode: element }; },
 });
 const known = new Map();
@@ -480,18 +487,21 @@ globalThis.document = {
 };
 globalThis.localStorage = { getItem: (key) => settings.get(key) ?? null, setItem: settings.set.bind(settings) };
 globalThis.window = globalThis;
-const navigator_ = { vibrate: (pattern) => shaken.push(pattern) };
+const navigator_ = { vibrate: (pattern) => pattern && shaken.push(pattern) };
 Object.defineProperty(globalThis, "navigator", { value: navigator_, configurable: true });
 globalThis.isSecureContext = true;
 globalThis.Notification = class {
   static permission = "granted";
-  constructor() { throw new TypeError("a telephone"); }
+  constructor(text) { rang.push(text); throw new TypeError("a telephone"); }
 };
 let now = 0, tick, source;
 Object.defineProperty(globalThis, "performance", { value: { now: () => now } });
 globalThis.setInterval = (done) => { tick = done; };
+globalThis.setTimeout = (done, ms) => later.push([ms, done]);
 const wait = (ms) => { for (const end = now + ms; now < end; tick()) now += 500; };
 globalThis.EventSource = class {
+  static CLOSED = 2;
+  readyState = 1;
   constructor() { source = this; }
   addEventListener(kind, heard) { this[kind] = heard; }
 };
@@ -506,6 +516,7 @@ const event = (id, phase, name = "alarm") => JSON.stringify({
 const status = (more = {}) => JSON.stringify({
   type: "status", source: "h3", state: "running", model_id: "own", degraded: false, why: "", lost_samples: 0, ...more,
 });
+const last = (ms, data) => { for (let s = 0; s < ms / 1000; s++) { live(data); wait(1000); } };
 const live = (data) => source.onmessage({ data }), past = (data) => source.past({ data });
 """
 
@@ -647,15 +658,197 @@ def test_words_that_mean_no_class_are_marked() -> None:
     ]  # fmt: skip
 
 
+def test_what_is_ticked_never_means_the_opposite() -> None:
+    """No word means everything: it is written only for everything that there can be."""
+    assert in_page("""
+        const answer = [], boxes = () => element_("classes").children.map((label) => label.children[0]);
+        const look = () => answer.push([settings.get("wanted"), says("choice"), ...boxes().map((box) => box.checked)]);
+        const tick_ = (which, on) => { boxes()[which].checked = on; boxes()[which].change(); look(); };
+        live(event(1, "onset"));
+        tick_(0, false);
+        tick_(0, true);
+        element_("wanted").value = "doorbell";
+        element_("wanted").input();
+        tick_(0, true);
+        tick_(0, false);
+        source.about({ data: JSON.stringify({ clips: false, models: { own: ["alarm", "piano"] } }) });
+        live(status());
+        element_("wanted").value = "";
+        element_("wanted").input();
+        tick_(0, false);
+        tick_(1, false);
+        tick_(0, true);
+        tick_(1, true);
+        element_("wanted").value = "piano, doorbell";
+        element_("wanted").input();
+        tick_(0, true);
+    """) == [
+        ["nothing", "alerts of nothing", False],
+        ["alarm", "alerts of alarm", True],
+        ["alarm, doorbell", "alerts of alarm; not heard here yet: “doorbell”", True],
+        ["doorbell", "alerts of nothing so far; not heard here yet: “doorbell”", False],
+        ["piano", "alerts of piano", False, True],
+        ["nothing", "alerts of nothing", False, False],
+        ["alarm", "alerts of alarm", True, False],
+        ["", "alerts of everything", True, True],
+        ["alarm, piano, doorbell", "alerts of alarm, piano; no sound is called “doorbell”", True, True],
+    ]  # fmt: skip
+
+
+def test_what_was_missed_while_the_connection_was_broken_is_alerted_of_once() -> None:
+    assert in_page("""
+        live(event(1, "onset"));
+        past(event(2, "onset"));
+        live(event(5, "onset"));
+        live(event(5, "offset"));
+        source.onerror();
+        wait(1000);
+        source.onopen();
+        const before = rang.length;
+        for (let turn = 0; turn < 2; turn++) {
+          for (const id of [1, 2, 3]) for (const phase of ["onset", "offset"]) past(event(id, phase));
+          past(event(4, "onset"));
+          past(event(5, "offset"));
+          past(event(6, "offset", "piano"));
+          source.onopen();
+        }
+        const missed = rang.map((text) => /^alarm — left, at \\d/.test(text));
+        const answer = [before, missed, rows.map((row) => row.className)];
+    """, 'settings.set("wanted", "alarm");') == [
+        2, [False, False, True, True, True], [None, "alerted", "alerted", "alerted", "alerted", "alerted"],
+    ]  # fmt: skip
+
+
+def test_a_connection_that_was_refused_is_tried_again() -> None:
+    """The browser itself does that only where it was broken."""
+    assert in_page("""
+        const first = source, answer = [];
+        source.onerror();
+        answer.push(later.length);
+        source.readyState = EventSource.CLOSED;
+        source.onerror();
+        answer.push(later.length, later[0][0]);
+        later[0][1]();
+        answer.push(source === first);
+        past(event(1, "offset"));
+        source.onopen();
+        past(event(2, "offset"));
+        answer.push(rang.length, says("state"));
+        tick();
+        answer.push(says("state"));
+    """) == [0, 1, 3000, False, 1, "seldrt view has ended, or cannot be reached", "listening"]
+
+
+def test_trouble_of_another_kind_is_alerted_of_anew() -> None:
+    """Compared are the kinds, not the words; what has been told stays told as long as it lasts."""
+    assert in_page("""
+        const answer = [], look = () => { answer.push(rang.splice(0)); document.keydown(); };
+        const degraded = (why) => { last(20000, status({ degraded: true, why })); look(); };
+        degraded("speed: too slow: real-time factor 1.2");
+        degraded("speed: too slow: real-time factor 1.3");
+        last(16000, status({ degraded: true, why: "device: gone: plug it in; speed: too slow; csv: full" }));
+        degraded("device: gone: plug it in; speed: too slow");
+        degraded("device: gone: plug it in; or take another");
+        degraded("channel 2: dead");
+        last(10000, status({ degraded: true, why: "channel 1: dead; channel 2: dead" }));
+        degraded("channel 1: dead; channel 2: dead; sound: none");
+        last(20000, status({ state: "failed", why: "no model" }));
+        look();
+        const live_ = (source) => live(status().replace("h3", source));
+        for (let s = 0; s < 20; s++) { live_("h4"); wait(1000); }
+        look();
+    """) == [
+        ["alerts may fail: h3: degraded: speed: too slow: real-time factor 1.2"],
+        [],
+        ["alerts may fail: h3: degraded: device: gone: plug it in; speed: too slow; csv: full"],
+        [],
+        ["alerts may fail: h3: degraded: channel 2: dead"],
+        ["alerts may fail: h3: degraded: channel 1: dead; channel 2: dead; sound: none"],
+        ["alerts may fail: h3: failed: no model"],
+        ["alerts may fail: h3: nothing comes from this microphone: is the daemon running?"],
+    ]  # fmt: skip
+
+
+def test_what_happened_once_or_fails_no_alert_is_only_shown() -> None:
+    """A daemon tells for 10 s of a lost block; what it writes is not what alerts come by."""
+    whys = ["csv: full", "jsonl: full; recording: full", "clips: full: no; or what: ever", "loss: lost; csv: full", ""]
+    assert in_node(f"{whys}.map(page.kinds)") == [[], [], [], ["loss"], ["degraded"]]
+    assert {JsonLines.KIND, EventTable.KIND} == {"jsonl", "csv"}
+    assert in_page("""
+        last(11000, status({ degraded: true, why: "loss: samples were lost" }));
+        last(60000, status());
+        const health = element_("microphones").children[0].parts[".health"], answer = [];
+        last(60000, status({ degraded: true, why: "csv: full" }));
+        answer.push(rang, document.title, health.textContent, health.classList.contains("trouble"));
+    """) == [[], "seldrt", "degraded: csv: full", True]
+
+
+def test_a_microphone_that_has_ended_is_no_trouble_and_is_forgotten() -> None:
+    """While others live; of the only one it is told that nothing is heard. The title has the newest trouble."""
+    assert in_page("""
+        const answer = [], as = (name, more) => live(status(more).replace("h3", name));
+        const all = () => element_("microphones").children.length;
+        for (let file = 0; file < 5; file++) {
+          as(`file${file}`);
+          as(`file${file}`, { state: "ended" });
+          last(9000, status());
+        }
+        answer.push(all(), document.title);
+        last(5000, status());
+        answer.push(all(), document.title);
+        as("file0");
+        last(60000, status());
+        answer.push(all(), document.title, rang.splice(0));
+        document.keydown();
+        as("file0", { state: "ended" });
+        last(1000, status());
+        answer.push(document.title);
+        last(1000, status({ degraded: true, why: "sound: none" }));
+        answer.push(document.title);
+        as("a", { state: "failed" });
+        last(1000, status({ degraded: true, why: "sound: none" }));
+        answer.push(document.title);
+        live(status({ state: "ended" }));
+        document.keydown();
+        wait(60000);
+        answer.push(all(), says("state"), rang);
+    """) == [
+        *(2, "seldrt", 1, "seldrt"),
+        *(2, "⚠ alerts may fail: file0: nothing comes from this microphone: is the daemon running?"),
+        ["alerts may fail: file0: nothing comes from this microphone: is the daemon running?"],
+        "seldrt",
+        *("⚠ h3: degraded: sound: none", "⚠ a: failed"),
+        *(1, "nothing heard: is the daemon running?"),
+        ["alerts may fail: nothing heard: is the daemon running?"],
+    ]  # fmt: skip
+
+
+def test_it_vibrates_again_until_somebody_confirms() -> None:
+    assert in_page("""
+        const counts = [], look = () => counts.push(shaken.length);
+        const still = [];
+        navigator_.vibrate = (pattern) => (pattern ? shaken : still).push(pattern);
+        live(event(1, "onset"));
+        last(7000, status());
+        look();
+        document.keydown();
+        last(20000, status());
+        look();
+        live(event(2, "onset"));
+        last(300000, status());
+        look();
+        const answer = [counts, still];
+    """) == [[3, 3, 23], [0]]
+
+
 def test_it_alerts_when_no_alerts_can_come() -> None:
     """Once, when it lasts: a microphone that is degraded, a daemon that died, a page that has no server any more."""
     assert in_page("""
         const answer = [];
-        const look = () => { answer.push([shaken.length, says("alarm").split(" (tap")[0]]); document.keydown(); };
-        const last = (ms, data) => { for (let s = 0; s < ms / 1000; s++) { live(data); wait(1000); } };
+        const look = () => { answer.push([rang.length, says("alarm").split(" (tap")[0]]); document.keydown(); };
         last(60000, status());
         look();
-        last(3000, status({ degraded: true, why: "no sound" }));
+        last(14000, status({ degraded: true, why: "no sound" }));
         last(3000, status());
         look();
         last(60000, status({ degraded: true, why: "no sound" }));
@@ -722,6 +915,7 @@ def test_it_says_what_of_an_alert_works_here() -> None:
         answer.push(shaken.length);
         look();
         isSecureContext = false;
+        globalThis.matchMedia = (query) => ({ matches: query === "(prefers-reduced-motion: reduce)" });
         delete navigator_.vibrate;
         delete navigator_.wakeLock;
         look();
@@ -733,7 +927,7 @@ def test_it_says_what_of_an_alert_works_here() -> None:
             *("notifications: no, this browser has none for pages", "keeps the screen on: yes"),
         ],
         [
-            *("flash: yes", "vibration: no, this browser cannot"),
+            *("flash: a red frame, no flashing", "vibration: no, this browser cannot"),
             "notifications: no, for that the address must be https or localhost",
             "keeps the screen on: no, for that the address must be https or localhost",
         ],
@@ -755,9 +949,11 @@ def test_a_real_browser_shows_what_was_heard(viewer: Viewer) -> None:
     event = {"type": "event", "source": "h3", "epoch": 1, "event_id": 3, "phase": "offset", "class": "barking_dog"}
     event |= {"azimuth_deg": 90.0, "elevation_deg": 3.0, "duration_ms": 1500, "onset_ns": 1_700_000_000_000_000_000}
     viewer.show(json.dumps(event).encode(), keep=True)
+    status = {"type": "status", "source": "h3", "state": "running", "model_id": "own", "degraded": False, "why": ""}
 
     def end() -> None:  # with a stream that goes on the page is never done
         until(lambda: viewer._watching, 60)
+        viewer.show(json.dumps(status).encode(), keep=False)
         time.sleep(1)
         viewer.close()
 
@@ -768,3 +964,4 @@ def test_a_real_browser_shows_what_was_heard(viewer: Viewer) -> None:
     ends.join()
     cells = re.findall(r"<td>(.*?)</td>", done.stdout)
     assert cells[1:] == ["h3", "barking dog", "left", "90°", "3°", "1.5 s"]
+    assert re.findall(r"<article>\s*<h2>(.*?)</h2>", done.stdout.split("<template")[0]) == ["h3"]

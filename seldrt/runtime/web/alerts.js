@@ -1,8 +1,14 @@
 // Who is alerted of what, and how: the classes that are wanted, what this browser can do, what is to be confirmed.
 
 const FLASH_MS = 2000; // so long it flashes, and what is tapped meanwhile was meant for something else
-const TROUBLE_MS = 5000; // trouble that is over sooner, a connection that comes back, is no reason for an alert
-const PATTERN = [300, 150, 300, 150, 600];
+const SILENCE_MS = 5000; // silence that is over sooner, a connection that comes back, is no reason for an alert, nor is
+const TROUBLE_MS = 15000; // what a daemon says of itself: it goes on saying for 10 s what happened once
+const PATTERN = [300, 150, 300, 150, 600]; // of vibration; until somebody confirms it comes
+const AGAIN_MS = 3000; // every so often,
+const SHAKEN_MS = 60000; // for so long
+
+/** The kind of trouble that nothing comes. */
+export const SILENCE = "silence";
 
 /** The name of a class for people. */
 export const named = (name) => name.replaceAll("_", " ");
@@ -13,30 +19,40 @@ export function tell(element, text, trouble = false) {
   element.classList.toggle("trouble", trouble);
 }
 
-/** What somebody wrote down, part by part. */
-const phrases = (text) => text.split(/[,;\n]|\s(?:and|or)\s/i).map((part) => part.trim()).filter((part) => parts(part).length);
+/** What somebody wrote down, part by part; an "and" in the name of a class parts nothing. */
+function phrases(text, names) {
+  const found = text.split(/[,;\n]/).flatMap((part) => exactly(part, names).length ? [part] : part.split(/\s(?:and|or)\s/i));
+  return found.map((part) => part.trim()).filter((part) => parts(part).length);
+}
+
 const parts = (name) => name.toLowerCase().split(/[\s_-]+/).filter(Boolean);
+const exactly = (phrase, names) => names.filter((name) => parts(name).join() === parts(phrase).join());
 const isPlural = (many, one) => [one + "s", one + "es", one.replace(/y$/, "ies")].includes(many);
 const isIn = (few, many) => few.every((a) => many.some((b) => a === b || isPlural(a, b) || isPlural(b, a)));
+
+const ALL = /^(everything|all)$/i, NONE = /^(nothing|none)$/i;
+const UNHEARD_OF = "\0"; // like a class that no words mean
 
 /** The classes that a phrase means: the one of that name, else all that have its words, or their words in it. A smoke alarm
  * is an alarm then, and a baby the crying one. */
 function meant(phrase, names) {
-  if (/^(everything|all)$/i.test(phrase)) return names;
-  const written = parts(phrase);
+  if (ALL.test(phrase)) return names;
+  const written = parts(phrase), exact = exactly(phrase, names);
+  if (exact.length) return exact;
   const like = names.filter((name) => isIn(written, parts(name)) || isIn(parts(name), written));
   const same = like.filter((name) => isIn(written, parts(name)) && isIn(parts(name), written));
   return same.length ? same : like;
 }
 
-/** Those of the classes that somebody wrote down, with commas or semicolons between them; nothing written means all. */
+/** Those of the classes that somebody wrote down, with commas or semicolons between them; no word means all. */
 export function chosen(text, names) {
-  const written = phrases(text), found = new Set(written.flatMap((phrase) => meant(phrase, names)));
+  const written = phrases(text, names), found = new Set(written.flatMap((phrase) => meant(phrase, names)));
   return names.filter((name) => !written.length || found.has(name));
 }
 
 /** What somebody wrote down that means none of the classes. */
-export const strange = (text, names) => phrases(text).filter((phrase) => !meant(phrase, names).length);
+export const strange = (text, names) =>
+  phrases(text, names).filter((phrase) => !ALL.test(phrase) && !NONE.test(phrase) && !meant(phrase, names).length);
 
 const INSECURE = "no, for that the address must be https or localhost";
 
@@ -49,8 +65,10 @@ export function able(failed) {
     : granted === "default" ? "when they are allowed: try it" : "yes";
   const vibration = !navigator.vibrate ? "no, this browser cannot"
     : navigator.userActivation?.hasBeenActive === false ? "after a tap" : "yes, where the device can";
+  const calm = window.matchMedia?.("(prefers-reduced-motion: reduce)").matches; // see page.css
   const screen = navigator.wakeLock ? "yes" : !window.isSecureContext ? INSECURE : "no, this browser cannot";
-  return `flash: yes; vibration: ${vibration}; notifications: ${notifications}; keeps the screen on: ${screen}`;
+  const flash = calm ? "a red frame, no flashing" : "yes";
+  return `flash: ${flash}; vibration: ${vibration}; notifications: ${notifications}; keeps the screen on: ${screen}`;
 }
 
 export class Alerts {
@@ -126,11 +144,16 @@ export class Alerts {
     if (fresh.length) this.show();
   }
 
-  /** Takes over what is ticked: all is written as nothing; what was written and means no known class stays. */
+  /** Whether all classes are known that there can be. */
+  get complete() {
+    return this.used.size > 0 && [...this.used].every((model) => this.models.has(model));
+  }
+
+  /** Takes over what is ticked; what was written and means no known class stays. All that there can be is no word. */
   pick() {
     const names = [...this.boxes.keys()], ticked = names.filter((name) => this.boxes.get(name).checked);
-    const rest = strange(this.wanted.value, names);
-    this.choose(ticked.length === names.length ? "" : [...ticked.map(named), ...rest].join(", "));
+    const rest = strange(this.wanted.value, names), all = ticked.length === names.length && !rest.length && this.complete;
+    this.choose(all ? "" : [...ticked.map(named), ...rest].join(", ") || "nothing");
   }
 
   /** Says what is chosen, so that a word that means nothing is seen. */
@@ -138,9 +161,10 @@ export class Alerts {
     const text = this.wanted.value, names = [...this.boxes.keys()], wanted = chosen(text, names);
     for (const [name, box] of this.boxes) box.checked = wanted.includes(name);
     const unknown = strange(text, names).map((phrase) => `“${phrase}”`).join(", ");
-    const complete = this.used.size > 0 && [...this.used].every((model) => this.models.has(model));
+    const complete = this.complete, all = chosen(text, [UNHEARD_OF]).length > 0 || (complete && wanted.length === names.length);
     const wrong = complete && unknown !== "", why = `; ${wrong ? "no sound is called" : "not heard here yet:"} ${unknown}`;
-    const what = !unknown && wanted.length === names.length ? "everything" : wanted.map(named).join(", ") || (complete ? "nothing" : "nothing so far");
+    const none = complete || !unknown ? "nothing" : "nothing so far";
+    const what = !unknown && all ? "everything" : wanted.map(named).join(", ") || none;
     tell(this.choice, `alerts of ${what}${unknown && why}`, wrong);
     this.wanted.setAttribute("aria-invalid", String(wrong));
   }
@@ -155,9 +179,14 @@ export class Alerts {
     document.body.classList.add("alarm", "flash");
     clearTimeout(this.calm);
     this.calm = setTimeout(() => document.body.classList.remove("flash"), FLASH_MS);
-    navigator.vibrate?.(PATTERN);
+    this.shake();
     this.notify(text, tag);
     this.print();
+  }
+
+  shake() {
+    this.shaken = performance.now();
+    navigator.vibrate?.(PATTERN);
   }
 
   notify(text, tag) {
@@ -171,30 +200,36 @@ export class Alerts {
   confirm() {
     if (!this.waiting || performance.now() - this.began < FLASH_MS) return;
     this.waiting = 0;
+    navigator.vibrate?.(0);
     document.body.classList.remove("alarm");
     this.print();
   }
 
-  /** What waits in the banner; that, or what is wrong, in the title. */
+  /** What waits in the banner; that, or what went wrong last, in the title. */
   print() {
-    const text = this.last + (this.waiting > 1 ? ` (and ${this.waiting - 1} more)` : ""), [trouble] = this.troubles.values();
+    const text = this.last + (this.waiting > 1 ? ` (and ${this.waiting - 1} more)` : "");
+    const [trouble] = [...this.troubles.values()].sort((a, b) => b.since - a.since);
     tell(this.banner, this.waiting ? `${text} (tap or press a key to confirm)` : "");
     const title = this.waiting ? `⚠ ${text}` : trouble ? `⚠ ${trouble.text}` : "seldrt";
     if (document.title !== title) document.title = title;
   }
 
-  /** What is in trouble, "" for all, with the words for it: alerts may not come from there, and that is alerted of, too. */
+  /** What is in trouble, "" for all, with the words for it and its kinds: alerts may not come from there, and that is
+   * alerted of, too, once for each kind as long as that lasts. */
   tick(troubles) {
     const now = performance.now(), before = this.troubles;
     this.troubles = new Map();
-    for (const [of, text] of troubles) {
-      const old = before.get(of), hidden = of !== "" && troubles.has("");
-      const trouble = { text, since: hidden || !old ? now : old.since, told: old?.told ?? false };
-      this.troubles.set(of, trouble);
-      if (!this.alert.checked || trouble.told || now - trouble.since < TROUBLE_MS) continue;
-      trouble.told = true;
+    for (const [of, { text, kinds }] of troubles) {
+      const old = before.get(of)?.kinds ?? new Map(), hidden = of !== "" && troubles.has("");
+      const lasting = hidden ? [...old].filter(([, { told }]) => told) : kinds.map((kind) => [kind, old.get(kind) ?? { since: now }]);
+      const since = hidden ? -1 : Math.max(...lasting.map(([, kind]) => kind.since));
+      this.troubles.set(of, { text, since, kinds: new Map(lasting) });
+      const due = ([name, kind]) => !kind.told && now - kind.since >= (name === SILENCE ? SILENCE_MS : TROUBLE_MS);
+      if (hidden || !this.alert.checked || !lasting.some(due)) continue;
+      for (const [, kind] of lasting) kind.told = true; // the words are those of all
       this.call(`alerts may fail: ${text}`, `trouble ${of}`);
     }
+    if (this.waiting && now - this.began < SHAKEN_MS && now - this.shaken >= AGAIN_MS) this.shake();
     tell(this.able, able(this.failed));
     this.print();
   }

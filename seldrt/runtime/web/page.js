@@ -1,8 +1,11 @@
 // What daemons hear, drawn from above: the messages of docs/protocol.md as server-sent events.
 
-import { Alerts, named, tell } from "./alerts.js";
+import { Alerts, SILENCE, named, tell } from "./alerts.js";
 
 const LOG_LINES = 200, SPOKEN_LINES = 20, TRAIL_MS = 3000, SILENT_MS = 3000;
+const ENDED_MS = 10000; // so long somebody can read of a microphone that it has ended
+const REOPEN_MS = 3000;
+const FILES = ["clips", "csv", "jsonl", "recording"]; // what a daemon only writes: trouble with these fails no alert
 const AROUND = ["in front", "front left", "left", "behind, left", "behind", "behind, right", "right", "front right"];
 
 /** Where a direction lies in a circle of radius 100 around the microphone: front is up, what is overhead or below in the middle. */
@@ -24,6 +27,12 @@ export const COLOURS = [
   "#f00", "#05f", "#090", "#e0f", "#078", "#b80", "#97f", "#c08", "#760", "#91e", "#19d", "#75a", "#697", "#b40", "#f4a", "#a78",
 ];
 
+/** What a degraded daemon is in trouble with, but for files: its `why` is "what: text; what: text". */
+export function kinds(why) {
+  const found = why.split("; ").flatMap((part) => part.match(/^\w+(?: \d+)?(?=: )/) ?? []);
+  return found.length ? found.filter((what) => !FILES.includes(what)) : ["degraded"];
+}
+
 const seconds = (ns) => ns / 1e9;
 
 class Microphone {
@@ -31,13 +40,14 @@ class Microphone {
     this.name = name;
     this.trails = new Map();
     this.heard = performance.now();
-    const part = document.getElementById("microphone").content.cloneNode(true);
-    this.drawn = part.querySelector("g.now");
-    this.list = part.querySelector("ul.now");
-    this.health = part.querySelector(".health");
-    this.figures = part.querySelector(".figures");
-    part.querySelector("h2").textContent = name;
-    document.getElementById("microphones").append(part);
+    this.article = document.getElementById("microphone").content.cloneNode(true).querySelector("article");
+    const part = (which) => this.article.querySelector(which);
+    this.drawn = part("g.now");
+    this.list = part("ul.now");
+    this.health = part(".health");
+    this.figures = part(".figures");
+    part("h2").textContent = name;
+    document.getElementById("microphones").append(this.article);
   }
 
   take(message) {
@@ -69,19 +79,22 @@ class Microphone {
     if (message.lost_samples) figures.push(`${message.lost_samples} samples lost`);
     this.figures.textContent = figures.join(", ");
     const state = running && message.degraded ? "degraded" : message.state;
-    this.say([state, message.why].filter(Boolean).join(": "), !running || message.degraded);
+    this.ended = message.state === "ended"; // as somebody wished: no trouble
+    const wrong = running ? message.degraded : !this.ended, what = running ? kinds(message.why) : [state];
+    this.say([state, message.why].filter(Boolean).join(": "), wrong, what);
     if (!running) this.silence();
   }
 
   /** Nothing came for a while: what it said last does not hold any more. */
   forsaken() {
-    this.say("nothing comes from this microphone: is the daemon running?", true);
+    this.say("nothing comes from this microphone: is the daemon running?", true, [SILENCE]);
     this.silence();
   }
 
-  say(text, trouble) {
-    this.trouble = trouble && `${this.name}: ${text}`;
-    tell(this.health, text, trouble);
+  /** What is said of it, and whether that is trouble; of which kinds, none if it fails no alert. */
+  say(text, wrong, what) {
+    this.trouble = wrong && what.length > 0 && { text: `${this.name}: ${text}`, kinds: what };
+    tell(this.health, text, wrong);
   }
 
   silence() {
@@ -132,10 +145,15 @@ class Page {
   listen() {
     const messages = new EventSource("messages");
     messages.onopen = () => {
-      this.connected = true;
+      this.again = this.opened;
+      this.opened = this.connected = true;
       this.heard = performance.now();
     };
-    messages.onerror = () => { this.connected = false; this.tick(); };
+    messages.onerror = () => {
+      this.connected = false;
+      this.tick();
+      if (messages.readyState === EventSource.CLOSED) setTimeout(() => this.listen(), REOPEN_MS); // else it tries itself
+    };
     messages.onmessage = ({ data }) => this.take(JSON.parse(data));
     messages.addEventListener("about", ({ data }) => this.about(JSON.parse(data)));
     messages.addEventListener("past", ({ data }) => this.event(JSON.parse(data), false));
@@ -155,7 +173,8 @@ class Page {
     this.alerts.know(models);
   }
 
-  /** An event in the list. It sounds as long as it is told of live: then it is said, too, however it was learnt of. */
+  /** An event in the list. It sounds as long as it is told of live: then it is said, too, however it was learnt of. What
+   * began or ended while a connection was broken is told of as past, and was missed; at first nothing was. */
   event(message, live) {
     const key = `${message.source} ${message.epoch} ${message.event_id}`, known = this.rows.get(key);
     if (known?.over) return; // told again after a connection broke: what has the focus stays
@@ -164,7 +183,8 @@ class Page {
     row.over = message.phase === "offset";
     this.keep(key, row);
     this.alerts.learn([message.class]);
-    if (live && (!row.over || (known && !row.said))) this.say(message, row);
+    const missed = !live && this.again && (!known || (row.over && !row.said));
+    if (missed || (live && (!row.over || (known && !row.said)))) this.say(message, row, missed);
     this.write(message, row);
   }
 
@@ -179,8 +199,9 @@ class Page {
   }
 
   /** Alerts of an event once, if it is wanted; else it is read out, once, too. */
-  say(message, row) {
-    const text = `${named(message.class)} — ${words(message.azimuth_deg, message.elevation_deg)}`;
+  say(message, row, missed) {
+    const when = missed ? `, at ${new Date(message.onset_ns / 1e6).toLocaleTimeString()}` : "";
+    const text = `${named(message.class)} — ${words(message.azimuth_deg, message.elevation_deg)}${when}`;
     if (!row.alerted && this.alerts.wants(message.class)) {
       row.alerted = true;
       row.className = "alerted";
@@ -239,14 +260,20 @@ class Page {
     }
   }
 
+  forget(microphone) {
+    microphone.article.remove();
+    this.microphones.delete(microphone.name);
+  }
+
   tick() {
     const now = performance.now(), silent = now - this.heard > SILENT_MS;
     const text = !this.connected ? "seldrt view has ended, or cannot be reached"
       : silent ? "nothing heard: is the daemon running?" : "listening";
-    const lost = !this.connected || silent, troubles = new Map(lost ? [["", text]] : []);
+    const lost = !this.connected || silent, troubles = new Map(lost ? [["", { text, kinds: [SILENCE] }]] : []);
     tell(this.state, text, lost);
     for (const [name, microphone] of this.microphones) {
-      if (now - microphone.heard > SILENT_MS) microphone.forsaken();
+      if (!microphone.ended && now - microphone.heard > SILENT_MS) microphone.forsaken();
+      if (microphone.ended && now - microphone.heard > ENDED_MS) this.forget(microphone);
       if (microphone.trouble) troubles.set(name, microphone.trouble);
     }
     this.alerts.tick(troubles);
