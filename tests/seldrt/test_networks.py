@@ -257,6 +257,13 @@ def cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a * b).sum(-1)
 
 
+@pytest.fixture
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Focus goes all the way."""
+    monkeypatch.setattr("seldrt.networks.focus.KEPT", 0.0)
+
+
+@pytest.mark.usefixtures("nothing_kept")
 @pytest.mark.parametrize("causal", [True, False])
 def test_focus_leads_from_between_two_sources_to_the_nearer_one(causal: bool) -> None:
     truth, x = two_waves(louder_db=0)
@@ -266,6 +273,7 @@ def test_focus_leads_from_between_two_sources_to_the_nearer_one(causal: bool) ->
     assert cosines(focused, truth).min() > np.cos(np.radians(5))
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_of_two_that_are_drawn_to_the_louder_source_the_further_one_goes_to_the_other() -> None:
     truth, x = two_waves(louder_db=12)
     between = mixtures(truth, 0.7, 0.5)
@@ -274,6 +282,17 @@ def test_of_two_that_are_drawn_to_the_louder_source_the_further_one_goes_to_the_
     assert cosines(alone, truth[0]).min() > np.cos(np.radians(10))
     together = focus(between, torch.ones(1, 20, 2), x, Memory())
     assert cosines(together, truth).min() > np.cos(np.radians(10))
+
+
+def test_focus_keeps_a_share_of_what_the_network_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, x = two_waves(louder_db=0)
+    between = mixtures(truth, 0.7, 0.3)
+    focus = Focus(4, True, 10)
+    kept = focus(between, torch.ones(1, 20, 2), x, Memory())
+    monkeypatch.setattr("seldrt.networks.focus.KEPT", 0.0)
+    drawn = focus(between, torch.ones(1, 20, 2), x, Memory())
+    expected = functional.normalize(0.7 * drawn + 0.3 * between, dim=-1)
+    torch.testing.assert_close(kept, expected, atol=1e-5, rtol=0)
 
 
 def test_one_that_does_not_sound_takes_nothing_from_others() -> None:
