@@ -110,7 +110,8 @@ class TextFile:
     def __init__(self, path: str, heading: bytes = b"", add: bool = False) -> None:
         self._path, self._file = path, open_output(path, "ab" if add else "wb")
         self.is_stdout = path == "-"
-        self._owed = heading if self.is_stdout or not self._file.tell() else b"\n" if _is_torn(path) else b""
+        is_new = self.is_stdout or not self._file.seekable() or not self._file.tell()
+        self._owed = heading if is_new else b"\n" if _is_torn(path) else b""
         with suppress(OutputError) if add and not self.is_stdout else nullcontext():
             self.write(b"")
 

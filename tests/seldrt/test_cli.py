@@ -283,6 +283,15 @@ def test_the_table_of_events_is_for_spreadsheets(recording: Path, tmp_path: Path
     assert (code, "stdout can take one output only" in errors) == (2, True)
 
 
+def test_what_is_heard_can_go_into_a_named_pipe(recording: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    process = start("replay", recording, "--fast", "--no-publish", "--quiet", "--csv", pipe, program=SMALL)
+    assert pipe.read_text().count("piano") == 2
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+
+
 def test_files_hold_what_was_heard_in_time_of_the_stream(recording: Path, tmp_path: Path) -> None:
     lines, table = outputs(recording, tmp_path, "--fast")
     rows = [tuple(map(int, line.split(b","))) for line in table.splitlines()]
