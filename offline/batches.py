@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offline.extract import Store
-from seldrt.checkpoint import Description, require_same
 from seldrt.config import ConfigError, NetworkConfig
+from seldrt.description import Description, require_same
 from seldrt.features import task_indices
 
 

@@ -19,8 +19,8 @@ from offline.estimates import Estimates, Rows, rows_of
 from offline.evaluate import class_numbers
 from offline.metrics import LABELS_PER_MINUTE, EventCounts, Scores, SeldCounts, count, event_recall
 from offline.thresholds import CRITERIA, Scenes, Strip, best_combination
-from seldrt.checkpoint import Description
 from seldrt.config import ConfigError, PostprocessConfig
+from seldrt.description import Description
 from seldrt.postprocess import median_labels
 
 # Soft F makes the networks sure of themselves: the levels lie close together near 1.

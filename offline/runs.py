@@ -16,7 +16,8 @@ from torch import Tensor
 
 from offline.config import TrainConfig
 from offline.optimization import Optimization
-from seldrt.checkpoint import Checkpoint, CheckpointError, Description, save
+from seldrt.checkpoint import Checkpoint, save
+from seldrt.description import CheckpointError, Description
 from seldrt.files import whole
 from seldrt.networks import Network
 

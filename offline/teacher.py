@@ -7,8 +7,9 @@ import torch
 from offline.batches import Batch
 from offline.config import TrainConfig
 from offline.objective import aligned
-from seldrt.checkpoint import CheckpointError, Description, load, require_same
+from seldrt.checkpoint import load
 from seldrt.config import ConfigError
+from seldrt.description import CheckpointError, Description, require_same
 from seldrt.inference import agreed
 from seldrt.models import model_path
 from seldrt.postprocess import check_classes

@@ -30,8 +30,8 @@ from offline.teacher import Teacher
 from offline.transfer import begin
 from offline.validation import validate
 from offline.weather import weathered
-from seldrt.checkpoint import Description
 from seldrt.config import ConfigError, NetworkConfig
+from seldrt.description import Description
 from seldrt.networks import Network, build
 
 Figures = dict[str, Any]

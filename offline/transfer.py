@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seldrt.checkpoint import CheckpointError, Description, describe, load, require_same
+from seldrt.checkpoint import load
 from seldrt.config import NetworkConfig
+from seldrt.description import CheckpointError, Description, describe, require_same
 from seldrt.models import model_path
 from seldrt.networks import Network, class_weights
 from seldrt.networks.efficientnet import STAGES, EfficientNetLite

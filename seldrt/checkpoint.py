@@ -1,13 +1,13 @@
 """Networks on disk: one safetensors file with weights and all that belongs to them.
 
 A checkpoint may hold one network (from training) or all that a pipeline needs: for each task one, or several whose
-answers are averaged. Its metadata say the format version, features, classes, network shapes, event durations of the
-training labels, post-processing, and a card. Format version 1 knew one network a task; it is read, too.
+answers are averaged. Its metadata are its `Description`. Beside the weights there may be the graph of them all (see
+`seldrt.graph`). Format version 1 knew one network a task; it is read, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -18,35 +18,30 @@ import safetensors.torch
 import torch
 from torch.nn import Parameter
 
-from seldrt.config import FeatureConfig, NetworkConfig, PostprocessConfig, SeldrtError, override
+from seldrt.config import override
+from seldrt.description import KEY, CheckpointError, Description, describe, require_same
 from seldrt.files import check_writable, whole
+from seldrt.graph import GRAPH, check_finite
 from seldrt.networks import Network, build
-
-FORMAT_VERSION = 2
-
-
-class CheckpointError(SeldrtError):
-    """A checkpoint that cannot be used."""
-
-
-class Description(msgspec.Struct, frozen=True, kw_only=True):
-    """The metadata of a checkpoint."""
-
-    features: FeatureConfig
-    classes: tuple[str, ...]
-    networks: dict[str, tuple[NetworkConfig, ...]]  # by task
-    mean_event_labels: tuple[float, ...] = ()  # label frames, one a class, of the training labels
-    postprocess: PostprocessConfig = PostprocessConfig()
-    card: dict[str, Any] = {}  # where trained, on what, figures
-    format_version: int = FORMAT_VERSION
 
 
 class Checkpoint:
-    """Networks (in evaluation mode, float32) with their description."""
+    """Networks (in evaluation mode, float32) with their description, and the graph of them all if there is one.
 
-    def __init__(self, description: Description, networks: Mapping[str, Sequence[Network]]) -> None:
+    The graph knows the shapes of networks, features and classes, not the weights: who changes a shape drops it.
+    """
+
+    def __init__(self, description: Description, networks: Mapping[str, Sequence[Network]], graph: bytes = b"") -> None:
         self.description = description
         self.networks = {task: tuple(group) for task, group in networks.items()}
+        self.graph = graph
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """All parameters and buffers, by their names in the file."""
+        for task, group in self.networks.items():
+            for i, network in enumerate(group):
+                for name, value in network.state_dict(keep_vars=True).items():
+                    yield f"{task}.{i}.{name}", value
 
 
 def save(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -54,15 +49,12 @@ def save(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32)
 
     ``dtype`` is that of the parameters; what was counted (buffers: means, variances) has no bounds and stays as it is.
     """
-    tensors = {
-        f"{task}.{i}.{name}": value.to(dtype) if isinstance(value, Parameter) else value
-        for task, group in checkpoint.networks.items()
-        for i, network in enumerate(group)
-        for name, value in network.state_dict(keep_vars=True).items()
-    }
+    tensors = {name: v.to(dtype) if isinstance(v, Parameter) else v for name, v in checkpoint.tensors()}
+    if checkpoint.graph:
+        tensors[GRAPH] = torch.frombuffer(bytearray(checkpoint.graph), dtype=torch.uint8)
     tensors = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
-    metadata = {"seldrt": msgspec.json.encode(checkpoint.description).decode()}
-    _check_finite(path, tensors)
+    metadata = {KEY: msgspec.json.encode(checkpoint.description).decode()}
+    check_finite(path, {name: value.numpy() for name, value in tensors.items()})
     try:
         check_writable(path)
         with whole(path) as partial:
@@ -73,39 +65,12 @@ def save(checkpoint: Checkpoint, path: Path, dtype: torch.dtype = torch.float32)
         raise CheckpointError(f"{path}: cannot be written: {reason or error}") from None
 
 
-def _check_finite(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    for name, value in tensors.items():
-        if not bool(value.isfinite().all()):
-            raise CheckpointError(f"{path}: {name} holds what is no finite number: such a network hears nothing")
-
-
-def describe(path: Path) -> Description:
-    """The metadata of a checkpoint, without its weights; `CheckpointError` when it is none or of another version."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("seldrt")
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as a model: {error}") from None
-    if text is None:
-        raise CheckpointError(f"{path} is no seldrt model: its metadata lack the key 'seldrt'")
-    try:
-        plain = msgspec.json.decode(text, type=dict)
-        version = plain.get("format_version")
-        if version == 1 and isinstance(plain.get("networks"), dict):
-            plain["networks"] = {task: [config] for task, config in plain["networks"].items()}
-            plain["format_version"] = FORMAT_VERSION
-        elif version != FORMAT_VERSION:
-            raise CheckpointError(f"{path} has format version {version}, this program reads 1 to {FORMAT_VERSION}")
-        return msgspec.convert(plain, Description)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise CheckpointError(f"{path} has metadata that do not fit: {error}") from None
-
-
 def load(path: Path, device: str = "cpu") -> Checkpoint:
     """All networks of a checkpoint; `CheckpointError` in one line when the weights do not fit, or are no numbers."""
     description = describe(path)
     tensors = safetensors.torch.load_file(path, device)
-    _check_finite(path, tensors)
+    graph = tensors.pop(GRAPH, None)
+    check_finite(path, {name: value.cpu().numpy() for name, value in tensors.items()})
     numbered = any(name.partition(".")[2][:1].isdigit() for name in tensors)  # not so in version 1
     networks = {}
     for task, configs in description.networks.items():
@@ -121,7 +86,7 @@ def load(path: Path, device: str = "cpu") -> Checkpoint:
                 raise CheckpointError(f"{path}: weights of {task} do not fit its network: {reason}") from None
             group.append(network.to(device).eval())
         networks[task] = group
-    return Checkpoint(description, networks)
+    return Checkpoint(description, networks, b"" if graph is None else graph.cpu().numpy().tobytes())
 
 
 def merged(paths: Sequence[Path], weights: Sequence[float] = ()) -> Checkpoint:
@@ -165,19 +130,3 @@ def blended(before: Path, after: Path, share: float) -> Checkpoint:
             mean = {name: old[name].lerp(new[name], share) for name in new if new[name].is_floating_point()}
             network.load_state_dict(new | mean)
     return last
-
-
-def require_same(expected: Description, found: Description, path: Path) -> None:
-    """`CheckpointError` that says in one line which setting of ``found`` differs in features or classes."""
-    if found.classes != expected.classes:
-        raise CheckpointError(f"{path} knows other classes: {_difference(expected.classes, found.classes)}")
-    for name in FeatureConfig.__struct_fields__:
-        wanted, got = getattr(expected.features, name), getattr(found.features, name)
-        if wanted != got:
-            raise CheckpointError(f"{path} has other features: {name} is {got}, expected {wanted}")
-
-
-def _difference(expected: Sequence[str], found: Sequence[str]) -> str:
-    if len(expected) != len(found):
-        return f"{len(found)}, expected {len(expected)}"
-    return ", ".join(f"{b!r} for {a!r}" for a, b in zip(expected, found, strict=True) if a != b)

@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seldrt.checkpoint import Checkpoint, CheckpointError
+from seldrt.checkpoint import Checkpoint
 from seldrt.config import ConfigError, NetworkConfig
+from seldrt.description import CheckpointError
 from seldrt.features import silence, task_indices
 from seldrt.networks import TASKS, Network, State, decode_doa, split_joint, turns
 from seldrt.networks.causal import Memory
@@ -24,6 +25,7 @@ from seldrt.networks.focus import Focus
 from seldrt.stream import Scan, Stage, Windowed, run
 
 Array = NDArray[np.float32]
+States = dict[str, Any]  # of the networks of each task a list, and of "focus"
 
 SUREST = 1e-6  # probabilities are taken to be this far from 0 and 1 at least
 CHUNKS_AT_ONCE = 8  # of networks that see chunks anew: as fast as more, and needs less memory
@@ -46,6 +48,8 @@ class Estimator:
     log-odds of probabilities, and the vectors of directions), or baselines alone, which answer for all.
     """
 
+    engine = "PyTorch"
+
     def __init__(self, checkpoint: Checkpoint, device: str) -> None:
         self.tasks = ("baseline",) if "baseline" in checkpoint.networks else TASKS
         missing = [task for task in self.tasks if task not in checkpoint.networks]
@@ -53,6 +57,11 @@ class Estimator:
             raise CheckpointError(f"the model has no network for {', '.join(missing)}; merge them with `offline merge`")
         self.device = torch_device(device)
         self.networks = {task: [n.to(self.device).eval() for n in checkpoint.networks[task]] for task in self.tasks}
+        self.description = checkpoint.description
+        self.parameters = {
+            task: sum(p.numel() for network in group for p in network.parameters())
+            for task, group in self.networks.items()
+        }
         self.n_classes = len(checkpoint.description.classes)
         self.features = checkpoint.description.features
         self.config = _common({task: checkpoint.description.networks[task] for task in self.tasks})
@@ -68,7 +77,7 @@ class Estimator:
         hop, ahead = self.features.frames_per_label, self.config.lookahead_labels
         fill = silence(self.features)
         if self.config.causal:
-            return Scan(self._continue, lambda: dict.fromkeys((*self.tasks, "focus")), hop, delay=ahead, fill=fill)
+            return Scan(self._continue, self.initial, hop, delay=ahead, fill=fill)
         past = self.config.chunk_frames - hop * (1 + ahead)
         return Windowed(self._chunks, past, hop * ahead, hop, fill)
 
@@ -87,11 +96,9 @@ class Estimator:
         step, fill = kept * hop, silence(self.features)
 
         def middles(x: Array) -> Array:
-            chunks = torch.from_numpy(np.stack([x[i : i + size] for i in range(0, len(x) - size + 1, step)]))
-            chunks = chunks.to(self.device)
-            answers = {task: self._answers(task, chunks)[0] for task in self.tasks}
-            self._draw(answers, chunks)
-            return _assembled({task: y[:, before : before + kept].flatten(0, 1) for task, y in answers.items()})
+            chunks = np.stack([x[i : i + size] for i in range(0, len(x) - size + 1, step)])
+            answers = self._of_chunks(chunks)
+            return _on_cpu(_assembled({t: y[:, before : before + kept].flatten(0, 1) for t, y in answers.items()}))
 
         whole = len(x) // hop * hop
         x = np.concatenate([x[:whole], np.broadcast_to(fill, (-whole % step, *x.shape[1:])).astype(x.dtype)])
@@ -104,19 +111,18 @@ class Estimator:
         Probabilities (batch, label frames, 1 or classes), vectors (..., classes, 3), or for baselines both (..., 4).
         """
         answers, after = [], []
-        with torch.inference_mode():
-            own = x[:, :, task_indices(task)]
-            for network, state in zip(self.networks[task], states or [None] * len(self.networks[task]), strict=True):
-                if task == "doae":
-                    y, state = self._directions(network, own, state)
-                else:
-                    y, state = network(own, state)
-                if task == "baseline":
-                    probability, doa = split_joint(y, self.n_classes)
-                    y = torch.cat([probability.unsqueeze(-1), doa], dim=-1)
-                answers.append(y)
-                after.append(state)
-            return agreed(task, answers, [network.config.weight for network in self.networks[task]]), after
+        own = x[:, :, task_indices(task)]
+        for network, state in zip(self.networks[task], states or [None] * len(self.networks[task]), strict=True):
+            if task == "doae":
+                y, state = self._directions(network, own, state)
+            else:
+                y, state = network(own, state)
+            if task == "baseline":
+                probability, doa = split_joint(y, self.n_classes)
+                y = torch.cat([probability.unsqueeze(-1), doa], dim=-1)
+            answers.append(y)
+            after.append(state)
+        return agreed(task, answers, [network.config.weight for network in self.networks[task]]), after
 
     def _directions(self, network: Network, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Vectors (batch, label frames, classes, 3), averaged over the network's views of the sound, and its state."""
@@ -131,18 +137,27 @@ class Estimator:
         if self.focus is None:
             return {}
         memory = Memory(state)
-        with torch.inference_mode():
-            features = x[:, :, task_indices("doae")].transpose(1, 2)
-            answers["doae"] = self.focus(answers["doae"], answers["sad"] * answers["sed"], features, memory)
+        features = x[:, :, task_indices("doae")].transpose(1, 2)
+        answers["doae"] = self.focus(answers["doae"], answers["sad"] * answers["sed"], features, memory)
         return memory.new
 
-    def _continue(self, states: dict[str, Any], x: Array) -> tuple[dict[str, Any], Array]:
-        piece = torch.from_numpy(np.ascontiguousarray(x)).to(self.device).unsqueeze(0)
-        answers, after = {}, {}
+    def initial(self) -> States:
+        """The states before the stream begins."""
+        return dict.fromkeys((*self.tasks, "focus"))
+
+    def step(self, states: States, piece: Tensor) -> tuple[States, Tensor]:
+        """Causal networks go on from their states: whole label frames of features (frames, channels, n_mels) in,
+        the states after them and the estimates out."""
+        x, answers, after = piece.unsqueeze(0), {}, {}
         for task in self.tasks:
-            answers[task], after[task] = self._answers(task, piece, states[task])
-        after["focus"] = self._draw(answers, piece, states["focus"])
+            answers[task], after[task] = self._answers(task, x, states[task])
+        after["focus"] = self._draw(answers, x, states["focus"])
         return after, _assembled({task: answer[0] for task, answer in answers.items()})
+
+    def _continue(self, states: States, x: Array) -> tuple[States, Array]:
+        with torch.inference_mode():
+            states, y = self.step(states, torch.from_numpy(np.ascontiguousarray(x)).to(self.device))
+        return states, _on_cpu(y)
 
     def _chunks(self, x: Array) -> Array:
         hop, size = self.features.frames_per_label, self.config.chunk_frames
@@ -151,11 +166,17 @@ class Estimator:
         spoken_of = size // hop - 1 - self.config.lookahead_labels
         parts = []
         for some in together:
-            chunks = torch.from_numpy(np.stack([x[first : first + size] for first in some])).to(self.device)
-            answers = {task: self._answers(task, chunks)[0] for task in self.tasks}
-            self._draw(answers, chunks)
-            parts.append(_assembled({task: y[:, spoken_of] for task, y in answers.items()}))
+            answers = self._of_chunks(np.stack([x[first : first + size] for first in some]))
+            parts.append(_on_cpu(_assembled({task: y[:, spoken_of] for task, y in answers.items()})))
         return np.concatenate(parts)
+
+    def _of_chunks(self, chunks: Array) -> dict[str, Tensor]:
+        """What the networks say of chunks (batch, frames, channels, n_mels) that they know nothing before."""
+        with torch.inference_mode():
+            x = torch.from_numpy(chunks).to(self.device)
+            answers = {task: self._answers(task, x)[0] for task in self.tasks}
+            self._draw(answers, x)
+        return answers
 
 
 def agreed(task: str, answers: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -183,7 +204,12 @@ def _mean(y: Tensor, share: Tensor) -> Tensor:
     return torch.einsum("n,n...->...", share, y)
 
 
-def _assembled(answers: dict[str, Tensor]) -> Array:
+def _on_cpu(y: Tensor) -> Array:
+    result: Array = y.float().cpu().numpy()
+    return result
+
+
+def _assembled(answers: dict[str, Tensor]) -> Tensor:
     """Estimates of the answers (label frames, ...) of each task."""
     if "baseline" in answers:
         joint = answers["baseline"]
@@ -191,8 +217,7 @@ def _assembled(answers: dict[str, Tensor]) -> Array:
     else:
         sed = answers["sed"]
         parts = [answers["sad"].expand_as(sed).unsqueeze(-1), sed.unsqueeze(-1), answers["doae"]]
-    result: Array = torch.cat(parts, dim=-1).float().cpu().numpy()
-    return result
+    return torch.cat(parts, dim=-1)
 
 
 def _common(shapes: dict[str, tuple[NetworkConfig, ...]]) -> NetworkConfig:

@@ -7,22 +7,52 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from seldrt import checkpoint
-from seldrt.checkpoint import Checkpoint
 from seldrt.config import EVERY_CLASS, PipelineConfig, PostprocessConfig
+from seldrt.description import Description, describe
 from seldrt.detection import LabelFrame
 from seldrt.features import features_stage
-from seldrt.inference import Estimator
+from seldrt.graph import read_graph
 from seldrt.models import model_path
 from seldrt.postprocess import Tracker, adjusted, check_classes, postprocess_stage
-from seldrt.stream import Blocks, Chain
+from seldrt.stream import Blocks, Chain, Stage
+
+
+class Networks(Protocol):
+    """The networks of a model, ready to run: a `seldrt.graph.Graph`, or a `seldrt.inference.Estimator`."""
+
+    engine: str  # what runs them
+
+    @property
+    def description(self) -> Description: ...
+
+    @property
+    def parameters(self) -> Mapping[str, int]:
+        """How many there are, by task."""
+
+    def stage(self) -> Stage:
+        """Features (frames, channels, n_mels) in, estimates (label frames, classes, 5) out."""
+
+
+def open_networks(path: Path, device: str = "cpu", threads: int = 1) -> Networks:
+    """The networks in the file of a model: its graph on a CPU, if it has one, otherwise by PyTorch.
+
+    `ConfigError` or `CheckpointError` in one line when they cannot be run.
+    """
+    if device == "cpu" and (graph := read_graph(path, threads)):
+        return graph
+    import torch  # here, because it is large, and a graph needs none of it
+
+    from seldrt import checkpoint
+    from seldrt.inference import Estimator
+
+    torch.set_num_threads(threads)
+    return Estimator(checkpoint.load(path), device)
 
 
 class Pipeline:
@@ -35,24 +65,23 @@ class Pipeline:
 
     def __init__(
         self,
-        model: Checkpoint,
+        networks: Networks,
         name: str,
         postprocess: PostprocessConfig | None = None,
-        device: str = "cpu",
         block_labels: int = 1,
         only: Sequence[str] = (),
     ) -> None:
-        description = model.description
+        description = networks.description
         features = description.features
         self.model_id = name
         self.sample_rate = features.sample_rate
         self.samples_per_label = features.samples_per_label
         self.classes = description.classes
-        self.model_card = _card(model, name)
+        self.model_card = _card(networks, name)
         self.postprocess = postprocess or description.postprocess
         self._stages = {
             "features": features_stage(features),
-            "networks": Estimator(model, device).stage(),
+            "networks": networks.stage(),
             "post-processing": postprocess_stage(self.postprocess, self.classes),
         }
         self._chain = Blocks(Chain(*self._stages.values()), block_labels * self.samples_per_label)
@@ -94,37 +123,32 @@ def load_pipeline(
     block_labels: int = 1,
 ) -> Pipeline:
     """The pipeline of a model (default: the shipped one); `ConfigError` or `CheckpointError` in one line."""
-    torch.set_num_threads(threads)
     path = model_path(model)
-    loaded = checkpoint.load(path)
-    return Pipeline(loaded, path.stem, postprocess, device, block_labels)
+    return Pipeline(open_networks(path, device, threads), path.stem, postprocess, block_labels)
 
 
 def check_names(config: PipelineConfig) -> None:
     """`ConfigError` when settings name a class that the model has not; it need not be loaded for that."""
-    classes = checkpoint.describe(model_path(config.model or None)).classes
+    classes = describe(model_path(config.model or None)).classes
     check_classes((*config.only, *(config.sensitivity.keys() - {EVERY_CLASS})), classes)
 
 
 def open_pipeline(config: PipelineConfig, changes: Mapping[str, Any]) -> Pipeline:
     """The pipeline that settings ask for; ``changes`` are what differs from the post-processing of the model."""
-    torch.set_num_threads(config.threads)
     path = model_path(config.model or None)
-    model = checkpoint.load(path)
-    postprocess = adjusted(model.description.postprocess, model.description.classes, config, changes)
-    return Pipeline(model, path.stem, postprocess, config.device, only=config.only)
+    networks = open_networks(path, config.device, config.threads)
+    known = networks.description
+    return Pipeline(networks, path.stem, adjusted(known.postprocess, known.classes, config, changes), only=config.only)
 
 
-def _card(model: Checkpoint, name: str) -> dict[str, Any]:
-    description = model.description
+def _card(networks: Networks, name: str) -> dict[str, Any]:
+    description = networks.description
     return {
         "model": name,
+        "engine": networks.engine,
         "classes": list(description.classes),
-        "parameters": {
-            task: sum(p.numel() for network in group for p in network.parameters())
-            for task, group in model.networks.items()
-        },
-        "networks": {task: len(group) for task, group in model.networks.items()},
+        "parameters": dict(networks.parameters),
+        "networks": {task: len(configs) for task, configs in description.networks.items()},
         "causal": {task: all(config.causal for config in configs) for task, configs in description.networks.items()},
         "features": msgspec.to_builtins(description.features),
         "postprocess": msgspec.to_builtins(description.postprocess),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from msgspec.structs import replace
 
-from seldrt.checkpoint import Checkpoint, Description
+from seldrt.checkpoint import Checkpoint
 from seldrt.config import FeatureConfig, NetworkConfig, PostprocessConfig
+from seldrt.description import Description
 from seldrt.features import TASK_CHANNELS
 from seldrt.networks import PRESETS, TASKS, build
 

@@ -62,13 +62,13 @@ def evaluate(
     card: dict[str, Any] = {}
     name, postprocess = "", None
     if not predictions:
-        from seldrt import checkpoint
+        from seldrt.description import describe
         from seldrt.models import model_path
         from seldrt.postprocess import adjusted
 
         path = model_path(model)
         name = path.stem
-        description = checkpoint.describe(path)
+        description = describe(path)
         card = description.card
         wanted = override(PipelineConfig(quick=quick), sensitivity=sensitivity)
         postprocess = adjusted(description.postprocess, description.classes, wanted, changes)

@@ -184,7 +184,7 @@ def merge(
     max_gain: float | None,
     max_rumble_cut: float | None,
 ) -> None:
-    """Make one model, float16, of the checkpoints of the three tasks.
+    """Make one model, float16, of the checkpoints of the three tasks, with the graph that it runs by on CPUs.
 
     Several of one task become an ensemble, whose answers are averaged; it costs as much more. A model that was
     calibrated keeps its settings but not the figures of the calibration, unless nothing about its networks changes.
@@ -192,10 +192,14 @@ def merge(
     import torch
     from msgspec.structs import replace
 
+    from offline.graph import graph_of, has_graph
     from seldrt import checkpoint
     from seldrt.config import PostprocessConfig, override
+    from seldrt.description import describe
+    from seldrt.files import check_writable
     from seldrt.postprocess import median_labels
 
+    check_writable(out)  # before the work, not after it
     if weights and len(weights) != len(checkpoints):
         given = f"{len(weights)} times for {len(checkpoints)} checkpoints"
         raise ConfigError(f"--weight is given {given}: give one for each")
@@ -211,11 +215,13 @@ def merge(
     networks = {task: group for task, group in shapes.items() if group}
     description = replace(description, features=features, networks=networks)
     figures = dict(description.card)
-    before = checkpoint.describe(checkpoints[0])
+    before = describe(checkpoints[0])
     same = (description.networks, description.features) == (before.networks, before.features)
     if not same and figures.pop("calibration", None):
         click.echo("calibrated for other networks: `offline calibrate` chooses its settings anew", err=True)
     model.description = replace(description, card=figures | read_section(card, "card"))
+    if has_graph(model):
+        model.graph = graph_of(model)
     checkpoint.save(model, out, torch.float16)
     told_networks = (f"{task} of {len(g)}" if len(g) > 1 else task for task, g in model.networks.items())
     click.echo(f"{out}: {', '.join(told_networks)}")

@@ -19,10 +19,10 @@ from offline.errors import Errors, analyse, read_plan
 from offline.estimates import Estimates, Form, Job, rows_of
 from offline.evaluate import Report, class_numbers, compare
 from offline.metrics import EventCounts, event_recall
-from seldrt.checkpoint import Description, describe, load
 from seldrt.config import ConfigError, PostprocessConfig
+from seldrt.description import Description, describe
 from seldrt.models import model_path
-from seldrt.pipeline import Pipeline
+from seldrt.pipeline import Pipeline, open_networks
 from seldrt.postprocess import median_labels
 
 NOTHING = "no post-processing"
@@ -238,11 +238,11 @@ def latency_points(system: System, data: Dataset) -> list[Point]:
         variants.append(("DOA window", window, replace(own, doa_window_labels=window, doa_smoothing=True)))
     for history in DOA_HISTORIES:
         variants.append(("DOA history", history, replace(own, doa_history_labels=history, doa_smoothing=True)))
-    points, model = [], load(system.path)
+    points, networks = [], open_networks(system.path)
     for varied, labels, postprocess in variants:
         s = measure(system, "streamed", postprocess, data).overall.scores
         assert s, "read_data refuses data without a single label"
-        table = Pipeline(model, system.name, postprocess).latency_table
+        table = Pipeline(networks, system.name, postprocess).latency_table
         waited_s = sum(ms for _, ms in table) / 1000
         points.append(Point(system.name, varied, labels, waited_s, s.er_20, s.f_20, s.le_cd, s.lr_cd, s.seld))
     return points

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import closing
 from functools import partial
@@ -56,18 +55,10 @@ def view(
 
 def classes_of_models(model: str | None) -> dict[str, list[str]]:
     """The classes of the models that ship, and of one more, by the names that a status gives the models."""
-    from safetensors import SafetensorError, safe_open
-
+    from seldrt.description import describe
     from seldrt.models import model_path, shipped
 
-    found = {}
-    for path in (*shipped().values(), model_path(model)):
-        try:
-            with safe_open(path, framework="np") as file:
-                found[path.stem] = [str(name) for name in json.loads(file.metadata()["seldrt"])["classes"]]
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-            raise ConfigError(f"--model {path}: cannot be read as a model; give that of the daemon") from None
-    return found
+    return {path.stem: list(describe(path).classes) for path in (*shipped().values(), model_path(model))}
 
 
 def check_folder(name: str) -> None:

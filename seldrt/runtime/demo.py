@@ -54,7 +54,7 @@ def demo_files() -> tuple[Path, Path]:
 
 def check_model(path: Path) -> None:
     """`ConfigError` when a model knows other classes than the demonstration has."""
-    from seldrt.checkpoint import describe
+    from seldrt.description import describe
     from seldrt.models import model_path
 
     if describe(path).classes != describe(model_path(None)).classes:

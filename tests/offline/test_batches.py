@@ -14,8 +14,8 @@ import torch
 from msgspec.structs import replace
 
 from offline.batches import Batch, Chunks, mean_event_labels, require_alike, require_measurable
-from seldrt.checkpoint import CheckpointError
 from seldrt.config import ConfigError
+from seldrt.description import CheckpointError
 from seldrt.features import CHANNELS, TASK_CHANNELS
 from tests.models import CAUSAL, FEATURES, WINDOWED
 from tests.offline.stores import memory_store

@@ -21,8 +21,9 @@ from offline import bundle, cli
 from offline.config import TRAIN_PRESETS, TrainConfig, section
 from offline.extract import Manifest, StoredRecording
 from offline.train import train
-from seldrt import checkpoint, features, networks
+from seldrt import features, networks
 from seldrt.config import ConfigError, NetworkConfig
+from seldrt.description import describe
 
 TINY = """
 [scenes]
@@ -180,7 +181,7 @@ def test_the_command_makes_extracts_and_goes_on_training(bank: Path, tmp_path: P
     )
     assert done.returncode == 0, done.stdout + done.stderr
     results = tmp_path / "results"
-    description = checkpoint.describe(results / "sed" / "best.safetensors")
+    description = describe(results / "sed" / "best.safetensors")
     assert description.classes == ("hum", "knock")
     assert description.networks["sed"][0].widths == (4, 4, 4, 4)
     assert (results / "sed" / "last.pt").is_file()

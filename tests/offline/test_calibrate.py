@@ -22,8 +22,8 @@ from offline.estimates import Estimates, Rows, rows_of
 from offline.metrics import EventCounts, SeldCounts, count, event_recall
 from offline.thresholds import CRITERIA, Scenes, Strip, best_combination
 from seldrt import checkpoint
-from seldrt.checkpoint import Description
 from seldrt.config import FeatureConfig, PostprocessConfig
+from seldrt.description import Description, describe
 from seldrt.spatial import unit_vector
 from tests.models import small_model
 
@@ -250,7 +250,7 @@ def test_the_command_writes_a_calibrated_model(folder: Path) -> None:
         code, text = run_cli(*arguments, "--out", folder / f"{name}.safetensors", "--cache", folder / "kept")
         assert code == 0, text
     assert (folder / "a.safetensors").read_bytes() == (folder / "b.safetensors").read_bytes()
-    description = checkpoint.describe(folder / "a.safetensors")
+    description = describe(folder / "a.safetensors")
     assert re.search(r"^with these thresholds never found: clap, .*bell; make more scenes", text, re.MULTILINE)
     card = description.card["calibration"]
     assert (card["scenes"], card["quiet_scenes"], card["max_false_per_minute"]) == (1, 1, 1.0)

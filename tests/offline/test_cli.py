@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from offline import cli
 from seldrt import checkpoint
 from seldrt.config import PostprocessConfig
+from seldrt.description import describe
 from seldrt.postprocess import median_labels
 from tests.models import small_model
 from tests.offline.stores import write_tones
@@ -104,7 +105,7 @@ def test_blend_says_of_what_it_was_made(tmp_path: Path) -> None:
     for share, code in (("0.25", 0), ("1.5", 2)):
         result = CliRunner().invoke(cli.main, ["blend", *ends, "--share", share, "--out", str(out)])
         assert result.exit_code == code, result.output
-    assert checkpoint.describe(out).card["sed"]["blend"] == {"with": "1", "share": 0.25}
+    assert describe(out).card["sed"]["blend"] == {"with": "1", "share": 0.25}
     result = CliRunner().invoke(cli.main, ["blend", "compact", ends[1], "--out", str(out)])
     assert (result.exit_code, "compact.safetensors knows other classes" in result.stderr) == (2, True)
 
@@ -125,7 +126,7 @@ def test_merge_gives_the_medians_of_the_mean_durations_to_what_was_not_calibrate
     checkpoint.save(model, tmp_path / "a.safetensors")
     result = CliRunner().invoke(cli.main, ["merge", str(tmp_path / "a.safetensors"), "--out", str(tmp_path / "b")])
     assert result.exit_code == 0, result.output
-    assert checkpoint.describe(tmp_path / "b").postprocess.sed_median_labels == median_labels((2.0, 12.0, 60.0))
+    assert describe(tmp_path / "b").postprocess.sed_median_labels == median_labels((2.0, 12.0, 60.0))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_a_calibrated_model_keeps_its_settings_and_only_figures_that_hold(
     command = ["merge", str(tmp_path / "a.safetensors"), "--out", str(tmp_path / "b"), *change]
     result = CliRunner().invoke(cli.main, command)
     assert result.exit_code == 0, result.output
-    made = checkpoint.describe(tmp_path / "b")
+    made = describe(tmp_path / "b")
     assert made.postprocess == model.description.postprocess
     assert ("calibration" in made.card, "chooses its settings anew" in result.stderr) == (holds, not holds)
     wanted = {"--max-gain": "max_gain_db", "--max-rumble-cut": "max_rumble_cut_db"}

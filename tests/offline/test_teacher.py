@@ -15,8 +15,8 @@ from offline.config import TrainConfig
 from offline.teacher import Teacher
 from offline.train import train
 from seldrt import checkpoint
-from seldrt.checkpoint import CheckpointError
 from seldrt.config import ConfigError, NetworkConfig
+from seldrt.description import CheckpointError
 from tests.models import CAUSAL, WINDOWED, small_model
 from tests.offline.stores import memory_store
 

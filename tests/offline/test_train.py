@@ -25,8 +25,8 @@ from offline.objective import aligned, loss
 from offline.optimization import MOST_ASTRAY, Lookahead, Optimization, cycle_ends
 from offline.train import train
 from seldrt import checkpoint, networks
-from seldrt.checkpoint import CheckpointError
 from seldrt.config import ConfigError, FeatureConfig, NetworkConfig
+from seldrt.description import CheckpointError, describe
 from tests.disk import full_disk
 from tests.models import CAUSAL, FEATURES, WINDOWED, small_model
 from tests.offline.stores import memory_store
@@ -231,7 +231,7 @@ def test_the_best_weights_are_those_of_the_highest_score(tmp_path: Path, monkeyp
         found = best()
         assert found.description.card["sed"]["epoch"] == expected
         assert torch.equal(found.networks["sed"][0].state_dict()["head.dense.weight"], weights[expected - 1])
-    description = checkpoint.describe(tmp_path / "best.safetensors")
+    description = describe(tmp_path / "best.safetensors")
     assert description.networks == {"sed": (SMALL,)}
     assert description.classes == ("low", "high")
     assert description.mean_event_labels == (1.0, 1.0)
@@ -333,10 +333,10 @@ def test_sed_does_not_learn_silence() -> None:
 def test_the_configuration_of_a_run_is_on_its_card(tmp_path: Path) -> None:
     store = memory_store((30,))
     train("sad", [store], [store], tmp_path, SMALL, replace(SHORT, epochs=1))
-    card = checkpoint.describe(tmp_path / "best.safetensors").card["sad"]
+    card = describe(tmp_path / "best.safetensors").card["sad"]
     assert msgspec.convert(card["train"], TrainConfig) == replace(SHORT, epochs=1)
     assert card["epoch"] == 1
-    assert checkpoint.describe(tmp_path / "best.safetensors").features == FEATURES
+    assert describe(tmp_path / "best.safetensors").features == FEATURES
     assert np.isfinite(card["loss"])
 
 
@@ -392,7 +392,7 @@ def test_a_time_budget_ends_within_an_epoch_and_the_run_goes_on_to_the_bit(
         patched.setattr(training, "time", Clock())
         progress = train("sed", [store], [store], tmp_path / "cut", SMALL, LONG, time_budget_s=6.0)
     assert (progress.epoch, progress.step) == (0, 4)
-    begun = checkpoint.describe(tmp_path / "cut" / "best.safetensors")  # weights that were not chosen, but usable
+    begun = describe(tmp_path / "cut" / "best.safetensors")  # weights that were not chosen, but usable
     assert (begun.card["sed"]["epoch"], begun.card["sed"]["steps"]) == (0, 4)
     with monkeypatch.context() as patched:
         patched.setattr(training, "time", Clock())

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from offline.transfer import begin, shape_of
 from seldrt import checkpoint
-from seldrt.checkpoint import CheckpointError, Description
 from seldrt.config import NetworkConfig
+from seldrt.description import CheckpointError, Description, describe
 from seldrt.features import PRESETS, TASK_CHANNELS
 from seldrt.models import model_path
 from seldrt.networks import TASKS, build, class_weights
@@ -197,4 +197,4 @@ def test_a_narrower_network_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["compact", "light"])
 def test_what_ships_fits_the_stores_that_are_extracted_by_default(name: str) -> None:
     """So that `offline train --start compact` and `--teacher compact` find the features that they know."""
-    assert checkpoint.describe(model_path(name)).features == PRESETS["compact"]
+    assert describe(model_path(name)).features == PRESETS["compact"]

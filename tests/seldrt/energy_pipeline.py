@@ -36,7 +36,7 @@ class EnergyPipeline:
     def __init__(self, model: str | Path | None = None) -> None:
         self.model_id = str(model or "energy")
         self.latency_table = [("filling a label frame", 100.0), ("looking ahead", 100.0)]
-        self.model_card: dict[str, Any] = {"model": self.model_id, "classes": list(self.classes)}
+        self.model_card: dict[str, Any] = {"model": self.model_id, "engine": "NumPy", "classes": list(self.classes)}
         self.model_card["figures"] = {"er_20": 0.5}
         self._reset()
 

@@ -9,7 +9,8 @@ import torch
 from msgspec.structs import replace
 
 from seldrt import checkpoint
-from seldrt.checkpoint import Checkpoint, CheckpointError
+from seldrt.checkpoint import Checkpoint
+from seldrt.description import CheckpointError
 from seldrt.models import shipped
 from seldrt.networks import TASKS
 from tests.disk import full_disk

@@ -592,7 +592,7 @@ def test_devices_and_info_print_to_stdout() -> None:
     assert "Built-in Microphone, ALSA: 2 channels, 44100 Hz   (needs 4 channels)" in out
     code, out, errors = seldrt("info", program=SMALL)
     assert (code, errors) == (0, "")
-    assert "model: energy\nclasses: alarm, crying_baby" in out
+    assert "model: energy\nengine: NumPy\nclasses: alarm, crying_baby" in out
     assert "figures:\n  er_20: 0.5\n" in out
     assert re.search(r"together +200\.0 ms", out)
 

@@ -377,13 +377,19 @@ def test_the_speed_of_the_model_is_judged(monkeypatch: pytest.MonkeyPatch, pace:
         lengths.append(len(samples))
 
     pipeline = SimpleNamespace(
-        sample_rate=24000, samples_per_label=2400, push=push, model_id="m", latency_table=[("a", 100.0)]
+        sample_rate=24000,
+        samples_per_label=2400,
+        push=push,
+        model_id="m",
+        latency_table=[("a", 100.0)],
+        model_card={"engine": "PyTorch"},
     )
     monkeypatch.setattr("seldrt.pipeline.open_pipeline", lambda *a: pipeline)
     monkeypatch.setattr(machine.time, "perf_counter", lambda: now_s)
     finding = machine.check_model(PipelineConfig(), {})
     assert finding.verdict == verdict
     assert finding.figures["real_time_factor"] == pytest.approx(10 * pace)
+    assert ("offline merge" in finding.remedy) == (verdict != "pass")
     assert set(lengths) == {2400}
 
 
@@ -459,11 +465,7 @@ OF_DEVICES = [*OF_FILES[:2], "portaudio", "device", "flow", *OF_FILES[3:]]
 
 FAKES = """
 import sys, threading
-from types import SimpleNamespace as Fake
 from tests.seldrt import energy_pipeline, fake_sounddevice as fake
-there = Fake(is_available=lambda: False)
-torch = Fake(__version__="2", cuda=there, backends=Fake(mps=there))  # the true one takes seconds to load
-sys.modules |= {} if "--orientation" in sys.argv else {"torch": torch}  # SciPy looks for it
 fake.get_portaudio_version = lambda: (1, "PortAudio V19, x")
 """
 

@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from scipy.special import expit, logit
 
 from seldrt import checkpoint, inference
-from seldrt.checkpoint import Checkpoint, CheckpointError, Description
+from seldrt.checkpoint import Checkpoint
 from seldrt.config import NetworkConfig
+from seldrt.description import CheckpointError, Description
 from seldrt.features import CHANNELS, task_indices
 from seldrt.inference import Estimator
 from seldrt.networks import TASKS, Network, build, preset, turns
@@ -114,7 +115,7 @@ def test_networks_of_an_ensemble_may_differ_in_shape_but_not_in_what_they_wait_f
 
 
 def test_the_card_tells_what_an_ensemble_costs() -> None:
-    one, three = (Pipeline(together(*[small_model()] * n), "small").model_card for n in (1, 3))
+    one, three = (Pipeline(Estimator(together(*[small_model()] * n), "cpu"), "small").model_card for n in (1, 3))
     assert three["parameters"] == {task: 3 * count for task, count in one["parameters"].items()}
     assert three["networks"] == dict.fromkeys(TASKS, 3)
 
@@ -178,7 +179,7 @@ def test_the_baseline_keeps_the_streaming_law() -> None:
 
 def test_a_model_of_the_baseline_runs_from_disk(tmp_path: Path) -> None:
     checkpoint.save(baseline(SHORT), tmp_path / "b.safetensors", torch.float16)
-    pipeline = Pipeline(checkpoint.load(tmp_path / "b.safetensors"), "baseline")
+    pipeline = Pipeline(Estimator(checkpoint.load(tmp_path / "b.safetensors"), "cpu"), "baseline")
     frames = pipeline.push(RNG.standard_normal((24000, 4)).astype(np.float32)) + pipeline.flush()
     assert len(frames) == 10
     assert dict(pipeline.latency_table)["networks"] == 200.0

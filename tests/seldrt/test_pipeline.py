@@ -8,8 +8,9 @@ import torch
 from msgspec.structs import replace
 
 from seldrt import checkpoint, inference
-from seldrt.checkpoint import Checkpoint, CheckpointError
+from seldrt.checkpoint import Checkpoint
 from seldrt.config import ConfigError, NetworkConfig, PipelineConfig, PostprocessConfig
+from seldrt.description import CheckpointError
 from seldrt.features import features_stage
 from seldrt.inference import Estimator
 from seldrt.pipeline import Pipeline, load_pipeline, open_pipeline
@@ -43,7 +44,7 @@ def test_the_pipeline_keeps_the_law_to_the_bit(network: NetworkConfig) -> None:
     postprocess = PostprocessConfig(sad_threshold=0.0, sed_thresholds=halfway)
 
     def stage() -> AsArrays:
-        pipeline = Pipeline(model, "small", postprocess)
+        pipeline = Pipeline(Estimator(model, "cpu"), "small", postprocess)
         return AsArrays(pipeline, 3, pipeline.latency_samples, pipeline.samples_per_label)
 
     whole = stage()
@@ -62,17 +63,17 @@ def test_the_pipeline_keeps_the_law_to_the_bit(network: NetworkConfig) -> None:
 
 def test_samples_after_the_latency_have_no_influence() -> None:
     model = small_model()
-    pipeline = Pipeline(model, "small", device="cpu")
+    pipeline = Pipeline(Estimator(model, "cpu"), "small")
     x = bursts(20)
     known = 8 * 2400 + pipeline.latency_samples
     frames = pipeline.push(x[:known])
     assert len(frames) == 8
     spoiled = np.concatenate([x[:known], np.full((2400, 4), 3, np.float32)])
-    assert Pipeline(model, "small", device="cpu").push(spoiled)[:8] == frames
+    assert Pipeline(Estimator(model, "cpu"), "small").push(spoiled)[:8] == frames
 
 
 def test_latency_table_adds_up() -> None:
-    pipeline = Pipeline(small_model(), "small", device="cpu")
+    pipeline = Pipeline(Estimator(small_model(), "cpu"), "small")
     rows = dict(pipeline.latency_table)
     assert rows["filling a label frame"] == 100
     assert rows["features"] == 0
@@ -82,7 +83,7 @@ def test_latency_table_adds_up() -> None:
 
 def test_bigger_blocks_change_rounding_only() -> None:
     model, x = small_model(), bursts(30)
-    one, many = (Pipeline(model, "small", device="cpu", block_labels=n) for n in (1, 10))
+    one, many = (Pipeline(Estimator(model, "cpu"), "small", block_labels=n) for n in (1, 10))
     a, b = one.push(x) + one.flush(), many.push(x) + many.flush()
     assert [[s.class_id for s in frame.sources] for frame in a] == [[s.class_id for s in frame.sources] for frame in b]
 
@@ -102,19 +103,19 @@ def test_a_model_needs_all_three_networks() -> None:
     model = small_model()
     del model.networks["doae"]
     with pytest.raises(CheckpointError, match="no network for doae"):
-        Pipeline(model, "small")
+        Estimator(model, "cpu")
 
 
 def test_networks_that_look_ahead_differently_are_refused() -> None:
     model = small_model()
     networks = model.description.networks | {"doae": (replace(CAUSAL, lookahead_labels=5),)}
     with pytest.raises(CheckpointError, match="lookahead_labels is 2 for sad and 5 for doae"):
-        Pipeline(Checkpoint(replace(model.description, networks=networks), model.networks), "small")
+        Estimator(Checkpoint(replace(model.description, networks=networks), model.networks), "cpu")
 
 
 def test_an_unknown_device_is_refused() -> None:
     with pytest.raises(ConfigError, match="'tpu' is not available here"):
-        Pipeline(small_model(), "small", device="tpu")
+        Estimator(small_model(), "tpu")
 
 
 def test_models_are_found_by_path_and_by_name(tmp_path: Path) -> None:
@@ -143,5 +144,8 @@ def test_settings_open_a_pipeline_that_reports_what_is_wanted(tmp_path: Path) ->
 
 def test_post_processing_of_the_checkpoint_can_be_overridden() -> None:
     model = small_model(postprocess=PostprocessConfig(sad_threshold=0.99))
-    assert Pipeline(model, "small").postprocess.sad_threshold == 0.99
-    assert Pipeline(model, "small", PostprocessConfig(sad_threshold=0.2)).postprocess.sad_threshold == 0.2
+    assert Pipeline(Estimator(model, "cpu"), "small").postprocess.sad_threshold == 0.99
+    assert (
+        Pipeline(Estimator(model, "cpu"), "small", PostprocessConfig(sad_threshold=0.2)).postprocess.sad_threshold
+        == 0.2
+    )

@@ -23,6 +23,7 @@ from msgspec.structs import replace
 
 from seldrt.config import RecordConfig
 from seldrt.detection import LabelFrame
+from seldrt.inference import Estimator
 from seldrt.microphones import profile
 from seldrt.pipeline import Pipeline
 from seldrt.runtime import recorder as recorder_module
@@ -283,7 +284,7 @@ class Frames(Sink):
 
 def heard(source: Microphone | Recording) -> list[LabelFrame]:
     """The label frames of a source that listens with a small model of real networks."""
-    frames, pipeline = Frames(), Pipeline(small_model(), "small")
+    frames, pipeline = Frames(), Pipeline(Estimator(small_model(), "cpu"), "small")
     Daemon(pipeline, source, stream_info(pipeline, "roof"), [frames]).run()
     return frames.said
 

@@ -22,9 +22,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from seldrt.checkpoint import describe
 from seldrt.cli.view import classes_of_models
-from seldrt.config import ConfigError
+from seldrt.description import CheckpointError, describe
 from seldrt.detection import WireError
 from seldrt.models import shipped
 from seldrt.runtime import web
@@ -297,7 +296,7 @@ def test_the_classes_of_a_model_of_ones_own_are_known(tmp_path: Path) -> None:
     own.write_bytes(shipped()["light"].read_bytes())
     assert set(classes_of_models(str(own))) == {"compact", "light", "roof"}
     own.write_text("no model")
-    with pytest.raises(ConfigError, match=r"roof\.safetensors: cannot be read as a model"):
+    with pytest.raises(CheckpointError, match=r"roof\.safetensors cannot be read as a model"):
         classes_of_models(str(own))
 
 

@@ -37,16 +37,21 @@ def check_python() -> Finding:
 
 
 def check_engine(config: PipelineConfig) -> Finding:
-    """PyTorch is there, computes where it should, on no more threads than there are cores."""
+    """There is what computes the networks where it should, and it has no more threads than there are cores."""
     try:
-        import torch
+        if config.device == "cpu":
+            import onnxruntime as engine
+        else:
+            import torch as engine
     except (ImportError, OSError) as error:
-        return bad(f"PyTorch cannot be loaded: {error}", "pip install torch")
+        return bad(f"what computes the networks cannot be loaded: {error}", "install seldrt anew")
+    name, version = engine.__name__, str(engine.__version__)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    version = str(torch.__version__)
-    text = f"PyTorch {version} on {config.device}, {config.threads} of {cores} cores"
-    figures = {"torch": version, "compute": config.device, "threads": config.threads, "cores": cores}
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    text = f"{name} {version} on {config.device}, {config.threads} of {cores} cores"
+    figures = {name: version, "compute": config.device, "threads": config.threads, "cores": cores}
+    present = {"cpu": True}
+    if config.device != "cpu":
+        present |= {"cuda": engine.cuda.is_available(), "mps": engine.backends.mps.is_available()}
     if not present[config.device]:
         there = ", ".join(name for name, is_there in present.items() if is_there)
         return bad(f"{text}: there is no {config.device} here", f"use --compute {there}", **figures)
@@ -96,6 +101,8 @@ def check_model(config: PipelineConfig, changes: Mapping[str, Any]) -> Finding:
         "latency_ms": round(sum(ms for _, ms in pipeline.latency_table), 1),
     }
     remedy = "close other programs, try --threads, or choose a smaller --model"
+    if config.device == "cpu" and pipeline.model_card["engine"] == "PyTorch":
+        remedy = f"give it a graph, which is several times faster (`offline merge`), {remedy}"
     if factor > REAL_TIME:
         return bad(f"{text}: too slow", remedy, **figures)
     if factor > COMFORTABLE:

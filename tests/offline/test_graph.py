@@ -1,0 +1,158 @@
+"""The graph of a model answers as its networks do, whatever the cuts; what does not fit is refused in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import safetensors.numpy
+import soundfile
+import torch
+from click.testing import CliRunner
+from msgspec.structs import replace
+
+from offline import cli
+from offline.graph import graph_of, has_graph
+from seldrt import checkpoint
+from seldrt.checkpoint import Checkpoint
+from seldrt.description import KEY, CheckpointError, describe
+from seldrt.features import CHANNELS, features_stage
+from seldrt.graph import Graph, read_graph
+from seldrt.inference import Estimator
+from seldrt.models import shipped
+from seldrt.networks import TASKS
+from seldrt.pipeline import open_networks
+from seldrt.runtime.demo import demo_files
+from seldrt.stream import run
+from tests.contracts import assert_streaming_law
+from tests.models import CAUSAL, FEATURES, WINDOWED, small_model
+
+RNG = np.random.default_rng(0)
+
+
+def ensemble() -> Checkpoint:
+    """Two SED of different weight, and directions that are averaged over views and drawn."""
+    first, second = small_model(), small_model(seed=1)
+    networks = first.networks | {"sed": (first.networks["sed"][0], second.networks["sed"][0])}
+    shapes = {
+        "sad": (CAUSAL,),
+        "sed": (CAUSAL, replace(CAUSAL, weight=3.0)),
+        "doae": (replace(CAUSAL, views=4, focus_labels=3),),
+    }
+    for task, group in networks.items():
+        for network, shape in zip(group, shapes[task], strict=True):
+            network.config = shape
+    return Checkpoint(replace(first.description, networks=shapes), networks)
+
+
+@pytest.fixture(scope="module")
+def model() -> Checkpoint:
+    made = ensemble()
+    made.graph = graph_of(made)
+    return made
+
+
+@pytest.fixture
+def path(model: Checkpoint, tmp_path: Path) -> Path:
+    checkpoint.save(model, tmp_path / "m.safetensors")
+    return tmp_path / "m.safetensors"
+
+
+def test_a_graph_answers_as_the_networks_do_however_the_stream_is_cut(model: Checkpoint, path: Path) -> None:
+    graph = open_networks(path)
+    assert isinstance(graph, Graph)
+    x = RNG.uniform(-80, 0, (10 * 23 + 7, len(CHANNELS), FEATURES.n_mels)).astype(np.float32)
+    expected = run(Estimator(model, "cpu").stage(), x)
+    assert expected is not None
+    assert expected.std(axis=0).min() > 1e-4, "the test needs answers that vary"
+    np.testing.assert_allclose(run(graph.stage(), x), expected, atol=2e-5)
+    assert_streaming_law(graph.stage, x, hop=10, atol=0)
+
+
+def test_a_graph_holds_no_weights(model: Checkpoint, path: Path) -> None:
+    """So that those of another model of its shape can be put in."""
+    other = ensemble()
+    with torch.no_grad():
+        for name, value in other.tensors():
+            if name.startswith("sed.1.head.dense"):
+                value.mul_(-1)
+    other.graph = model.graph
+    checkpoint.save(other, path)
+    x = RNG.uniform(-80, 0, (100, len(CHANNELS), FEATURES.n_mels)).astype(np.float32)
+    np.testing.assert_allclose(run(open_networks(path).stage(), x), run(Estimator(other, "cpu").stage(), x), atol=2e-5)
+
+
+def test_a_file_keeps_the_graph(model: Checkpoint, path: Path) -> None:
+    assert checkpoint.load(path).graph == model.graph
+    parameters = {task: sum(p.numel() for n in group for p in n.parameters()) for task, group in model.networks.items()}
+    assert open_networks(path).parameters == Estimator(model, "cpu").parameters == parameters
+    checkpoint.save(small_model(), path)
+    assert read_graph(path, 1) is None
+    assert open_networks(path).engine == "PyTorch"
+
+
+def test_only_causal_networks_of_all_tasks_have_one(model: Checkpoint) -> None:
+    assert has_graph(model)
+    assert not has_graph(small_model(WINDOWED))
+    assert not has_graph(Checkpoint(model.description, {"sed": model.networks["sed"]}))
+
+
+@pytest.mark.parametrize("what", ["bytes", "classes", "weights", "numbers"])
+def test_a_graph_that_does_not_fit_is_one_line(model: Checkpoint, path: Path, what: str) -> None:
+    other = Checkpoint(model.description, model.networks, model.graph)
+    if what == "bytes":
+        other.graph = model.graph[:5000]
+    elif what == "classes":
+        other.description = replace(model.description, classes=("clap", "voice"))
+    elif what == "weights":
+        other.networks = {task: group[:1] for task, group in model.networks.items()}
+    checkpoint.save(other, path)
+    if what == "numbers":
+        tensors = safetensors.numpy.load_file(path)
+        tensors["sed.0.head.dense.bias"][0] = np.nan
+        safetensors.numpy.save_file(tensors, path, {KEY: msgspec.json.encode(model.description).decode()})
+    with pytest.raises(CheckpointError) as refused:
+        open_networks(path)
+    assert "\n" not in str(refused.value)
+    assert str(refused.value).startswith(str(path))
+    assert ("no finite number" if what == "numbers" else "its graph") in str(refused.value)
+
+
+def test_merge_makes_a_graph_and_calibrate_and_blend_keep_it(model: Checkpoint, tmp_path: Path) -> None:
+    parts, merged, blended = [], tmp_path / "merged", tmp_path / "blended"
+    for task in TASKS:
+        parts.append(tmp_path / f"{task}.safetensors")
+        shape = {task: model.description.networks[task]}
+        checkpoint.save(Checkpoint(replace(model.description, networks=shape), {task: model.networks[task]}), parts[-1])
+    for command in (["merge", *parts, "--out", merged], ["blend", merged, merged, "--out", blended]):
+        done = CliRunner().invoke(cli.main, list(map(str, command)))
+        assert done.exit_code == 0, done.output
+    assert describe(merged).networks == model.description.networks
+    assert checkpoint.load(blended).graph == checkpoint.load(merged).graph == model.graph
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_the_shipped_models_answer_by_their_graphs(name: str) -> None:
+    graph = open_networks(shipped()[name])
+    assert isinstance(graph, Graph)
+    loaded = checkpoint.load(shipped()[name])
+    assert graph.parameters == Estimator(loaded, "cpu").parameters
+    samples, _ = soundfile.read(demo_files()[0], dtype="float32", stop=24000 * 10)
+    x = run(features_stage(loaded.description.features), samples)
+    assert x is not None
+    expected = run(Estimator(loaded, "cpu").stage(), x)
+    np.testing.assert_allclose(run(graph.stage(), x), expected, atol=1e-4)
+
+
+def test_a_model_with_a_graph_needs_no_pytorch() -> None:
+    """Which takes more memory than all the rest."""
+    blocked = "import sys; sys.modules['torch'] = None; from seldrt.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", blocked, "replay", "--demo", "--fast"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "of 15 events" in done.stderr
