@@ -51,6 +51,8 @@ def main(json_file: Path | None, rounds: int) -> None:
 
     found["networks"] = networks.measure(rounds)
     console.print(table("Three networks, random weights", "ms/hop", found["networks"]))
+    found["engines"] = networks.measure_engines(rounds)
+    console.print(table("All networks of the model that ships", "ms/hop", found["engines"]))
 
     found["blocks"], found["pipeline"] = pipeline.measure()
     console.print(table("Pipeline of each model that ships", "ms/block", found["blocks"]))

@@ -1,18 +1,19 @@
-"""The three networks per hop of 100 ms: going on from what they kept, or a whole window anew; milliseconds.
-
-Random weights: they cost what trained ones cost.
-"""
+"""The networks per hop of 100 ms, in milliseconds: from what they kept or a whole window anew; PyTorch or a graph."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from benchmarks.measure import Row, interleaved
-from seldrt import features, networks
+from seldrt import checkpoint, features, networks
 from seldrt.config import DCASE2020_CLASSES
 from seldrt.features import TASK_CHANNELS
+from seldrt.inference import Estimator
+from seldrt.models import model_path
+from seldrt.pipeline import Networks, open_networks
 
 WINDOW_FRAMES = 200  # of the report: 2 s
 HOP_FRAMES = 10
@@ -59,7 +60,7 @@ def windowed(preset: str) -> Callable[[], None]:
     return hop
 
 
-def repeated(hop: Callable[[], None], hops: int) -> Callable[[], None]:
+def repeated(hop: Callable[[], object], hops: int) -> Callable[[], None]:
     """Several hops as one call."""
 
     def call() -> None:
@@ -69,8 +70,24 @@ def repeated(hop: Callable[[], None], hops: int) -> Callable[[], None]:
     return call
 
 
+def of_model(opened: Networks) -> Callable[[], object]:
+    """One hop of a whole model."""
+    stage = opened.stage()
+    quiet = features.silence(opened.description.features)
+    x = (quiet + np.random.default_rng(0).gamma(2.0, 10.0, (HOP_FRAMES, *quiet.shape))).astype(np.float32)
+    return lambda: stage.push(x)
+
+
+def measure_engines(rounds: int) -> list[Row]:
+    """The model that ships, by PyTorch and by its graph."""
+    path = model_path(None)
+    opened = {"PyTorch": Estimator(checkpoint.load(path), "cpu"), "ONNX Runtime": open_networks(path)}
+    ways = {name: repeated(of_model(one), 10) for name, one in opened.items()}
+    return interleaved(ways, rounds, dict.fromkeys(ways, 10 / 1e3), {})
+
+
 def measure(rounds: int) -> list[Row]:
-    """The rows."""
+    """The three networks of a preset, with random weights, which cost what trained ones cost."""
     hops = {
         "compact, from its state": 10,
         "compact, a 2-s window": 2,

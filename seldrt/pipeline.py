@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from seldrt.config import EVERY_CLASS, PipelineConfig, PostprocessConfig
+from seldrt.config import EVERY_CLASS, ConfigError, PipelineConfig, PostprocessConfig
 from seldrt.description import Description, describe
 from seldrt.detection import LabelFrame
 from seldrt.features import features_stage
@@ -46,8 +46,11 @@ def open_networks(path: Path, device: str = "cpu", threads: int = 1) -> Networks
     """
     if device == "cpu" and (graph := read_graph(path, threads)):
         return graph
-    import torch  # here, because it is large, and a graph needs none of it
-
+    try:
+        import torch  # here, because it is large, and a graph needs none of it
+    except ModuleNotFoundError:
+        lacking = f"for the device {device!r}" if device != "cpu" else f"for {path}, which has no graph"
+        raise ConfigError(f"PyTorch is needed {lacking}, and is not installed: pip install torch") from None
     from seldrt import checkpoint
     from seldrt.inference import Estimator
 

@@ -40,3 +40,13 @@ def test_post_processing_is_shown_commented_out() -> None:
     lines = (CONFIGS / "seldrt.toml").read_text().split("# [postprocess]\n")[1].splitlines()
     section = tomllib.loads("\n".join(line.removeprefix("# ") for line in lines))
     assert section == plain(PostprocessConfig())
+
+
+def test_who_only_listens_needs_all_but_pytorch() -> None:
+    """And numba instead of librosa, which brings it, and PortAudio's module."""
+    project = tomllib.loads((CONFIGS.parent / "pyproject.toml").read_text())["project"]
+    needed = {*project["dependencies"], *project["optional-dependencies"]["live"]}
+    lines = (CONFIGS / "listen.txt").read_text().splitlines()
+    listed = {line for line in lines if not line.startswith(("#", "numba"))}
+    assert needed - listed == {one for one in needed if one.startswith(("torch", "librosa"))}
+    assert not listed - needed

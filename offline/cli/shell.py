@@ -13,7 +13,7 @@ import click
 from seldrt.config import SeldrtError
 
 PATH = click.Path(path_type=Path)
-EXTRA = ("pyroomacoustics", "tensorboard", "matplotlib")
+EXTRA = ("pyroomacoustics", "tensorboard", "matplotlib", "onnx", "onnxscript", "torch")
 
 
 class Mistake(click.ClickException):

@@ -148,11 +148,21 @@ def test_the_shipped_models_answer_by_their_graphs(name: str) -> None:
     np.testing.assert_allclose(run(graph.stage(), x), expected, atol=1e-4)
 
 
-def test_a_model_with_a_graph_needs_no_pytorch() -> None:
+def test_a_model_with_a_graph_needs_no_pytorch(tmp_path: Path) -> None:
     """Which takes more memory than all the rest."""
-    blocked = "import sys; sys.modules['torch'] = None; from seldrt.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", blocked, "replay", "--demo", "--fast"], capture_output=True, text=True, check=False
-    )
+
+    def replayed(*arguments: str) -> subprocess.CompletedProcess[str]:
+        blocked = "import sys; sys.modules |= dict.fromkeys(['torch', 'librosa']); from seldrt.cli import main; main()"
+        command = [sys.executable, "-c", blocked, "replay", "--demo", "--fast", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = replayed()
     assert done.returncode == 0, done.stderr
     assert "of 15 events" in done.stderr
+    loaded = checkpoint.load(shipped()["light"])
+    checkpoint.save(Checkpoint(loaded.description, loaded.networks), tmp_path / "m.safetensors")
+    for arguments, told in ((["--model", f"{tmp_path}/m.safetensors"], "no graph"), (["--compute", "cuda"], "'cuda'")):
+        refused = replayed(*arguments)
+        assert refused.returncode == 2
+        assert told in refused.stderr.splitlines()[-1]
+        assert "pip install torch" in refused.stderr.splitlines()[-1]
