@@ -21,12 +21,13 @@ from offline.dataset import Recording
 from offline.encoding import read_foa
 from offline.evaluate import BLOCK_LABELS, LABEL_RATE_HZ, Progress, prediction_rows, silent
 from offline.workers import results
+from seldrt import checkpoint
 from seldrt.config import PostprocessConfig
 from seldrt.description import describe
 from seldrt.features import features_stage
 from seldrt.files import whole
+from seldrt.graph import GRAPH
 from seldrt.inference import Estimator
-from seldrt.pipeline import Networks, open_networks
 from seldrt.postprocess import Tracker, postprocess_stage
 from seldrt.stream import Chain, run
 
@@ -78,7 +79,7 @@ def networks_key(model: Path) -> str:
     shape = (description.features, description.networks, description.classes)
     digest = hashlib.sha256(msgspec.json.encode(shape))
     with safetensors.safe_open(model, framework="np") as file:
-        for name in sorted(file.keys()):
+        for name in sorted(set(file.keys()) - {GRAPH}):
             digest.update(name.encode())
             digest.update(file.get_tensor(name).tobytes())
     return digest.hexdigest()[:KEY_LENGTH]
@@ -104,19 +105,21 @@ def _computed(job: Job, missing: Sequence[int], workers: int) -> Iterable[tuple[
 
 
 def _compute(job: Job, index: int) -> tuple[int, Estimates]:
-    networks = _opened(job.model)
-    config = networks.description.features
+    estimator = _loaded(job.model)
+    config = estimator.features
     samples = read_foa(job.recordings[index], config.sample_rate)
     block = BLOCK_LABELS * config.sample_rate // LABEL_RATE_HZ
-    if isinstance(networks, Estimator) and job.form == "offline":
-        features = run(features_stage(config), samples, block)
-        estimates = None if features is None else networks.at_once(features)
+    if job.form == "streamed":
+        estimates = run(Chain(features_stage(config), estimator.stage()), samples, block)
     else:
-        estimates = run(Chain(features_stage(config), networks.stage()), samples, block)
-    n_classes = len(networks.description.classes)
-    return index, np.zeros((0, n_classes, 5), np.float32) if estimates is None else estimates
+        features = run(features_stage(config), samples, block)
+        estimates = None if features is None else estimator.at_once(features)
+    return index, np.zeros((0, estimator.n_classes, 5), np.float32) if estimates is None else estimates
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(model: Path) -> Networks:
-    return open_networks(model)
+def _loaded(model: Path) -> Estimator:
+    import torch
+
+    torch.set_num_threads(1)
+    return Estimator(checkpoint.load(model), "cpu")

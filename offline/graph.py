@@ -1,7 +1,8 @@
 """The graph of a model (see `seldrt.graph`): traced by PyTorch's ONNX exporter from `Estimator.step` itself.
 
 So the networks are described once. A graph is of the shape of its model alone; the weights go in when it is run, by the
-names that they have in the file.
+names that they have in the file. Who changes the code of the networks makes the graphs of the models that ship anew
+(`offline merge MODEL --out MODEL`): a test compares them.
 """
 
 from __future__ import annotations

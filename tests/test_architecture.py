@@ -161,7 +161,7 @@ ONLY_IN = {
         *("seldrt.networks", "seldrt.checkpoint", "seldrt.inference", "seldrt.pipeline", "seldrt.runtime.doctor"),
         *("offline.augment", "offline.batches", "offline.losses", "offline.objective", "offline.validation"),
         *("offline.optimization", "offline.processes", "offline.runs", "offline.train", "offline.cli"),
-        *("offline.transfer", "offline.graph", "offline.teacher", "offline.weather"),
+        *("offline.estimates", "offline.transfer", "offline.graph", "offline.teacher", "offline.weather"),
     ),
     "onnxruntime": ("seldrt.graph", "seldrt.runtime.doctor"),
     "onnx": ("offline.graph",),
