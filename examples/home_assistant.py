@@ -1,0 +1,203 @@
+"""Tell Home Assistant, or whatever else reads from an MQTT broker (openHAB, Node-RED), what sounds and where.
+
+pip install pyzmq msgpack "paho-mqtt>=2"
+python home_assistant.py --broker homeassistant.local --user seldrt --password-file password.txt
+python home_assistant.py --classes alarm,crying_baby
+
+Each microphone becomes a device, and each class a binary sensor of it. The topics, all retained:
+
+  seldrt/SOURCE/CLASS/state       ON from the onset of an event to its offset, else OFF
+  seldrt/SOURCE/CLASS/attributes  JSON of the onset, and anew when `where` changes: azimuth_deg (+90 is left),
+                                  elevation_deg, confidence, where (in words), since (UTC)
+  seldrt/SOURCE/availability      online; offline when the daemon has ended or says nothing for 3 s
+  seldrt/bridge/ID                online; offline when this program has ended
+
+It outlives the daemon and the broker, and goes on when they are back.
+Microphones at one broker need different names (`seldrt run --source`), or programs with different --topic.
+"""
+
+import argparse
+import json
+import platform
+import queue
+import re
+import signal
+import sys
+import time
+import zlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgpack
+import zmq
+from paho.mqtt import client as mqtt
+from zmq.auth import load_certificate
+
+SILENT_S = 3  # a status comes every second
+LOST_S = 5  # what sounds is told of twice a second; longer than the above, so that OFF never comes before offline
+AROUND = ["in front", "front left", "left", "behind, left", "behind", "behind, right", "right", "front right"]
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--url", default="tcp://127.0.0.1:5577")
+parser.add_argument("--key", metavar="FILE", help="your secret key, where the daemon asks for keys")
+parser.add_argument("--server-key", metavar="FILE", help="the daemon's public key")
+parser.add_argument(
+    "--classes", default="", help="names, as `seldrt info` has them, with commas; else all that are heard"
+)
+parser.add_argument("--broker", metavar="HOST", default="localhost")
+parser.add_argument("--port", type=int, default=1883, help="of the broker; with --tls often 8883")
+parser.add_argument("--user", help="your name at the broker")
+parser.add_argument("--password-file", metavar="FILE", help="holds your password at the broker")
+parser.add_argument(
+    "--tls", action="store_true", help="SSL_CERT_FILE in the environment names an authority of your own"
+)
+parser.add_argument("--topic", default="seldrt", help="what topics begin with")
+parser.add_argument("--discovery", metavar="TOPIC", default="homeassistant", help="Home Assistant's discovery prefix")
+wanted = parser.parse_args()
+if bool(wanted.key) != bool(wanted.server_key):
+    parser.error("--key and --server-key belong together")
+if wanted.password_file and not wanted.user:
+    parser.error("--password-file needs --user")
+if not all(re.fullmatch("[^+#]+", text) for text in (wanted.topic, wanted.discovery)):
+    parser.error("--topic and --discovery cannot be empty, and have neither + nor #")
+
+
+def safe(name):
+    """The name for topics and ids. One that has to change gets a checksum, so that no two become the same."""
+    allowed = re.sub("[^A-Za-z0-9_-]+", "_", name)
+    return name if name == allowed else f"{allowed}_{zlib.crc32(name.encode()):08x}"
+
+
+def topic(*names):
+    return "/".join([wanted.topic, *map(safe, names)])
+
+
+def words(azimuth_deg, elevation_deg):
+    if abs(elevation_deg) > 65:
+        return "overhead" if elevation_deg > 0 else "below"
+    around = AROUND[int(azimuth_deg / 45 + 8.5) % 8]
+    return around if abs(elevation_deg) <= 25 else f"{around}, {'above' if elevation_deg > 0 else 'below'}"
+
+
+def tell(topic, payload):
+    """Publishes what is new; without a connection it is lost, and told anew with the next."""
+    if told.get(topic) != payload:
+        told[topic] = payload
+        client.publish(topic, payload, retain=True)
+
+
+def remember(client, userdata, message):
+    """A sensor of an earlier run, which may have ended in the middle of an event or had other classes."""
+    if json.dumps(bridge).encode() in message.payload:
+        config = json.loads(message.payload)
+        class_ = config["name"].replace(" ", "_")
+        if not classes or class_ in classes:
+            sounding.setdefault(config["device"]["name"], {})[class_] = {}
+        else:
+            client.publish(message.topic, "", retain=True)  # removes it
+
+
+def describe(source, class_):
+    """The sensor in Home Assistant: https://www.home-assistant.io/integrations/binary_sensor.mqtt"""
+    device = safe(f"{wanted.topic}_{source}")
+    config = {
+        "name": class_.replace("_", " "),
+        "unique_id": f"{device}.{safe(class_)}",
+        "device_class": "sound",
+        "state_topic": topic(source, class_, "state"),
+        "json_attributes_topic": topic(source, class_, "attributes"),
+        "availability": [{"topic": bridge}, {"topic": topic(source, "availability")}],
+        "availability_mode": "all",
+        "device": {"identifiers": [device], "name": source, "manufacturer": "seldrt", "model": "microphone"},
+        "origin": {"name": "seldrt"},
+    }
+    tell(f"{wanted.discovery}/binary_sensor/{device}/{safe(class_)}/config", json.dumps(config))
+
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
+socket = zmq.Context().socket(zmq.SUB)
+socket.heartbeat_ivl = 2000  # ms: without, the death of the daemon's computer would go unnoticed for ever
+try:
+    if wanted.key:
+        socket.curve_publickey, socket.curve_secretkey = load_certificate(wanted.key)
+        socket.curve_serverkey = load_certificate(wanted.server_key)[0]
+    socket.connect(wanted.url)
+except (zmq.ZMQError, OSError, ValueError) as error:
+    sys.exit(f"cannot connect to {wanted.url}: {error}")
+socket.subscribe(b"seld1.event.")
+socket.subscribe(b"seld1.status.")  # once a second, so that silence means something
+
+classes = [name for name in wanted.classes.split(",") if name]
+broker, bridge = f"the broker {wanted.broker}:{wanted.port}", topic("bridge", f"{platform.node()} {wanted.url}")
+told, answers = {}, queue.Queue()  # what the broker keeps, by topic; how the connection to it is
+heard, epochs, attributes = {}, {}, {}
+sounding = {}  # by source, class and event: when it was last told
+client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+client.will_set(bridge, "offline", retain=True)
+client.reconnect_delay_set(max_delay=10)
+client.on_connect = lambda *event: answers.put(event[3] if event[3].is_failure else "connected")
+client.on_disconnect = lambda *event: answers.put("connection lost")
+client.on_message, client.on_unsubscribe = remember, lambda *event: answers.put("all is known")
+try:
+    password = Path(wanted.password_file).read_text().rstrip("\r\n") if wanted.password_file else None
+except (OSError, ValueError) as error:
+    sys.exit(f"cannot read the password in {wanted.password_file}: {error}")
+client.username_pw_set(wanted.user, password)
+try:
+    if wanted.tls:
+        client.tls_set()
+    client.connect(wanted.broker, wanted.port, keepalive=10)
+    client.loop_start()
+    if (answer := answers.get(timeout=10)) != "connected":
+        sys.exit(f"{broker}: {answer}")
+    client.subscribe(f"{wanted.discovery}/binary_sensor/+/+/config")
+    client.unsubscribe(f"{wanted.discovery}/binary_sensor/+/+/config")
+    answers.get(timeout=10)  # by then all that was retained has come
+except (OSError, ValueError) as error:
+    sys.exit(f"cannot connect to {broker}: {error}")
+except queue.Empty:
+    sys.exit(f"{broker}: no answer")
+
+silent, last = False, time.monotonic()
+while True:
+    message = msgpack.unpackb(socket.recv_multipart()[1]) if socket.poll(500) else None
+    now = time.monotonic()
+    if message:
+        source, running = message["source"], message.get("state", "running") == "running"
+        if silent:
+            print(f"{source} is heard", file=sys.stderr, flush=True)
+        silent, last = False, now
+        if not running or message["epoch"] != epochs.get(source):  # offsets of what sounded may have been missed
+            sounding[source] = {class_: {} for class_ in [*sounding.get(source, []), *classes]}
+        epochs[source], heard[source] = message["epoch"], now if running else float("-inf")
+        if message["type"] == "event" and message["class"] in (classes or [message["class"]]):
+            events = sounding[source].setdefault(message["class"], {})
+            if message["phase"] == "offset":
+                events.pop(message["event_id"], None)
+            else:
+                events[message["event_id"]] = now
+                place = words(message["azimuth_deg"], message["elevation_deg"])
+                since = datetime.fromtimestamp(message["onset_ns"] / 1e9, UTC).isoformat(timespec="milliseconds")
+                new = {key: message[key] for key in ("azimuth_deg", "elevation_deg", "confidence")}
+                old = attributes.get((source, message["class"]), {})
+                if message["event_id"] == max(events) and (place, since) != (old.get("where"), old.get("since")):
+                    attributes[source, message["class"]] = new | {"where": place, "since": since}
+    elif not silent and now - last > SILENT_S:
+        silent = True
+        print(f"nothing heard from {wanted.url} for 3 s: is the daemon running?", file=sys.stderr, flush=True)
+    while not answers.empty():
+        print(f"{broker}: {answers.get()}", file=sys.stderr, flush=True)
+        told.clear()  # a broker that was started anew may have forgotten all
+    for source, sensors in sounding.items():
+        alive = now - heard.get(source, float("-inf")) < SILENT_S
+        if not alive:
+            tell(topic(source, "availability"), "offline")
+        for class_, events in sensors.items():
+            describe(source, class_)
+            if (source, class_) in attributes:
+                tell(topic(source, class_, "attributes"), json.dumps(attributes[source, class_]))
+            on = any(now - when < LOST_S for when in events.values())  # else an offset was lost
+            tell(topic(source, class_, "state"), "ON" if on else "OFF")
+        if alive:  # only now can the states be believed
+            tell(topic(source, "availability"), "online")
+    tell(bridge, "online")
