@@ -19,29 +19,27 @@ from torch import Tensor, nn
 
 from seldrt.checkpoint import Checkpoint
 from seldrt.description import CheckpointError
-from seldrt.features import silence
+from seldrt.features import CHANNELS, INTENSITY
 from seldrt.graph import ESTIMATES, FEATURES, Graph
 from seldrt.inference import Estimator, States
-from seldrt.networks import TASKS
 from seldrt.stream import run
 
 CHECKED_LABELS = 30  # label frames of noise that the graph must answer as PyTorch does
-TOLERANCE = 1e-4
-
-
-def has_graph(model: Checkpoint) -> bool:
-    """Whether there can be one: for the three tasks, all of causal networks."""
-    return all(task in model.networks and model.description.networks[task][0].causal for task in TASKS)
+TOLERANCE = 1e-3  # of probabilities and unit vectors; rounding makes a thirtieth of it
 
 
 def graph_of(model: Checkpoint) -> bytes:
-    """The graph of a model; `CheckpointError` when it does not answer as the networks themselves do."""
+    """The graph of a model that can have one (`can_have_graph`).
+
+    `CheckpointError` in one line when the exporter fails, or the graph does not answer as the networks themselves do.
+    """
     estimator = Estimator(model, "cpu")
     features = model.description.features
-    noise = np.random.default_rng(0).gamma(2.0, 10.0, (CHECKED_LABELS * features.frames_per_label, 1, 1))
-    x = (silence(features) + noise).astype(np.float32)
+    shape = (CHECKED_LABELS * features.frames_per_label, len(CHANNELS), features.n_mels)
+    noise = np.random.default_rng(0).uniform(-1, 1, shape)  # of intensities; of levels from -100 to 0 dB
+    x = np.where(np.isin(CHANNELS, INTENSITY)[:, None], noise, 50 * noise - 50).astype(np.float32)
     weights = {name: value.detach() for name, value in model.tensors() if value.is_floating_point()}
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _quiet(), _failing_in_one_line():
         piece = torch.from_numpy(x[: features.frames_per_label])
         states, _ = estimator.step(estimator.initial(), piece)
         remembered = _flat(states)
@@ -130,9 +128,20 @@ def _without_weights(model: onnx.ModelProto, weights: Mapping[str, Tensor]) -> b
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter tells of packages that it does not need here, and of its own future."""
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
+
+
+@contextlib.contextmanager
+def _failing_in_one_line() -> Iterator[None]:
+    """Other versions of the exporter's packages fail in many ways, and tell of it in hundreds of lines."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:160]
+        raise CheckpointError(f"the ONNX exporter of PyTorch {torch.__version__} fails ({reason})") from None

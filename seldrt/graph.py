@@ -7,7 +7,6 @@ and what they remember then.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,7 +37,7 @@ class Graph:
         import onnxruntime  # here, because a machine that only trains lacks it
 
         self.description = description
-        self.parameters: Counter[str] = Counter()
+        self.parameters = dict.fromkeys(description.networks, 0)
         for name, value in weights.items():
             if name.rpartition(".")[2] not in COUNTED:
                 self.parameters[name.partition(".")[0]] += value.size
@@ -53,10 +52,11 @@ class Graph:
         except Exception as error:  # the runtime has a dozen kinds of them without a common one
             reason = " ".join(str(error).split())[:160]
             raise CheckpointError(f"its graph cannot be run ({reason}); `offline merge` makes a new one") from None
-        first, *states = self._session.get_inputs()
+        (first, *states), (answer, *after) = self._session.get_inputs(), self._session.get_outputs()
         features, classes = description.features, len(description.classes)
-        expected = [features.frames_per_label, len(CHANNELS), features.n_mels], [1, classes, 5]
-        if (first.shape, self._session.get_outputs()[0].shape) != expected:
+        expected = FEATURES, [features.frames_per_label, len(CHANNELS), features.n_mels], [1, classes, 5]
+        alike = [state.shape for state in states] == [state.shape for state in after]
+        if (first.name, first.shape, answer.shape) != expected or not alike:
             raise CheckpointError("its graph is of other features or classes; `offline merge` makes a new one")
         self._states = {state.name: tuple(state.shape) for state in states}
 
@@ -79,11 +79,17 @@ class Graph:
         return states, np.concatenate(parts)
 
 
+def can_have_graph(description: Description) -> bool:
+    """Whether `offline.graph` can make one: for the three tasks, all of causal networks."""
+    configs = description.networks
+    return configs.keys() == {"sad", "sed", "doae"} and all(one.causal for group in configs.values() for one in group)
+
+
 def read_graph(path: Path, threads: int) -> Graph | None:
     """The graph of the model in a file, ready to run; None when it has none."""
     description = describe(path)
     with safetensors.safe_open(path, framework="np") as file:
-        names = set(file.keys())
+        names = list(file.keys())
         if GRAPH not in names:
             return None
         tensors = {name: file.get_tensor(name) for name in names}

@@ -6,6 +6,7 @@ samples -> features -> estimates -> medians and smoothing -> tracks, cut into la
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,19 +40,27 @@ class Networks(Protocol):
         """Features (frames, channels, n_mels) in, estimates (label frames, classes, 5) out."""
 
 
-def open_networks(path: Path, device: str = "cpu", threads: int = 1, block_labels: int = 1) -> Networks:
-    """The networks in the file of a model: by its graph on a CPU, if it has one, otherwise by PyTorch.
+def open_networks(path: Path, device: str = "cpu", threads: int = 1, labels_at_once: int = 1) -> Networks:
+    """The networks in the file of a model: on a CPU by its graph, if it has one, otherwise by PyTorch.
 
-    So they are by PyTorch, too, when several label frames come at once: of 50 it makes short work, twice as fast as the
-    graph. `ConfigError` or `CheckpointError` in one line when they cannot be run.
+    PyTorch is quicker where many label frames come at once. Where one of the two cannot be loaded, the other serves.
+    `ConfigError` or `CheckpointError` in one line when nothing can run them.
     """
-    if device == "cpu" and block_labels == 1 and (graph := read_graph(path, threads)):
-        return graph
+
+    def graph() -> Networks | None:
+        with suppress(ImportError):
+            return read_graph(path, threads) if device == "cpu" else None
+        return None
+
+    if labels_at_once == 1 and (found := graph()):
+        return found
     try:
         import torch  # here, because it is large, and a graph needs none of it
-    except ModuleNotFoundError:
-        lacking = f"for the device {device!r}" if device != "cpu" else f"for {path}, which has no graph"
-        raise ConfigError(f"PyTorch is needed {lacking}, and is not installed: pip install torch") from None
+    except ImportError:
+        if found := graph():
+            return found
+        lacking = f"for the device {device!r}" if device != "cpu" else f"for {path}, which has no graph that can be run"
+        raise ConfigError(f"PyTorch is needed {lacking}, and cannot be loaded: pip install torch") from None
     from seldrt import checkpoint
     from seldrt.inference import Estimator
 
@@ -63,8 +72,8 @@ class Pipeline:
     """A stream of AmbiX samples (n, 4) float32 at ``sample_rate`` in, `LabelFrame`s out.
 
     The result is the same to the bit however the samples are cut, and N samples give exactly
-    N // samples_per_label label frames. ``block_labels`` label frames share one computation: more are faster, and
-    change the result by rounding only. ``only`` names the classes that are reported, all if empty.
+    N // samples_per_label label frames. ``block_labels`` label frames share one computation: more are faster by
+    PyTorch, and change the result by rounding only. ``only`` names the classes that are reported, all if empty.
     """
 
     def __init__(

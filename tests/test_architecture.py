@@ -163,7 +163,7 @@ ONLY_IN = {
         *("offline.optimization", "offline.processes", "offline.runs", "offline.train", "offline.cli"),
         *("offline.estimates", "offline.transfer", "offline.graph", "offline.teacher", "offline.weather"),
     ),
-    "onnxruntime": ("seldrt.graph", "seldrt.runtime.doctor"),
+    "onnxruntime": ("seldrt.graph",),
     "onnx": ("offline.graph",),
     "sounddevice": ("seldrt.runtime.devices",),
     "zmq": ("seldrt.keys", "seldrt.client", "seldrt.runtime.sockets", "seldrt.runtime.publisher"),

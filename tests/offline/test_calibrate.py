@@ -233,7 +233,9 @@ def write_scene(base: Path, rows: list[tuple[int, ...]], rate: int = 24000, seco
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    checkpoint.save(small_model(), tmp_path / "m.safetensors")
+    model = small_model()
+    model.graph = b"what a CPU runs"
+    checkpoint.save(model, tmp_path / "m.safetensors")
     write_scene(tmp_path / "scenes", [(frame, 1, 0, 30, 0) for frame in range(5, 30)])
     write_scene(tmp_path / "quiet", [])
     return tmp_path
@@ -256,6 +258,7 @@ def test_the_command_writes_a_calibrated_model(folder: Path) -> None:
     assert (card["scenes"], card["quiet_scenes"], card["max_false_per_minute"]) == (1, 1, 1.0)
     assert card["false_per_minute"] <= 1.0 or "no setting" in text
     assert len(description.postprocess.sed_thresholds) == 3
+    assert checkpoint.load(folder / "a.safetensors").graph == b"what a CPU runs"
 
 
 def test_mistakes_are_one_line_and_exit_2(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -16,12 +17,12 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from offline import cli
-from offline.graph import graph_of, has_graph
+from offline.graph import graph_of
 from seldrt import checkpoint
 from seldrt.checkpoint import Checkpoint
 from seldrt.description import KEY, CheckpointError, describe
 from seldrt.features import CHANNELS, features_stage
-from seldrt.graph import Graph, read_graph
+from seldrt.graph import Graph, can_have_graph, read_graph
 from seldrt.inference import Estimator
 from seldrt.models import shipped
 from seldrt.networks import TASKS
@@ -32,16 +33,17 @@ from tests.contracts import assert_streaming_law
 from tests.models import CAUSAL, FEATURES, WINDOWED, small_model
 
 RNG = np.random.default_rng(0)
+MASKED = replace(CAUSAL, direct_labels=3)
 
 
 def ensemble() -> Checkpoint:
     """Two SED of different weight, and directions that are averaged over views and drawn."""
-    first, second = small_model(), small_model(seed=1)
+    first, second = (small_model(MASKED, seed=seed) for seed in range(2))
     networks = first.networks | {"sed": (first.networks["sed"][0], second.networks["sed"][0])}
     shapes = {
-        "sad": (CAUSAL,),
-        "sed": (CAUSAL, replace(CAUSAL, weight=3.0)),
-        "doae": (replace(CAUSAL, views=4, focus_labels=3),),
+        "sad": (MASKED,),
+        "sed": (MASKED, replace(MASKED, weight=3.0)),
+        "doae": (replace(MASKED, views=4, focus_labels=3),),
     }
     for task, group in networks.items():
         for network, shape in zip(group, shapes[task], strict=True):
@@ -96,9 +98,11 @@ def test_a_file_keeps_the_graph(model: Checkpoint, path: Path) -> None:
 
 
 def test_only_causal_networks_of_all_tasks_have_one(model: Checkpoint) -> None:
-    assert has_graph(model)
-    assert not has_graph(small_model(WINDOWED))
-    assert not has_graph(Checkpoint(model.description, {"sed": model.networks["sed"]}))
+    networks = model.description.networks
+    assert can_have_graph(model.description)
+    assert not can_have_graph(small_model(WINDOWED).description)
+    assert not can_have_graph(replace(model.description, networks={"sed": networks["sed"]}))
+    assert not can_have_graph(replace(model.description, networks=networks | {"baseline": (CAUSAL,)}))
 
 
 @pytest.mark.parametrize("what", ["bytes", "classes", "weights", "numbers"])
@@ -122,7 +126,7 @@ def test_a_graph_that_does_not_fit_is_one_line(model: Checkpoint, path: Path, wh
     assert ("no finite number" if what == "numbers" else "its graph") in str(refused.value)
 
 
-def test_merge_makes_a_graph_and_calibrate_and_blend_keep_it(model: Checkpoint, tmp_path: Path) -> None:
+def test_merge_makes_a_graph_and_blend_keeps_it(model: Checkpoint, tmp_path: Path) -> None:
     parts, merged, blended = [], tmp_path / "merged", tmp_path / "blended"
     for task in TASKS:
         parts.append(tmp_path / f"{task}.safetensors")
@@ -133,6 +137,60 @@ def test_merge_makes_a_graph_and_calibrate_and_blend_keep_it(model: Checkpoint, 
         assert done.exit_code == 0, done.output
     assert describe(merged).networks == model.description.networks
     assert checkpoint.load(blended).graph == checkpoint.load(merged).graph == model.graph
+
+
+def fails(*_: object, **__: object) -> None:
+    raise RuntimeError("no such\noperator") from KeyError("what this version\nlacks")
+
+
+def test_a_merge_goes_on_without_a_graph(model: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the exporter fails or is not there, or nobody wants to wait for it."""
+    path, out = tmp_path / "m.safetensors", tmp_path / "merged"
+    checkpoint.save(model, path)
+
+    def told(*arguments: str) -> str:
+        done = CliRunner().invoke(cli.main, ["merge", str(path), "--out", str(out), *arguments])
+        assert done.exit_code == 0, done.output
+        assert not checkpoint.load(out).graph
+        assert describe(out).networks == model.description.networks
+        return done.stderr
+
+    assert told("--no-graph") == ""
+    monkeypatch.setattr("torch.onnx.export", fails)
+    assert told() == (
+        f"it gets no graph, PyTorch will run it: the ONNX exporter of PyTorch {torch.__version__} fails "
+        "('what this version\\nlacks')\n"
+    )
+    monkeypatch.setitem(sys.modules, "offline.graph", None)
+    assert told().startswith("it gets no graph, PyTorch will run it: ")
+
+
+@pytest.mark.parametrize("channels", [("active_x", "active_y"), ("log_mel_mean", "harmonic_mean"), ()])
+def test_a_graph_that_says_something_else_is_refused(
+    model: Checkpoint, monkeypatch: pytest.MonkeyPatch, channels: tuple[str, ...]
+) -> None:
+    """One that takes a channel for another, or begins otherwise; the true one is not."""
+    monkeypatch.setattr("torch.onnx.export", lambda *_, **__: SimpleNamespace(model_proto=None))
+    monkeypatch.setattr("offline.graph._without_weights", lambda *_: model.graph)
+    assert graph_of(model) == model.graph
+    went_on, order = Graph._continue, list(range(len(CHANNELS)))
+    for here, there in zip(channels, reversed(channels), strict=True):
+        order[CHANNELS.index(here)] = CHANNELS.index(there)
+    begun = 0.0 if channels else 1.0
+    monkeypatch.setattr(Graph, "_continue", lambda self, states, x: went_on(self, states, x[:, order]))
+    monkeypatch.setattr(Graph, "_fresh", lambda self: [np.full(s, begun, np.float32) for s in self._states.values()])
+    with pytest.raises(CheckpointError, match="says something else than its networks do"):
+        graph_of(model)
+
+
+def test_pytorch_serves_where_onnxruntime_is_not(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert open_networks(path).engine == "ONNX Runtime"
+    assert open_networks(path, labels_at_once=50).engine == "PyTorch"
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert open_networks(path).engine == "PyTorch"
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert open_networks(path, labels_at_once=50).engine == "ONNX Runtime"
 
 
 @pytest.mark.parametrize("name", shipped())

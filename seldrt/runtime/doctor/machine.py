@@ -37,21 +37,17 @@ def check_python() -> Finding:
 
 
 def check_engine(config: PipelineConfig) -> Finding:
-    """There is what computes the networks where it should, and it has no more threads than there are cores."""
-    try:
-        if config.device == "cpu":
-            import onnxruntime as engine
-        else:
-            import torch as engine
-    except (ImportError, OSError) as error:
-        return bad(f"what computes the networks cannot be loaded: {error}", "install seldrt anew")
-    name, version = engine.__name__, str(engine.__version__)
+    """The networks compute where they should, on no more threads than there are cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    text = f"{name} {version} on {config.device}, {config.threads} of {cores} cores"
-    figures = {name: version, "compute": config.device, "threads": config.threads, "cores": cores}
+    text = f"on {config.device}, {config.threads} of {cores} cores"
+    figures = {"compute": config.device, "threads": config.threads, "cores": cores}
     present = {"cpu": True}
     if config.device != "cpu":
-        present |= {"cuda": engine.cuda.is_available(), "mps": engine.backends.mps.is_available()}
+        try:
+            import torch
+        except (ImportError, OSError) as error:
+            return bad(f"{text}: PyTorch cannot be loaded: {error}", "pip install torch", **figures)
+        present |= {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not present[config.device]:
         there = ", ".join(name for name, is_there in present.items() if is_there)
         return bad(f"{text}: there is no {config.device} here", f"use --compute {there}", **figures)
@@ -92,17 +88,20 @@ def check_model(config: PipelineConfig, changes: Mapping[str, Any]) -> Finding:
     measured_s = spent_s[round(WARM_UP_S * rate) // label :]
     factor = sum(measured_s) * rate / (len(measured_s) * label)
     worst_ms = max(measured_s) * 1000
-    text = f"{pipeline.model_id} takes {factor:.2f} s for a second of sound; the longest block took {worst_ms:.0f} ms"
+    engine = pipeline.model_card["engine"]
+    name = f"{pipeline.model_id}, run by {engine},"
+    text = f"{name} takes {factor:.2f} s for a second of sound; the longest block took {worst_ms:.0f} ms"
     figures = {
         "model": pipeline.model_id,
+        "engine": engine,
         "load_s": round(loaded_s, 2),
         "real_time_factor": round(factor, 4),
         "longest_ms": round(worst_ms, 1),
         "latency_ms": round(sum(ms for _, ms in pipeline.latency_table), 1),
     }
     remedy = "close other programs, try --threads, or choose a smaller --model"
-    if config.device == "cpu" and pipeline.model_card["engine"] == "PyTorch":
-        remedy = f"give it a graph, which is several times faster (`offline merge`), {remedy}"
+    if config.device == "cpu" and engine == "PyTorch":
+        remedy = f"give it a graph if its networks are causal (`offline merge`), {remedy}"
     if factor > REAL_TIME:
         return bad(f"{text}: too slow", remedy, **figures)
     if factor > COMFORTABLE:
