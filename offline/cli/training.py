@@ -214,6 +214,8 @@ def merge(
     changes = {name: value for name, value in (("views", views), ("focus_labels", focus)) if value is not None}
     shapes = dict(description.networks)
     shapes["doae"] = tuple(replace(shape, **changes) for shape in shapes.get("doae", ()))
+    for network, shape in zip(model.networks.get("doae", ()), shapes["doae"], strict=True):
+        network.config = shape
     features = override(description.features, max_gain_db=max_gain, max_rumble_cut_db=max_rumble_cut)
     networks = {task: group for task, group in shapes.items() if group}
     description = replace(description, features=features, networks=networks)

@@ -139,6 +139,18 @@ def test_merge_makes_a_graph_and_blend_keeps_it(model: Checkpoint, tmp_path: Pat
     assert checkpoint.load(blended).graph == checkpoint.load(merged).graph == model.graph
 
 
+def test_a_graph_has_the_views_that_a_merge_asks_for(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    checkpoint.save(small_model(MASKED), path)
+    command = ["merge", str(path), "--views", "2", "--focus", "2", "--out", str(path)]
+    assert CliRunner().invoke(cli.main, command).exit_code == 0
+    loaded = checkpoint.load(path)
+    assert [(one.views, one.focus_labels) for one in loaded.description.networks["doae"]] == [(2, 2)]
+    x = RNG.uniform(-1, 1, (100, len(CHANNELS), FEATURES.n_mels)).astype(np.float32)
+    expected = run(Estimator(loaded, "cpu").stage(), x)
+    np.testing.assert_allclose(run(open_networks(path).stage(), x), expected, atol=1e-4)
+
+
 def fails(*_: object, **__: object) -> None:
     raise RuntimeError("no such\noperator") from KeyError("what this version\nlacks")
 
