@@ -9,10 +9,12 @@ Each microphone becomes a device, and each class a binary sensor of it. The topi
   seldrt/SOURCE/CLASS/state       ON from the onset of an event to its offset, else OFF
   seldrt/SOURCE/CLASS/attributes  JSON of the onset, and anew when `where` changes: azimuth_deg (+90 is left),
                                   elevation_deg, confidence, where (in words), since (UTC)
-  seldrt/SOURCE/availability      online; offline when the daemon has ended or says nothing for 3 s
+  seldrt/SOURCE/availability      online; offline when the daemon has ended, says nothing for 3 s, or is in trouble:
+                                  its microphone is gone, a channel is dead, the computer is too slow
   seldrt/bridge/ID                online; offline when this program has ended
 
-It outlives the daemon and the broker, and goes on when they are back.
+It outlives the daemon and the broker, and goes on when they are back. One is enough for a daemon: another one beside it
+with other --classes takes its sensors away. Who wants a device to be gone for good deletes its retained messages.
 Microphones at one broker need different names (`seldrt run --source`), or programs with different --topic.
 """
 
@@ -34,6 +36,7 @@ from paho.mqtt import client as mqtt
 from zmq.auth import load_certificate
 
 SILENT_S = 3  # a status comes every second
+FILES = ["clips", "csv", "jsonl", "recording"]  # trouble with what a daemon only writes is none with what it hears
 LOST_S = 5  # what sounds is told of twice a second; longer than the above, so that OFF never comes before offline
 AROUND = ["in front", "front left", "left", "behind, left", "behind", "behind, right", "right", "front right"]
 
@@ -87,14 +90,31 @@ def tell(topic, payload):
 
 
 def remember(client, userdata, message):
-    """A sensor of an earlier run, which may have ended in the middle of an event or had other classes."""
-    if json.dumps(bridge).encode() in message.payload:
+    """A sensor of an earlier run, which may have ended in the middle of an event or had other classes.
+
+    Or the last will of another one beside this, which has ended.
+    """
+    if message.topic == bridge:
+        if message.payload == b"offline":
+            told.pop(bridge, None)
+    elif json.dumps(bridge).encode() in message.payload:
         config = json.loads(message.payload)
         class_ = config["name"].replace(" ", "_")
         if not classes or class_ in classes:
             sounding.setdefault(config["device"]["name"], {})[class_] = {}
         else:
             client.publish(message.topic, "", retain=True)  # removes it
+
+
+def connected(client, userdata, flags, reason, properties):
+    client.subscribe(bridge)
+    answers.put(reason if reason.is_failure else "connected")
+
+
+def hears(status):
+    """Whether a daemon that is in trouble still hears as it should: its `why` is "what: text; what: text"."""
+    found = re.findall(r"(?:^|; )(\w+)(?: \d+)?: ", status["why"])
+    return not status["degraded"] or (bool(found) and set(found) <= set(FILES))
 
 
 def describe(source, class_):
@@ -130,12 +150,12 @@ socket.subscribe(b"seld1.status.")  # once a second, so that silence means somet
 classes = [name for name in wanted.classes.split(",") if name]
 broker, bridge = f"the broker {wanted.broker}:{wanted.port}", topic("bridge", f"{platform.node()} {wanted.url}")
 told, answers = {}, queue.Queue()  # what the broker keeps, by topic; how the connection to it is
-heard, epochs, attributes = {}, {}, {}
+heard, epochs, attributes, deaf = {}, {}, {}, {}
 sounding = {}  # by source, class and event: when it was last told
 client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
 client.will_set(bridge, "offline", retain=True)
 client.reconnect_delay_set(max_delay=10)
-client.on_connect = lambda *event: answers.put(event[3] if event[3].is_failure else "connected")
+client.on_connect = connected
 client.on_disconnect = lambda *event: answers.put("connection lost")
 client.on_message, client.on_unsubscribe = remember, lambda *event: answers.put("all is known")
 try:
@@ -170,6 +190,8 @@ while True:
         if not running or message["epoch"] != epochs.get(source):  # offsets of what sounded may have been missed
             sounding[source] = {class_: {} for class_ in [*sounding.get(source, []), *classes]}
         epochs[source], heard[source] = message["epoch"], now if running else float("-inf")
+        if message["type"] == "status":
+            deaf[source] = not hears(message)
         if message["type"] == "event" and message["class"] in (classes or [message["class"]]):
             events = sounding[source].setdefault(message["class"], {})
             if message["phase"] == "offset":
@@ -189,7 +211,7 @@ while True:
         print(f"{broker}: {answers.get()}", file=sys.stderr, flush=True)
         told.clear()  # a broker that was started anew may have forgotten all
     for source, sensors in sounding.items():
-        alive = now - heard.get(source, float("-inf")) < SILENT_S
+        alive = now - heard.get(source, float("-inf")) < SILENT_S and not deaf.get(source)
         if not alive:
             tell(topic(source, "availability"), "offline")
         for class_, events in sensors.items():

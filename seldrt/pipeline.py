@@ -59,8 +59,13 @@ def open_networks(path: Path, device: str = "cpu", threads: int = 1, labels_at_o
     except ImportError:
         if found := graph():
             return found
-        lacking = f"for the device {device!r}" if device != "cpu" else f"for {path}, which has no graph that can be run"
-        raise ConfigError(f"PyTorch is needed {lacking}, and cannot be loaded: pip install torch") from None
+        if device != "cpu":
+            raise ConfigError(
+                f"PyTorch is needed to compute on {device}, and cannot be loaded: pip install torch"
+            ) from None
+        raise ConfigError(
+            f"{path} has no graph that can be run: let `offline merge` give it one, or install PyTorch"
+        ) from None
     from seldrt import checkpoint
     from seldrt.inference import Estimator
 

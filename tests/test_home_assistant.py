@@ -127,7 +127,8 @@ class Actor:
         self._socket.bind(url)
 
     def say(self, kind: str, source: str = "garden", **more: Any) -> None:
-        message = {"v": 1, "type": kind, "source": source, "epoch": self.epoch, **more}
+        well = {"degraded": False, "why": ""} if kind == "status" else {}
+        message = {"v": 1, "type": kind, "source": source, "epoch": self.epoch, **well, **more}
         self._socket.send_multipart([f"seld1.{kind}.".encode(), msgpack.packb(message)])
 
     def event(
@@ -141,11 +142,11 @@ class Actor:
         }
         self.say("event", phase=phase, event_id=event_id, **{"class": "piano"} | place | more)
 
-    def until(self, topic: str, payload: str) -> None:
+    def until(self, topic: str, payload: str, **more: Any) -> None:
         """Lives on until the reader has read it."""
 
         def reached() -> bool:
-            self.say("status", state="running")
+            self.say("status", state="running", **more)
             return self._reader.has(topic, payload)
 
         until(reached, f"{topic} {payload}, but: {self._reader.read}")
@@ -311,6 +312,29 @@ def test_events_that_overlap_or_are_lost(start: Start, url: str, broker: Broker,
     actor.until(f"{PIANO}/state", "OFF")
     assert time.monotonic() - began_s < 4  # and not only because there are no updates
     assert reader.payloads(AVAILABILITY) == ["online"]
+
+
+def test_a_daemon_in_trouble_is_not_believed(
+    start: Start, url: str, broker: Broker, reader: Reader, actor: Actor
+) -> None:
+    """But for trouble with its files, which fails no sensor."""
+    begin(start, url, broker, reader, "--classes", "piano")
+    actor.until(AVAILABILITY, "online")
+    actor.until(AVAILABILITY, "offline", degraded=True, why="clips: no room left; device: h3vr is gone")
+    actor.until(AVAILABILITY, "online", degraded=True, why="clips: no room left; jsonl: no room left")
+    actor.until(AVAILABILITY, "offline", degraded=True, why="channel 2: silent")
+    actor.until(AVAILABILITY, "online")
+
+
+def test_another_one_beside_it_that_ends_takes_nothing_away(
+    start: Start, url: str, broker: Broker, reader: Reader, actor: Actor
+) -> None:
+    begin(start, url, broker, reader)
+    second = begin(start, url, broker, reader)
+    until(lambda: reader.payloads(reader.bridge) == ["online", "online"], "the second one does not begin")
+    second.kill()
+    until(lambda: "offline" in reader.payloads(reader.bridge), "it leaves its will")
+    actor.until(reader.bridge, "online")
 
 
 def test_places_in_words_and_names_in_topics(
