@@ -204,9 +204,12 @@ while True:
                 old = attributes.get((source, message["class"]), {})
                 if message["event_id"] == max(events) and (place, since) != (old.get("where"), old.get("since")):
                     attributes[source, message["class"]] = new | {"where": place, "since": since}
-    elif not silent and now - last > SILENT_S:
-        silent = True
-        print(f"nothing heard from {wanted.url} for 3 s: is the daemon running?", file=sys.stderr, flush=True)
+    elif now - last > SILENT_S:
+        if not silent:
+            print(f"nothing heard from {wanted.url} for 3 s: is the daemon running?", file=sys.stderr, flush=True)
+        silent, last = True, now
+        socket.disconnect(wanted.url)  # libzmq gives up where it was refused
+        socket.connect(wanted.url)
     while not answers.empty():
         print(f"{broker}: {answers.get()}", file=sys.stderr, flush=True)
         told.clear()  # a broker that was started anew may have forgotten all

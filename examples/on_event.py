@@ -42,13 +42,19 @@ socket.subscribe(b"seld1.event.")
 socket.subscribe(b"seld1.status.")  # once a second, so that silence means something
 classes = wanted.classes.split(",")
 
+silent = False
 while True:
-    silent = not socket.poll(3000)
-    if silent:
-        print(f"nothing heard from {wanted.url} for 3 s: is the daemon running?", file=sys.stderr, flush=True)
+    if not socket.poll(3000):
+        if not silent:
+            print(f"nothing heard from {wanted.url} for 3 s: is the daemon running?", file=sys.stderr, flush=True)
+        silent = True
+        socket.disconnect(wanted.url)  # libzmq gives up where it was refused
+        socket.connect(wanted.url)
+        continue
     message = msgpack.unpackb(socket.recv_multipart()[1])
     if silent:
         print(f"{message['source']} is heard", file=sys.stderr, flush=True)
+    silent = False
     if message.get("phase") == wanted.phase and ("any" in classes or message["class"] in classes):
         try:
             # Each word is filled in by itself, and no shell reads it: what is heard cannot become a command.

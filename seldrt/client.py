@@ -11,26 +11,20 @@ Nothing here is needed to listen: a SUB socket and any msgpack reader do; see do
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from contextlib import closing
 from typing import Self
 
 import zmq
 
 from seldrt.config import ConfigError
+from seldrt.connection import Connection, Keys
 from seldrt.detection import KINDS, AnyMessage, WireError, check_name, decode, topic, topic_of
-from seldrt.keys import ClientKeys, load_client
 from seldrt.replies import REQUESTS, AnyReply, decode_reply
 
 DEFAULT_URL = "tcp://127.0.0.1:5577"
-HIGH_WATER_MARK = 100  # messages that wait here, besides those in the buffers of the operating system
 A_TURN = 1000  # messages that are looked at before the clock is
-WAKE_S = 0.5  # a signal that comes just before a wait does not end it, but is seen after so long
-LARGEST = 1 << 20  # bytes of a frame; who sends a larger one is no daemon, and is not listened to any longer
-
-Keys = tuple[str | Path, str | Path]  # files: one's own secret key, the daemon's public one
 
 
 class Subscriber:
@@ -77,12 +71,17 @@ class Subscriber:
         self.problem = ""
         self._context = zmq.Context()
         try:
-            self._socket = connect(self._context, zmq.SUB, url, keys)
+            self._connection = Connection(self._context, zmq.SUB, url, keys)
             for prefix in topics:
-                self._socket.subscribe(prefix)
+                self._connection.socket.subscribe(prefix)
         except Exception:
             self._context.destroy(0)
             raise
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing comes: that no daemon answers there, or which keys are refused; "" while it is connected."""
+        return self._connection.trouble
 
     def receive(self, timeout_s: float | None = None) -> AnyMessage | None:
         """The next message of a kind this version knows; None when none came in time.
@@ -101,14 +100,14 @@ class Subscriber:
                 message, self.missed = found
                 return message
             left_s = None if end_s is None else max(end_s - time.monotonic(), 0.0)
-            if not self._comes(left_s) or left_s == 0:
+            if not self._connection.comes(left_s) or left_s == 0:
                 return None
 
     def receive_bytes(self, timeout_s: float | None = None) -> tuple[bytes, bytes] | None:
         """Topic and msgpack map of the next message as they came, unread and uncounted; None when the time is over."""
-        if not self._comes(timeout_s):
+        if not self._connection.comes(timeout_s):
             return None
-        parts = self._socket.recv_multipart()
+        parts = self._connection.socket.recv_multipart()
         if len(parts) == 2:
             return parts[0], parts[1]
         self._malformed(f"a message of {len(parts)} frames")
@@ -117,14 +116,6 @@ class Subscriber:
     def __iter__(self) -> Iterator[AnyMessage]:
         while (message := self.receive()) is not None:
             yield message
-
-    def _comes(self, timeout_s: float | None) -> bool:
-        """Whether something is there in time, for which it waits."""
-        end_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        while not self._socket.poll(_ms(min(WAKE_S, max(end_s - time.monotonic(), 0.0)))):
-            if time.monotonic() >= end_s:
-                return False
-        return True
 
     def _next_message(self) -> tuple[AnyMessage, int] | None:
         """A message that is already there, and how many are missing before it."""
@@ -167,7 +158,7 @@ class Subscriber:
         return missing
 
     def close(self) -> None:
-        self._socket.close(0)
+        self._connection.close()
         self._context.term()
 
     def __enter__(self) -> Self:
@@ -202,40 +193,9 @@ def ask(request: str, url: str, timeout_s: float = 5.0, keys: Keys | None = None
     """The answer of a daemon's control socket to ``ping``, ``info`` or ``status``; `WireError` when none comes."""
     if request not in REQUESTS:
         raise ConfigError(f"request {request!r} is unknown: use {', '.join(REQUESTS)}")
-    with zmq.Context() as context, connect(context, zmq.REQ, url, keys) as requests:
-        requests.send(request.encode("ascii"))
-        if not requests.poll(_ms(timeout_s)):
-            raise WireError(f"no answer from {url} in {timeout_s:g} s: is the daemon running with --control there?")
-        return decode_reply(requests.recv())
-
-
-def connect(context: zmq.Context, kind: int, url: str, keys: Keys | None) -> zmq.Socket:
-    """A socket that connects to a daemon, and does so again whenever the connection breaks."""
-    if url.startswith("tcp:") and url.endswith(":0"):  # libzmq takes it, and waits for ever
-        raise WireError(f"cannot connect to {url!r}: which port?")
-    pair: ClientKeys | None = load_client(*keys) if keys else None
-    connected = context.socket(kind)
-    for option, value in (
-        (zmq.RCVHWM, HIGH_WATER_MARK),
-        (zmq.LINGER, 0),
-        (zmq.MAXMSGSIZE, LARGEST),
-        (zmq.IPV6, int("[" in url)),
-        (zmq.TCP_KEEPALIVE, 1),
-        (zmq.HEARTBEAT_IVL, 2000),
-        (zmq.HEARTBEAT_TIMEOUT, 6000),
-        (zmq.RECONNECT_IVL_MAX, 2000),
-    ):
-        connected.setsockopt(option, value)
-    if pair is not None:
-        connected.curve_publickey, connected.curve_secretkey = pair.own
-        connected.curve_serverkey = pair.server
-    try:
-        connected.connect(url)
-    except zmq.ZMQError as error:
-        connected.close(0)
-        raise WireError(f"cannot connect to {url!r}: {error.strerror}; use tcp://HOST:PORT or ipc://PATH") from None
-    return connected
-
-
-def _ms(seconds: float | None) -> int | None:
-    return None if seconds is None else math.ceil(seconds * 1000)
+    with zmq.Context() as context, closing(Connection(context, zmq.REQ, url, keys)) as connection:
+        connection.socket.send(request.encode("ascii"))
+        if not connection.comes(timeout_s):
+            why = connection.trouble or "is it the address of --control?"
+            raise WireError(f"no answer from {url} in {timeout_s:g} s: {why}")
+        return decode_reply(connection.socket.recv())

@@ -44,7 +44,8 @@ SELDRT = {
     "seldrt.levels": ("detection",),
     "seldrt.keys": ("config", "detection"),
     "seldrt.replies": ("detection",),
-    "seldrt.client": ("config", "detection", "keys", "replies"),
+    "seldrt.connection": ("detection", "keys"),
+    "seldrt.client": ("config", "connection", "detection", "replies"),
     "seldrt.runtime.ring": (),
     "seldrt.runtime.devices": ("config", "microphones"),
     "seldrt.runtime.clock": (),
@@ -103,7 +104,7 @@ SELDRT = {
     ),
     "seldrt.__main__": ("cli",),
 }
-WIRE = ("seldrt.keys", "seldrt.replies", "seldrt.client", "seldrt.runtime", "seldrt.cli")
+WIRE = ("seldrt.keys", "seldrt.replies", "seldrt.connection", "seldrt.client", "seldrt.runtime", "seldrt.cli")
 CORE = tuple(room for room in SELDRT if not room.startswith(WIRE))
 COMMANDS = {"offline.cli": ("seldrt.cli.shell",)}  # what both command lines need
 OFFLINE = {
@@ -166,7 +167,7 @@ ONLY_IN = {
     "onnxruntime": ("seldrt.graph",),
     "onnx": ("offline.graph",),
     "sounddevice": ("seldrt.runtime.devices",),
-    "zmq": ("seldrt.keys", "seldrt.client", "seldrt.runtime.sockets", "seldrt.runtime.publisher"),
+    "zmq": ("seldrt.keys", "seldrt.connection", "seldrt.client", "seldrt.runtime.sockets", "seldrt.runtime.publisher"),
     "numba": ("seldrt.medians",),
     "matplotlib": ("offline.report.plots", "offline.cli"),
     "librosa": (),

@@ -130,6 +130,7 @@ def test_a_command_for_each_event_of_a_daemon_that_comes_and_goes(tmp_path: Path
     process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--url", url, *keys, "alarm,piano", *command)
     assert process.stdout is not None
     assert process.stderr is not None
+    replay(garden, "--bind", url).communicate(timeout=60)  # without keys: it is not heard
     for _ in range(2):
         assert process.stderr.readline() == f"nothing heard from {url} for 3 s: is the daemon running?\n"
         daemon = replay(garden, "--bind", url, "--curve-keys", str(tmp_path))

@@ -88,11 +88,12 @@ class LiveTable:
             if message.state != "running":
                 self._frames.pop(message.source, None)
 
-    def render(self) -> Table:
+    def render(self, trouble: str = "") -> Table:
+        """The table of now; ``trouble`` of the connection, see `Subscriber`."""
         now_s = time.monotonic()
         silent_s = {name: now_s - heard_s for name, heard_s in self._heard_s.items()}
         all_silent_s = min(silent_s.values(), default=now_s - self._began_s)
-        caption = self._caption(silent_s) if all_silent_s < SILENT_S else _silent(all_silent_s, self._source)
+        caption = self._caption(silent_s) if all_silent_s < SILENT_S else _silent(all_silent_s, trouble, self._source)
         table = Table(title=f"seldrt {self._url}", caption=Text(caption), caption_justify="left")
         for heading in ("source", "class", "azimuth", "elevation", "confidence", "for"):
             table.add_column(heading, justify="left" if heading in ("source", "class") else "right")
@@ -116,26 +117,28 @@ class LiveTable:
             if name in alive:
                 lines += [_health(status, self._frames.get(name))] if status else []
             elif status is None or status.state == "running":  # one that has ended is forgotten
-                lines.append(f"{name}: {_silent(seconds)}")
+                lines.append(f"{name}: {_silent(seconds, 'is it running?')}")
         lines += [f"{name}: {_loudness(level)}" for name, level in sorted(self._levels.items()) if name in alive]
         return "\n".join(lines) or "waiting for a status"
 
 
 class Patience:
-    """Says once, through ``tell``, that nothing comes from ``url``, of ``source``; anew after something came."""
+    """Says through ``tell`` that nothing comes from ``url``, of ``source``, and why: once, unless something came."""
 
     def __init__(self, url: str, tell: Callable[[str], None], source: str = "") -> None:
         self._url, self._tell, self._source = url, tell, source
-        self._heard_s, self._told = time.monotonic(), False
+        self._heard_s, self._told = time.monotonic(), ""
 
-    def turn(self, heard: bool) -> None:
-        """A turn of waiting ends."""
+    def turn(self, heard: bool, trouble: str) -> None:
+        """A turn of waiting ends, with this ``trouble`` of the connection."""
         now_s = time.monotonic()
         if heard:
-            self._heard_s, self._told = now_s, False
-        elif not self._told and now_s - self._heard_s >= SILENT_S:
-            self._tell(_silent(SILENT_S, self._source, f" from {self._url}"))
-            self._told = True
+            self._heard_s, self._told = now_s, ""
+        elif now_s - self._heard_s >= SILENT_S:
+            text = _silent(SILENT_S, trouble, self._source, f" from {self._url}")
+            if text != self._told:
+                self._tell(text)
+            self._told = text
 
 
 def show_table(subscriber: Subscriber, url: str, source: str = "") -> None:
@@ -146,7 +149,7 @@ def show_table(subscriber: Subscriber, url: str, source: str = "") -> None:
             message = subscriber.receive(REFRESH_S)
             if message is not None:
                 table.add(message)
-            live.update(table.render(), refresh=True)
+            live.update(table.render(subscriber.trouble), refresh=True)
 
 
 def show_lines(subscriber: Subscriber, write: Callable[[str], None], patience: Patience) -> None:
@@ -154,7 +157,7 @@ def show_lines(subscriber: Subscriber, write: Callable[[str], None], patience: P
     states: dict[str, tuple[str, str]] = {}  # by source
     while True:
         message = subscriber.receive(REFRESH_S)
-        patience.turn(message is not None)
+        patience.turn(message is not None, subscriber.trouble)
         if isinstance(message, Status):
             without_numbers = re.sub(r"\d", "", message.why)  # how long it lasts is no change
             before, states[message.source] = states.get(message.source), (message.state, without_numbers)
@@ -182,7 +185,7 @@ def json_messages(subscriber: Subscriber, patience: Patience) -> Iterator[tuple[
     """Every message with all its keys, also those that this version does not know, and as JSON; for ever."""
     while True:
         received = subscriber.receive_bytes(REFRESH_S)
-        patience.turn(received is not None)
+        patience.turn(received is not None, subscriber.trouble)
         if received is None:
             continue
         try:
@@ -193,10 +196,11 @@ def json_messages(subscriber: Subscriber, patience: Patience) -> Iterator[tuple[
         yield plain, line
 
 
-def _silent(seconds: float, source: str = "", where: str = "") -> str:
+def _silent(seconds: float, trouble: str, source: str = "", where: str = "") -> str:
     """What to say of so long a silence; where only one ``source`` is asked for, the name may be wrong."""
-    which, named = (f" of --source {source}", ", and under that name") if source else ("", "")
-    return f"nothing heard{which}{where} for {seconds:.0f} s: is the daemon running{named}?"
+    which, named = (f" of --source {source}", ": is that its name?") if source else ("", "")
+    why = f": {trouble}" if trouble else f", though it is connected{named}"
+    return f"nothing heard{which}{where} for {seconds:.0f} s{why}"
 
 
 def _health(status: Status, frame: Frame | None) -> str:

@@ -493,7 +493,9 @@ def test_listen_ends_when_its_reader_leaves(recording: Path, tmp_path: Path) -> 
     process.stdout.close()
     start("replay", recording, "--speed", "1", "--bind", url, program=SMALL).communicate(timeout=20)
     assert process.wait(20) == 1
-    assert set(process.stderr) <= {f"nothing heard from {url} for 3 s: is the daemon running?\n"}  # it came late
+    assert set(process.stderr) <= {
+        f"nothing heard from {url} for 3 s: no daemon answers there: is it running?\n"
+    }  # it came late
 
 
 @pytest.mark.parametrize("form", [[], ["--jsonl"]])
@@ -501,7 +503,7 @@ def test_listen_says_once_that_nothing_comes(tmp_path: Path, form: list[str]) ->
     process = start("listen", "--connect", f"ipc://{tmp_path}/s", *form)
     assert process.stderr is not None
     line = process.stderr.readline()
-    assert line == f"nothing heard from ipc://{tmp_path}/s for 3 s: is the daemon running?\n"
+    assert line == f"nothing heard from ipc://{tmp_path}/s for 3 s: no daemon answers there: is it running?\n"
     time.sleep(2 * REFRESH_S)
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=20) == ("", "")
@@ -510,8 +512,11 @@ def test_listen_says_once_that_nothing_comes(tmp_path: Path, form: list[str]) ->
 def test_listen_names_the_source_of_which_nothing_comes(recording: Path, tmp_path: Path) -> None:
     url = f"ipc://{tmp_path}/s"
     process = start("listen", "--connect", url, "--source", "roof")
-    start("replay", recording, "--speed", "1", "--bind", url, program=SMALL).communicate(timeout=20)
-    says(process, f"nothing heard of --source roof from {url} for 3 s: is the daemon running, and under that name?")
+    daemon = start("replay", recording, "--speed", "0.2", "--bind", url, program=SMALL)
+    says(process, f"nothing heard of --source roof from {url} for 3 s, though it is connected: is that its name?")
+    daemon.send_signal(signal.SIGINT)
+    daemon.communicate(timeout=20)
+    says(process, f"nothing heard of --source roof from {url} for 3 s: no daemon answers there: is it running?")
     process.kill()
     assert process.communicate(timeout=20)[0] == ""
 
@@ -523,14 +528,16 @@ def test_patience_begins_anew_when_something_came(monkeypatch: pytest.MonkeyPatc
     steps = [(2.9, False, 0), (3.1, False, 1), (9.0, False, 1), (10.0, True, 1), (12.0, False, 1), (13.1, False, 2)]
     for at_s, heard, count in steps:
         now_s = at_s
-        patience.turn(heard)
+        patience.turn(heard, "why")
         assert len(told) == count
+    patience.turn(False, "another reason")
+    assert told[2:] == ["nothing heard from ipc://x for 3 s: another reason"]
 
 
 def test_the_live_table_shows_what_sounds_and_when_nothing_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     def text() -> str:
         console = Console(file=io.StringIO(), width=120)
-        console.print(table.render())
+        console.print(table.render("why"))
         return str(console.file.getvalue())  # type: ignore[attr-defined]
 
     now_s = 100.0
@@ -551,20 +558,19 @@ def test_the_live_table_shows_what_sounds_and_when_nothing_comes(monkeypatch: py
     table.add(msgspec.convert(frame | {"source": "cellar", "detections": [found | detection]}, Frame))
     assert re.search(r"cellar .*piano", text())
     assert not re.search(r"roof .*piano", text())
-    assert "roof: nothing heard for 10 s: is the daemon running?" in text()
+    assert "roof: nothing heard for 10 s: is it running?" in text()
     now_s += 10
     table.add(msgspec.convert(status | {"state": "ended"}, Status))
-    assert re.search("cellar: nothing heard for 10 s: is the daemon running[?] roof: ended ", " ".join(text().split()))
+    assert re.search("cellar: nothing heard for 10 s: is it running[?] roof: ended ", " ".join(text().split()))
     now_s += 10
     table.add(msgspec.convert(frame | {"source": "cellar", "detections": []}, Frame))
     assert "roof" not in text()
     now_s += 10
-    assert "nothing heard for 10 s: is the daemon running?" in text()
+    assert "nothing heard for 10 s: why" in text()
     assert "piano" not in text()
     table = LiveTable("ipc://x", "roof")
     now_s += 10
-    told = "nothing heard of --source roof for 10 s: is the daemon running, and under that name?"
-    assert told in " ".join(text().split())
+    assert "nothing heard of --source roof for 10 s: why" in " ".join(text().split())
 
 
 def listed_devices(change: str = "") -> tuple[int, str, str]:

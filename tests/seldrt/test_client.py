@@ -175,7 +175,7 @@ def test_the_newest_of_each_topic_when_only_that_is_wanted(publisher: Publisher)
         publisher.send(event("alarm"))
         publisher._seq[Frame] += 2
         publisher.send(frame(99))
-        assert subscriber._socket.poll(WAIT_S * 1000)
+        assert subscriber._connection.socket.poll(WAIT_S * 1000)
         time.sleep(QUIET_S)  # all of it is there
         got = told(subscriber, 3)
         assert [type(message) for message in got] == [Event, Event, Frame]
@@ -245,7 +245,7 @@ def test_questions_are_answered_in_types_and_silence_is_told(tmp_path: Path) -> 
     finally:
         daemon.kill()
         daemon.communicate()
-    with pytest.raises(WireError, match="no answer from"):
+    with pytest.raises(WireError, match=r"no answer from .* in 0.3 s: no daemon answers there: is it running"):
         ask("ping", url, timeout_s=QUIET_S)
     with pytest.raises(ConfigError, match="'sing' is unknown: use ping, info, status"):
         ask("sing", url)
@@ -290,6 +290,12 @@ def test_with_keys_only_known_clients_of_the_right_daemon_get_anything(keys: Pat
             publisher.send(frame())
             got |= {name for name, s in subscribers.items() if s.receive_bytes(0.01) is not None}
         assert got == {"known"}
+        assert {name: subscriber.trouble for name, subscriber in subscribers.items()} == {
+            "known": "",
+            "no key": "what answers there lets in only who has a key, or is no daemon",
+            "unknown key": f"the daemon there does not know the key {stranger}/laptop.key_secret",
+            "of another daemon": f"the daemon there is not that of {stranger}/server.key, or has no keys",
+        }
     finally:
         for subscriber in subscribers.values():
             subscriber.close()
@@ -318,6 +324,78 @@ def test_a_key_that_is_added_counts_at_once_and_one_that_is_deleted_no_more(keys
         assert not hears()
     finally:
         publisher.close()
+
+
+def hears_at_last(subscriber: Subscriber, publisher: Publisher) -> bool:
+    end_s = time.monotonic() + WAIT_S
+    while time.monotonic() < end_s:
+        publisher.attend("h3")
+        publisher.send(frame())
+        if subscriber.receive(0.02) is not None:
+            return True
+    return False
+
+
+def test_who_was_refused_gets_in_when_its_key_has_come(
+    keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seldrt.connection.ANEW_S", 0.2)
+    own = tmp_path / "stranger" / "laptop.key_secret"
+    publisher = Publisher("tcp://127.0.0.1:*", curve_keys=keys)
+    try:
+        with Subscriber(publisher.endpoint, keys=(own, keys / "server.key")) as subscriber:
+            end_s = time.monotonic() + WAIT_S
+            while "does not know the key" not in subscriber.trouble and time.monotonic() < end_s:
+                publisher.attend("h3")
+            own.parent.joinpath("clients", "laptop.key").rename(keys / "clients" / "second.key")
+            assert hears_at_last(subscriber, publisher)
+            assert subscriber.trouble == ""
+    finally:
+        publisher.close()
+
+
+@pytest.mark.parametrize("asks_first", [True, False])
+def test_who_was_refused_gets_in_when_the_right_daemon_has_come(
+    keys: Path, asks_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wrong one asks for keys where there are none, or the other way round; the right one binds the same port."""
+    monkeypatch.setattr("seldrt.connection.ANEW_S", 0.2)
+    wrong, right = (keys, None) if asks_first else (None, keys)
+    publisher = Publisher("tcp://127.0.0.1:*", curve_keys=wrong)
+    pair = None if asks_first else (keys / "laptop.key_secret", keys / "server.key")
+    with Subscriber(publisher.endpoint, keys=pair) as subscriber:
+        end_s = time.monotonic() + WAIT_S
+        while subscriber.trouble.startswith("no daemon") and time.monotonic() < end_s:
+            publisher.attend("h3")
+            time.sleep(0.01)
+        assert subscriber.trouble.endswith("or has no keys" if pair else "or is no daemon")
+        publisher.close()
+        publisher = Publisher(publisher.endpoint, curve_keys=right)
+        assert hears_at_last(subscriber, publisher)
+        publisher.close()
+
+
+def test_why_nothing_comes_is_known(tmp_path: Path, context: zmq.Context) -> None:
+    url = f"ipc://{tmp_path}/s"
+    absent = "no daemon answers there: is it running?"
+    with Subscriber(url) as subscriber:
+        assert subscriber.receive(QUIET_S) is None
+        assert subscriber.trouble == absent
+        publisher = Publisher(url)
+        expect_subscribers(publisher)
+        end_s = time.monotonic() + WAIT_S
+        while subscriber.trouble and time.monotonic() < end_s:
+            assert subscriber.receive(0.01) is None
+        assert subscriber.trouble == ""
+        publisher.close()
+        while not subscriber.trouble and time.monotonic() < end_s:
+            assert subscriber.receive(0.01) is None
+        assert subscriber.trouble == absent
+    other = context.socket(zmq.REP)  # answers, but is no publisher: libzmq gives up at once
+    other.bind(f"ipc://{tmp_path}/r")
+    with Subscriber(f"ipc://{tmp_path}/r") as subscriber:
+        assert subscriber.receive(QUIET_S) is None
+        assert subscriber.trouble == absent
 
 
 def test_the_control_socket_asks_for_keys_too(keys: Path) -> None:

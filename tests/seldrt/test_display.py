@@ -37,7 +37,7 @@ def test_text_from_the_network_commands_neither_the_terminal_nor_the_table() -> 
 def test_a_trouble_that_lasts_is_one_line_until_it_comes_back() -> None:
     well = msgspec.structs.replace(status(""), degraded=False)
     script = iter([status("3 s deaf"), None, status("4 s deaf"), status("blind"), well, status("blind")])
-    subscriber, lines = SimpleNamespace(receive=lambda _: next(script)), list[str]()
+    subscriber, lines = SimpleNamespace(receive=lambda _: next(script), trouble=""), list[str]()
     with pytest.raises(StopIteration):
         show_lines(cast(Subscriber, subscriber), lines.append, Patience("ipc://x", lines.append))
     assert [line.split()[-1] for line in lines] == ["deaf", "blind", "blind"]

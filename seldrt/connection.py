@@ -1,0 +1,123 @@
+"""Connections to a daemon that outlive it, and say what is wrong while nothing comes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from seldrt.detection import WireError
+from seldrt.keys import ClientKeys, load_client
+
+HIGH_WATER_MARK = 100  # messages that wait here, besides those in the buffers of the operating system
+LARGEST = 1 << 20  # bytes of a frame; who sends a larger one is no daemon, and is not listened to any longer
+WAKE_S = 0.5  # a signal that comes just before a wait does not end it, but is seen after so long
+ANEW_S = 3.0  # libzmq tries every 2 s or sooner, so one without news for so long was given up
+OPTIONS = (
+    (zmq.RCVHWM, HIGH_WATER_MARK),
+    (zmq.LINGER, 0),
+    (zmq.MAXMSGSIZE, LARGEST),
+    (zmq.TCP_KEEPALIVE, 1),
+    (zmq.HEARTBEAT_IVL, 2000),
+    (zmq.HEARTBEAT_TIMEOUT, 6000),
+    (zmq.RECONNECT_IVL_MAX, 2000),
+)
+ABSENT = "no daemon answers there: is it running?"
+REFUSED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+WATCHED = (
+    REFUSED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED
+)
+
+Keys = tuple[str | Path, str | Path]  # files: one's own secret key, the daemon's public one
+
+_numbers = itertools.count()
+
+
+class Connection:
+    """A socket of that ``kind`` that connects to ``url``, and does so again whenever it was cut off or refused.
+
+    libzmq by itself gives up a connection that was refused, which those are that met another daemon, or one with other
+    keys. `WireError` when ``url`` is no address, `KeysError` for unusable keys.
+
+    ``url`` is ``tcp://HOST:PORT`` or ``ipc://PATH``, ``keys`` are of the kind that a daemon with keys asks for.
+    """
+
+    def __init__(self, context: zmq.Context, kind: int, url: str, keys: Keys | None) -> None:
+        if url.startswith("tcp:") and url.endswith(":0"):  # libzmq takes it, and waits for ever
+            raise WireError(f"cannot connect to {url!r}: which port?")
+        pair: ClientKeys | None = load_client(*keys) if keys else None
+        self._url, self._keys = url, keys
+        self._trouble, self._answered, self._news_s = ABSENT, False, time.monotonic()
+        self.socket = context.socket(kind)
+        self._events = context.socket(zmq.PAIR)
+        try:
+            for option, value in (*OPTIONS, (zmq.IPV6, int("[" in url))):
+                self.socket.setsockopt(option, value)
+            if pair is not None:
+                self.socket.curve_publickey, self.socket.curve_secretkey = pair.own
+                self.socket.curve_serverkey = pair.server
+            address = f"inproc://connection-{next(_numbers)}"
+            self.socket.monitor(address, WATCHED)
+            self._events.rcvhwm = 0  # libzmq would wait for whoever does not read them
+            self._events.connect(address)
+            self.socket.connect(url)
+        except zmq.ZMQError as error:
+            self.close()
+            raise WireError(f"cannot connect to {url!r}: {error.strerror}; use tcp://HOST:PORT or ipc://PATH") from None
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing comes from there, as far as it is known; "" while it is connected."""
+        self._attend()
+        return self._trouble
+
+    def comes(self, timeout_s: float | None) -> bool:
+        """Whether something is there to be received in time, for which it waits; None = for ever."""
+        end_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while not self.socket.poll(math.ceil(1000 * min(WAKE_S, max(end_s - time.monotonic(), 0.0)))):
+            self._attend()
+            if time.monotonic() >= end_s:
+                return False
+        return True
+
+    def _attend(self) -> None:
+        """Learns what became of the connection, and makes it anew when it was given up."""
+        now_s = time.monotonic()
+        while self._events.poll(0):
+            self._news_s = now_s
+            self._learn(recv_monitor_message(self._events)["event"])
+        if self._trouble and now_s - self._news_s >= ANEW_S:
+            self._news_s = now_s
+            with suppress(zmq.ZMQError):  # there may be none any more
+                self.socket.disconnect(self._url)
+            self.socket.connect(self._url)
+
+    def _learn(self, event: int) -> None:
+        if event == zmq.EVENT_CONNECTED:
+            self._answered = True
+        elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._trouble = ""
+        elif event & REFUSED:
+            self._trouble = self._refusal(event)
+        elif event == zmq.EVENT_DISCONNECTED and not self._trouble:
+            self._trouble = ABSENT
+        elif event == zmq.EVENT_CONNECT_RETRIED:
+            if not self._answered:
+                self._trouble = ABSENT
+            self._answered = False
+
+    def _refusal(self, event: int) -> str:
+        if not self._keys:
+            return "what answers there lets in only who has a key, or is no daemon"
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            return f"the daemon there does not know the key {self._keys[0]}"
+        return f"the daemon there is not that of {self._keys[1]}, or has no keys"
+
+    def close(self) -> None:
+        self.socket.close(0)
+        self._events.close(0)
