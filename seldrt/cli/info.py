@@ -14,13 +14,16 @@ model_option = setting("--model", env="MODEL", metavar="PATH", meaning="A file, 
 
 @click.command()
 @model_option
-def info(model: str | None) -> None:
+@click.option("--all", "everything", is_flag=True, help="Also how each network was trained.")
+def info(model: str | None, everything: bool) -> None:
     """Say what a model is, and what each stage of the chain waits for."""
     from seldrt.pipeline import load_pipeline
     from seldrt.runtime.display import printable
 
     pipeline = load_pipeline(model)
-    for line in card_lines(pipeline.model_card):
+    card = pipeline.model_card
+    trained = set() if everything else set(card.get("parameters", ()))  # the networks' names
+    for line in card_lines({key: value for key, value in card.items() if key not in trained}):
         click.echo(printable(line))
     click.echo(f"sample_rate: {pipeline.sample_rate} Hz\nwaits for:")
     for line in latency_lines(pipeline.latency_table):

@@ -671,6 +671,11 @@ def test_the_shipped_model_describes_itself() -> None:
     assert (code, errors) == (0, "")
     assert "classes: alarm, crying_baby" in out
     assert "together" in out
+    assert "learning_rate" not in out
+    everything = seldrt("info", "--all")[1]
+    assert set(out.splitlines()) < set(everything.splitlines())
+    assert everything.count("\ndoae:\n") == 1
+    assert "learning_rate" in everything
 
 
 def test_names_and_sensitivities_are_read_as_people_write_them() -> None:
