@@ -37,6 +37,7 @@ from zmq.auth import load_certificate
 
 SILENT_S = 3  # a status comes every second
 FILES = ["clips", "csv", "jsonl", "recording"]  # trouble with what a daemon only writes is none with what it hears
+SETTLED_S = 1.5  # what sounds when this begins is known by then: a sensor that was ON stays so
 LOST_S = 5  # what sounds is told of twice a second; longer than the above, so that OFF never comes before offline
 AROUND = ["in front", "front left", "left", "behind, left", "behind", "behind, right", "right", "front right"]
 
@@ -178,7 +179,8 @@ except (OSError, ValueError) as error:
 except queue.Empty:
     sys.exit(f"{broker}: no answer")
 
-silent, last = False, time.monotonic()
+silent, began = False, time.monotonic()
+last = began
 while True:
     message = msgpack.unpackb(socket.recv_multipart()[1]) if socket.poll(500) else None
     now = time.monotonic()
@@ -213,6 +215,8 @@ while True:
     while not answers.empty():
         print(f"{broker}: {answers.get()}", file=sys.stderr, flush=True)
         told.clear()  # a broker that was started anew may have forgotten all
+    if now - began < SETTLED_S:
+        continue
     for source, sensors in sounding.items():
         alive = now - heard.get(source, float("-inf")) < SILENT_S and not deaf.get(source)
         if not alive:

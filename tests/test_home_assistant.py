@@ -314,6 +314,32 @@ def test_events_that_overlap_or_are_lost(start: Start, url: str, broker: Broker,
     assert reader.payloads(AVAILABILITY) == ["online"]
 
 
+def test_what_sounds_while_it_is_started_anew_goes_on(
+    start: Start, url: str, broker: Broker, reader: Reader, actor: Actor
+) -> None:
+    program = begin(start, url, broker, reader)
+    actor.until(AVAILABILITY, "online")
+    actor.event("onset", 0)
+    actor.until(f"{PIANO}/state", "ON")
+    program.kill()
+    reader.until(reader.bridge, "offline")
+    start(sys.executable, SCRIPT, "--url", url, *broker.options)
+    last_s = time.monotonic()
+
+    def back() -> bool:
+        nonlocal last_s
+        actor.say("status", state="running")
+        if time.monotonic() - last_s > 0.5:  # as a daemon does
+            actor.event("update", 0)
+            last_s = time.monotonic()
+        return reader.has(reader.bridge, "online")
+
+    until(back, "it does not come back")
+    actor.until(reader.bridge, "online")
+    assert reader.payloads(f"{PIANO}/state")[-1] == "ON"
+    assert "OFF" not in reader.payloads(f"{PIANO}/state")[1:]
+
+
 def test_a_daemon_in_trouble_is_not_believed(
     start: Start, url: str, broker: Broker, reader: Reader, actor: Actor
 ) -> None:
