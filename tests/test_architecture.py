@@ -67,7 +67,8 @@ SELDRT = {
     ),
     "seldrt.runtime.sockets": ("detection", "keys"),
     "seldrt.runtime.publisher": ("detection", "replies", "runtime.sockets"),
-    "seldrt.runtime.sinks": ("config", "detection", "levels", "runtime.publisher"),
+    "seldrt.runtime.outputs": ("config",),
+    "seldrt.runtime.sinks": ("detection", "levels", "runtime.outputs", "runtime.publisher"),
     "seldrt.runtime.web": ("detection", "runtime.sockets"),
     "seldrt.runtime.display": ("client", "detection", "runtime.sinks", "runtime.web"),
     "seldrt.runtime.demo": (

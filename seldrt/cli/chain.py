@@ -143,8 +143,8 @@ def check_wanted(config: PipelineConfig) -> None:
 
 def prepare(config: DaemonConfig, flags: Flags, stack: ExitStack, recordings: Sequence[Path] = ()) -> Publisher | None:
     """All that can be refused before the model is loaded: names, outputs, the address."""
+    from seldrt.runtime.outputs import check_outputs
     from seldrt.runtime.publisher import Publisher
-    from seldrt.runtime.sinks import check_outputs
 
     check_wanted(config.pipeline)
     wanted = config.publisher

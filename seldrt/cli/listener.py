@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from seldrt.replies import Info
     from seldrt.runtime.clip_folder import ClipFolder
     from seldrt.runtime.microphone import Microphone
+    from seldrt.runtime.outputs import TextFile
     from seldrt.runtime.publisher import Publisher
     from seldrt.runtime.recording import Recording
-    from seldrt.runtime.sinks import Lines, Sink, TextFile
+    from seldrt.runtime.sinks import Lines, Sink
 
 Item = TypeVar("Item")
 LINES_THAT_WAIT = 1000  # for a slow disk: more than a minute of findings
@@ -110,7 +111,8 @@ class Listener:
     def _open(self, add: bool) -> Pipeline:
         from seldrt.events import EventTracker
         from seldrt.pipeline import open_pipeline
-        from seldrt.runtime.sinks import EventTable, JsonLines, TextFile
+        from seldrt.runtime.outputs import TextFile
+        from seldrt.runtime.sinks import EventTable, JsonLines
 
         pipeline = open_pipeline(self._config.pipeline, self._config.postprocess)
         for output, kind in ((self._flags["csv"], EventTable), (self._flags["jsonl"], JsonLines)):

@@ -8,26 +8,20 @@ the last run stopped.
 from __future__ import annotations
 
 import os
-import sys
-import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seldrt.config import SeldrtError
 from seldrt.detection import AnyMessage, Clock, Event, EventChange, LabelFrame, StreamInfo, stream_line
 from seldrt.levels import LevelMeter
+from seldrt.runtime.outputs import cannot_write, open_output
 from seldrt.runtime.publisher import Publisher
-
-
-class OutputError(SeldrtError):
-    """A file that cannot be written."""
 
 
 class Sink:
@@ -98,38 +92,6 @@ class LevelSink(Sink):
 def wire_sink(info: StreamInfo, clock: Callable[[], Clock], publisher: Publisher) -> Sink:
     """All findings to the subscribers."""
     return MessageSink(info, clock, publisher.send)
-
-
-class TextFile:
-    """Lines of text as they come, for a file that can be read meanwhile; the path ``-`` is stdout.
-
-    The file is new and begins with ``heading``, or it is one that is there, to ``add`` to, on a new line. `OutputError`
-    when it cannot be opened, and for a full disk unless there may be room later: when it is added to.
-    """
-
-    def __init__(self, path: str, heading: bytes = b"", add: bool = False) -> None:
-        self._path, self._file = path, open_output(path, "ab" if add else "wb")
-        self.is_stdout = path == "-"
-        is_new = self.is_stdout or not self._file.seekable() or not self._file.tell()
-        self._owed = heading if is_new else b"\n" if _is_torn(path) else b""
-        with suppress(OutputError) if add and not self.is_stdout else nullcontext():
-            self.write(b"")
-
-    def write(self, line: bytes) -> None:
-        """`OutputError` when there is no room; what was refused is whole lines, and the next may find room again."""
-        try:
-            self._file.write(self._owed + line)
-            self._owed = b""
-            self._file.flush()
-        except BrokenPipeError:  # the reader of stdout has gone
-            raise
-        except OSError as error:
-            raise _failed(self._path, error) from None
-
-    def close(self) -> None:
-        if not self.is_stdout:
-            with suppress(OSError):  # what could not be written was told by then
-                self._file.close()
 
 
 class Lines(MessageSink, ABC):
@@ -232,68 +194,16 @@ class DcaseCsv(Sink):
                 for source in frame.sources
             )
         except OSError as error:
-            raise _failed(self._path, error) from None
+            raise cannot_write(self._path, error) from None
 
     def finish(self) -> None:
         try:
             self._file.close()
             os.replace(self._temporary, self._path)
         except OSError as error:
-            raise _failed(self._path, error) from None
+            raise cannot_write(self._path, error) from None
 
     def close(self) -> None:
         with suppress(OSError):
             self._file.close()
         self._temporary.unlink(missing_ok=True)
-
-
-def check_outputs(dcase: str | None, others: Sequence[str | None], recordings: Sequence[Path] = ()) -> None:
-    """`OutputError` when an output cannot be written, is a recording, or is another output."""
-    taken = dict.fromkeys(recordings, "the recording itself")
-    if dcase == "-":
-        raise OutputError("--dcase -: give the table a file name; it appears when the stream ends")
-    if others.count("-") > 1:
-        raise OutputError("-: stdout can take one output only; give the others file names")
-    for output in (dcase, *others):
-        if output is None or output == "-":
-            continue
-        path = Path(output)
-        for other, what in taken.items():
-            if _same(path, other):
-                raise OutputError(f"{output}: the output is {what}; choose another name")
-        if path.is_dir() or (path.exists() and not path.is_file() and output is dcase):
-            raise OutputError(f"{output}: cannot be written: it is a folder or a device")
-        try:
-            if path.is_file():
-                path.open("ab").close()
-            elif not path.exists():
-                tempfile.TemporaryFile(dir=path.parent).close()
-        except OSError as error:
-            raise _failed(path, error) from None
-        taken[path] = "also another output"
-
-
-def open_output(path: str, mode: Literal["wb", "ab"] = "wb") -> BinaryIO:
-    """A file for writing bytes; ``-`` is stdout; `OutputError` when it cannot be made."""
-    if path == "-":
-        return sys.stdout.buffer
-    try:
-        return open(path, mode)
-    except OSError as error:
-        raise _failed(path, error) from None
-
-
-def _is_torn(path: str) -> bool:
-    """Whether a file ends in the middle of a line, as a full disk or a power cut leaves it."""
-    with suppress(OSError), open(path, "rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read() != b"\n"
-    return False
-
-
-def _same(a: Path, b: Path) -> bool:
-    return a.resolve() == b.resolve() or (a.exists() and b.exists() and a.samefile(b))
-
-
-def _failed(path: str | Path, error: OSError) -> OutputError:
-    return OutputError(f"{path}: cannot be written: {error.strerror or error}")

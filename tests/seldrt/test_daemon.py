@@ -30,9 +30,10 @@ from seldrt.runtime.capture import Block
 from seldrt.runtime.daemon import Daemon, stream_info
 from seldrt.runtime.health import Health
 from seldrt.runtime.microphone import Microphone
+from seldrt.runtime.outputs import OutputError, TextFile
 from seldrt.runtime.publisher import Publisher
 from seldrt.runtime.recording import Recording
-from seldrt.runtime.sinks import EventTable, MessageSink, OutputError, Sink, TextFile
+from seldrt.runtime.sinks import EventTable, MessageSink, Sink
 from seldrt.signals import SAME_WISH_S
 from tests.seldrt import fake_sounddevice
 from tests.seldrt.energy_pipeline import LABEL, SAMPLE_RATE, EnergyPipeline, noise, two_pianos
@@ -587,6 +588,35 @@ def test_what_is_added_to_a_torn_file_begins_a_line(tmp_path: Path) -> None:
         file.write(b"new\n")
         file.close()
         assert path.read_bytes() == after
+
+
+def test_a_file_that_is_moved_away_or_deleted_is_begun_anew(tmp_path: Path) -> None:
+    """As logrotate does, with or without a new file in its place; meanwhile there may be nowhere to put one."""
+    folder, moved = tmp_path / "folder", tmp_path / "moved"
+    folder.mkdir()
+    path = folder / "lines"
+    file = TextFile(str(path), b"heading\n", add=True)
+    file.write(b"1\n")
+    path.rename(folder / "lines.1")
+    file.write(b"2\n")
+    path.rename(folder / "lines.2")
+    path.write_bytes(b"")
+    file.write(b"3\n")
+    path.unlink()
+    file.write(b"4\n")
+    folder.rename(moved)
+    for _ in range(2):
+        with pytest.raises(OutputError, match="lines: cannot be written: No such file or directory"):
+            file.write(b"lost\n")
+    folder.mkdir()
+    file.write(b"5\n")
+    file.close()
+    assert {name: (moved / name).read_bytes() for name in ("lines.1", "lines.2", "lines")} == {
+        "lines.1": b"heading\n1\n",
+        "lines.2": b"heading\n2\n",
+        "lines": b"heading\n4\n",
+    }
+    assert path.read_bytes() == b"heading\n5\n"
 
 
 def test_what_is_added_to_waits_for_room(tmp_path: Path) -> None:

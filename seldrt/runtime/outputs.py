@@ -1,0 +1,117 @@
+"""The files that findings are written to."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from seldrt.config import SeldrtError
+
+
+class OutputError(SeldrtError):
+    """A file that cannot be written."""
+
+
+class TextFile:
+    """Lines of text as they come, for a file that can be read meanwhile; the path ``-`` is stdout.
+
+    The file is new and begins with ``heading``, or it is one that is there, to ``add`` to, on a new line. When that is
+    moved away or deleted, as logrotate does, it is begun anew. `OutputError` when it cannot be opened, and for a full
+    disk unless there may be room later: when it is added to.
+    """
+
+    def __init__(self, path: str, heading: bytes = b"", add: bool = False) -> None:
+        self._path, self._heading = path, heading
+        self._mode: Literal["wb", "ab"] = "ab" if add else "wb"
+        self.is_stdout = path == "-"
+        self._open()
+        self._follows = add and not self.is_stdout and self._file.seekable()
+        with suppress(OutputError) if add and not self.is_stdout else nullcontext():
+            self.write(b"")
+
+    def _open(self) -> None:
+        self._file = open_output(self._path, self._mode)
+        is_new = self.is_stdout or not self._file.seekable() or not self._file.tell()
+        self._owed = self._heading if is_new else b"\n" if _is_torn(self._path) else b""
+
+    def write(self, line: bytes) -> None:
+        """`OutputError` when there is no room; what was refused is whole lines, and the next may find room again."""
+        if self._follows and self._was_moved():
+            self.close()
+            self._open()
+        try:
+            self._file.write(self._owed + line)
+            self._owed = b""
+            self._file.flush()
+        except BrokenPipeError:  # the reader of stdout has gone
+            raise
+        except OSError as error:
+            raise cannot_write(self._path, error) from None
+
+    def _was_moved(self) -> bool:
+        try:
+            return self._file.closed or not os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno()))
+        except OSError:
+            return True
+
+    def close(self) -> None:
+        if not self.is_stdout:
+            with suppress(OSError):  # what could not be written was told by then
+                self._file.close()
+
+
+def check_outputs(dcase: str | None, others: Sequence[str | None], recordings: Sequence[Path] = ()) -> None:
+    """`OutputError` when an output cannot be written, is a recording, or is another output."""
+    taken = dict.fromkeys(recordings, "the recording itself")
+    if dcase == "-":
+        raise OutputError("--dcase -: give the table a file name; it appears when the stream ends")
+    if others.count("-") > 1:
+        raise OutputError("-: stdout can take one output only; give the others file names")
+    for output in (dcase, *others):
+        if output is None or output == "-":
+            continue
+        path = Path(output)
+        for other, what in taken.items():
+            if _same(path, other):
+                raise OutputError(f"{output}: the output is {what}; choose another name")
+        if path.is_dir() or (path.exists() and not path.is_file() and output is dcase):
+            raise OutputError(f"{output}: cannot be written: it is a folder or a device")
+        try:
+            if path.is_file():
+                path.open("ab").close()
+            elif not path.exists():
+                tempfile.TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            raise cannot_write(path, error) from None
+        taken[path] = "also another output"
+
+
+def open_output(path: str, mode: Literal["wb", "ab"] = "wb") -> BinaryIO:
+    """A file for writing bytes; ``-`` is stdout; `OutputError` when it cannot be made."""
+    if path == "-":
+        return sys.stdout.buffer
+    try:
+        return open(path, mode)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def cannot_write(path: str | Path, error: OSError) -> OutputError:
+    return OutputError(f"{path}: cannot be written: {error.strerror or error}")
+
+
+def _is_torn(path: str) -> bool:
+    """Whether a file ends in the middle of a line, as a full disk or a power cut leaves it."""
+    with suppress(OSError), open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
+    return False
+
+
+def _same(a: Path, b: Path) -> bool:
+    return a.resolve() == b.resolve() or (a.exists() and b.exists() and a.samefile(b))
