@@ -1,0 +1,120 @@
+"""Say where something is that several microphones hear, in metres.
+
+pip install pyzmq msgpack numpy
+python triangulate.py --url tcp://10.0.0.5:5577 --url tcp://10.0.0.6:5577 roof=0,0,3.5 gate=12,-4,2
+
+NAME=X,Y,Z is a daemon (`seldrt run --source NAME`) and where its microphone is. X and Y are those that azimuths count
+from: 0 degrees points along X, +90 along Y; so all microphones have to look along X, or to be told how they do not
+(`seldrt run --yaw`, `seldrt doctor --orientation`). Clocks have to agree to a tenth of a second or so (NTP).
+
+What two or more hear as the same class at the same time is where their directions come nearest to each other. Nothing
+is said while these are nearly in line, point away from each other, or miss each other by more than --miss degrees: then
+they are of different things.
+"""
+
+import argparse
+import math
+import signal
+import sys
+import time
+
+import msgpack
+import numpy as np
+import zmq
+from zmq.auth import load_certificate
+
+TOGETHER_S = 0.5  # what is older is another moment
+SAID_S = 0.5  # between two lines about a class
+IN_LINE_DEG = 10
+SILENT_S = 3
+
+
+def microphone(text):
+    name, _, place = text.partition("=")
+    x, y, z = map(float, place.split(","))
+    return name, np.array([x, y, z])
+
+
+def unit(azimuth_deg, elevation_deg):
+    azimuth, elevation = math.radians(azimuth_deg), math.radians(elevation_deg)
+    flat = math.cos(elevation)
+    return np.array([flat * math.cos(azimuth), flat * math.sin(azimuth), math.sin(elevation)])
+
+
+def meet(places, directions):
+    """The point that is nearest to all rays, and by how many degrees the worst of them misses it; None if none is."""
+    across = np.eye(3) - directions[:, :, None] * directions[:, None, :]  # what of a vector is not along each ray
+    if np.linalg.eigvalsh(across.sum(0))[0] < 1 - math.cos(math.radians(IN_LINE_DEG)):
+        return None
+    point = np.linalg.solve(across.sum(0), (across @ places[:, :, None]).sum(0)).ravel()
+    towards = point - places
+    along = (towards * directions).sum(1) / np.linalg.norm(towards, axis=1).clip(1e-9)
+    return point, math.degrees(math.acos(min(along.min(), 1.0)))
+
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--url", action="append", required=True, help="of a daemon; may be repeated")
+parser.add_argument("--key", metavar="FILE", help="your secret key, where the daemons ask for keys")
+parser.add_argument(
+    "--server-key", action="append", metavar="FILE", help="the daemon's public key; or one for each --url"
+)
+parser.add_argument("--classes", default="", help="names, as `seldrt info` has them, with commas; else all")
+parser.add_argument("--miss", type=float, default=20.0, metavar="DEG", help="at most [%(default)g]")
+parser.add_argument("microphones", nargs="+", type=microphone, metavar="NAME=X,Y,Z")
+wanted = parser.parse_args()
+if bool(wanted.key) != bool(wanted.server_key):
+    parser.error("--key and --server-key belong together")
+if wanted.key and len(wanted.server_key) not in (1, len(wanted.url)):
+    parser.error("--server-key is needed once, or once for each --url")
+places = dict(wanted.microphones)
+if len(places) < 2:
+    parser.error("two microphones are needed, of different names")
+classes = [name for name in wanted.classes.split(",") if name]
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
+socket = zmq.Context().socket(zmq.SUB)
+socket.heartbeat_ivl = 2000  # ms: without, the death of a daemon's computer would go unnoticed for ever
+try:
+    if wanted.key:
+        socket.curve_publickey, socket.curve_secretkey = load_certificate(wanted.key)
+    for number, url in enumerate(wanted.url):
+        if wanted.key:
+            socket.curve_serverkey = load_certificate(wanted.server_key[number % len(wanted.server_key)])[0]
+        socket.connect(url)
+except (zmq.ZMQError, OSError, ValueError) as error:
+    sys.exit(f"cannot connect to {', '.join(wanted.url)}: {error}")
+for name in places:
+    socket.subscribe(f"seld1.frame.{name}.")
+
+heard = dict.fromkeys(places, time.monotonic())  # when a frame came; one comes every 100 ms
+silent = set()
+directions = {}  # by class and microphone: time of the sound, unit vector
+said_ns = {}  # by class
+while True:
+    message = msgpack.unpackb(socket.recv_multipart()[1]) if socket.poll(500) else None
+    now = time.monotonic()
+    if message and message["source"] in heard:
+        heard[message["source"]] = now
+    for name, last in heard.items():
+        if (now - last > SILENT_S) != (name in silent):
+            silent ^= {name}
+            said = f"nothing heard from {name} for {SILENT_S} s: is its daemon running?"
+            print(said if name in silent else f"{name} is heard", file=sys.stderr, flush=True)
+    for found in message["detections"] if message else []:
+        class_, time_ns = found["class"], message["t_capture_ns"]
+        if classes and class_ not in classes:
+            continue
+        of_class = directions.setdefault(class_, {})
+        of_class[message["source"]] = time_ns, unit(found["azimuth_deg"], found["elevation_deg"])
+        names = [name for name, (when_ns, _) in of_class.items() if abs(time_ns - when_ns) < TOGETHER_S * 1e9]
+        if len(names) < 2 or 0 <= time_ns - said_ns.get(class_, 0) < SAID_S * 1e9:
+            continue
+        met = meet(np.array([places[name] for name in names]), np.array([of_class[name][1] for name in names]))
+        if met and met[1] <= wanted.miss:
+            (x, y, z), miss_deg = met
+            clock = time.strftime("%H:%M:%S", time.localtime(time_ns / 1e9))
+            by = " ".join(sorted(names))
+            print(
+                f"{clock}  {class_}  x {x:.1f}  y {y:.1f}  z {z:.1f} m  missed by {miss_deg:.0f} deg  {by}", flush=True
+            )
+            said_ns[class_] = time_ns

@@ -1,0 +1,177 @@
+"""examples/triangulate.py between real sockets; where the directions were computed from is the oracle."""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from seldrt.detection import Detection, Frame
+from seldrt.keys import make_keys
+from seldrt.runtime.publisher import Publisher
+from tests import test_examples
+from tests.test_examples import EXAMPLES, Start, interrupted
+
+start = test_examples.start
+SCRIPT = str(EXAMPLES / "triangulate.py")
+PLACES = {"roof": (0.0, 0.0, 3.5), "gate": (12.0, -4.0, 2.0), "shed": (5.0, 9.0, 1.0)}
+Point = tuple[float, float, float]
+WAIT_S = 20.0
+
+
+def towards(place: Point, point: Point) -> tuple[float, float]:
+    """Azimuth and elevation, in degrees."""
+    x, y, z = (b - a for a, b in zip(place, point, strict=True))
+    return math.degrees(math.atan2(y, x)), math.degrees(math.atan2(z, math.hypot(x, y)))
+
+
+class Yard:
+    """Daemons that say what they would hear, at the places above; with keys, where a folder has them."""
+
+    def __init__(self, folder: Path) -> None:
+        make_keys(folder, "laptop")
+        self.keys = ["--key", str(folder / "laptop.key_secret"), "--server-key", str(folder / "server.key")]
+        self._daemons = {name: Publisher("tcp://127.0.0.1:*", curve_keys=folder) for name in PLACES}
+
+    def urls(self, *names: str) -> list[str]:
+        return [word for name in names for word in ("--url", self._daemons[name].endpoint)]
+
+    def say(
+        self, seen: dict[str, tuple[float, float]], class_: str = "piano", late_s: dict[str, float] | None = None
+    ) -> None:
+        """A frame of each daemon, with a detection where it has a direction."""
+        for name, daemon in self._daemons.items():
+            daemon.attend(name)
+            now_ns = time.time_ns() - round(1e9 * (late_s or {}).get(name, 0.0))
+            found = []
+            if name in seen:
+                azimuth, elevation = seen[name]
+                place = {"azimuth_deg": azimuth, "elevation_deg": elevation}
+                found = [Detection(class_=class_, class_id=0, track=0, confidence=0.9, onset_ns=now_ns, **place)]
+            daemon.send(Frame(source=name, t_capture_ns=now_ns, sample=0, frame_ms=100, detections=found))
+
+    def close(self) -> None:
+        for daemon in self._daemons.values():
+            daemon.close()
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Iterator[Yard]:
+    yard = Yard(tmp_path / "keys")
+    yield yard
+    yard.close()
+
+
+def until_said(
+    process: subprocess.Popen[str], say: Callable[[], None], count: int = 1
+) -> list[tuple[str, Point, int, str]]:
+    """Class, place, by how much it was missed and by whom it was heard: what is printed while the daemons go on."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(process.stdout.readline() for _ in range(count)))
+    reader.start()
+    end_s = time.monotonic() + WAIT_S
+    while reader.is_alive():
+        assert time.monotonic() < end_s, "nothing is said"
+        assert process.poll() is None, process.communicate()[1]
+        say()
+        time.sleep(0.05)
+    found = []
+    for line in lines:
+        said = re.fullmatch(r"\d\d:\d\d:\d\d  (\w+)  x (\S+)  y (\S+)  z (\S+) m  missed by (\d+) deg  (.+)\n", line)
+        assert said, line
+        found.append((said[1], (float(said[2]), float(said[3]), float(said[4])), int(said[5]), said[6]))
+    return found
+
+
+def arguments(*names: str) -> list[str]:
+    return [f"{name}={','.join(map(str, PLACES[name]))}" for name in names]
+
+
+@pytest.mark.parametrize("point", [(6.0, 1.0, 0.5), (-3.0, -7.0, 4.0), (5.0, 4.0, 9.0)])
+def test_a_point_that_all_hear(yard: Yard, start: Start, point: Point) -> None:
+    urls = yard.urls(*PLACES)
+    process = start(sys.executable, SCRIPT, *urls, *yard.keys, *arguments(*PLACES))
+    seen = {name: towards(place, point) for name, place in PLACES.items()}
+    *_, (class_, found, miss_deg, by) = until_said(process, lambda: yard.say(seen), 4)
+    assert (class_, miss_deg, by) == ("piano", 0, "gate roof shed")
+    assert found == pytest.approx(point, abs=0.051)
+    assert "Traceback" not in interrupted(process)[1]
+
+
+def test_rays_that_pass_each_other_meet_half_way(yard: Yard, start: Start) -> None:
+    """Straight up 2 m beside a level ray: the common perpendicular is 2 m long, and its middle is the answer."""
+    process = start(sys.executable, SCRIPT, *yard.urls("roof", "gate"), *yard.keys, "roof=0,0,0", "gate=5,2,-5")
+    ((_, found, miss_deg, _),) = until_said(process, lambda: yard.say({"roof": (0.0, 0.0), "gate": (90.0, 90.0)}))
+    assert found == pytest.approx((5.0, 1.0, 0.0), abs=0.051)
+    assert miss_deg == round(math.degrees(math.atan2(1, 5)))
+
+
+def test_what_is_no_one_place_is_not_said(yard: Yard, start: Start) -> None:
+    process = start(
+        sys.executable,
+        SCRIPT,
+        *yard.urls("roof", "gate"),
+        *yard.keys,
+        "--classes",
+        "piano",
+        "roof=0,0,1",
+        "gate=10,0,1",
+    )
+    good = {"roof": (45.0, 0.0), "gate": (135.0, 0.0)}
+    assert until_said(process, lambda: yard.say(good))[0][1] == (5.0, 5.0, 1.0)
+    for nothing in (
+        {"roof": (3.0, 0.0), "gate": (-179.0, 0.0)},  # in line
+        {"roof": (135.0, 0.0), "gate": (45.0, 0.0)},  # away from each other
+        {"roof": (45.0, 60.0), "gate": (135.0, -60.0)},  # past each other
+        {"roof": (30.0, 0.0)},
+    ):
+        time.sleep(1.0)  # what was heard before is too old
+        for _ in range(8):
+            yard.say(nothing)
+            time.sleep(0.05)
+    for _ in range(8):
+        yard.say(good, "alarm")
+        yard.say(good, late_s={"gate": 0.8})
+        time.sleep(0.05)
+    good["gate"] = (180.0 - math.degrees(math.atan2(5, 15)), 0.0)
+    time.sleep(1.0)
+    ((_, found, *_),) = until_said(process, lambda: yard.say(good))
+    assert found == pytest.approx((2.5, 2.5, 1.0), abs=0.051)
+
+
+def test_who_is_silent_is_named(yard: Yard, start: Start) -> None:
+    process = start(sys.executable, SCRIPT, *yard.urls("roof"), *yard.keys, *arguments("roof", "shed"))
+    assert process.stderr is not None
+    line = threading.Thread(target=lambda: lines.append(process.stderr.readline()))
+    lines: list[str] = []
+    line.start()
+    while line.is_alive():
+        yard.say({})
+        time.sleep(0.05)
+    assert lines == ["nothing heard from shed for 3 s: is its daemon running?\n"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("roof=0,0,0", "two microphones are needed"),
+        ("roof=0,0,0 roof=1,1,1", "two microphones are needed, of different names"),
+        ("roof=0,0 gate=1,1,1", "invalid microphone value: 'roof=0,0'"),
+        ("roof=0,0,0 gate=1,1,1 --key x", "--key and --server-key belong together"),
+        ("roof=0,0,0 gate=1,1,1 --key x --server-key y", "cannot connect to tcp://127.0.0.1:9"),
+    ],
+)
+def test_what_is_wrong_is_told(words: str, said: str) -> None:
+    bad = [sys.executable, SCRIPT, "--url", "tcp://127.0.0.1:9", *words.split()]
+    done = subprocess.run(bad, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
