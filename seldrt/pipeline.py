@@ -78,7 +78,8 @@ class Pipeline:
 
     The result is the same to the bit however the samples are cut, and N samples give exactly
     N // samples_per_label label frames. ``block_labels`` label frames share one computation: more are faster by
-    PyTorch, and change the result by rounding only. ``only`` names the classes that are reported, all if empty.
+    PyTorch, and change the result by rounding only. ``only`` names the classes that are reported, all if empty; of
+    the sectors to ``ignore`` nothing is, see `seldrt.spatial.within`.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Pipeline:
         postprocess: PostprocessConfig | None = None,
         block_labels: int = 1,
         only: Sequence[str] = (),
+        ignore: Sequence[tuple[float, float]] = (),
     ) -> None:
         description = networks.description
         features = description.features
@@ -104,7 +106,7 @@ class Pipeline:
         }
         self._chain = Blocks(Chain(*self._stages.values()), block_labels * self.samples_per_label)
         check_classes(only, self.classes)
-        self._tracker = Tracker(self.samples_per_label, np.isin(self.classes, only) if only else None)
+        self._tracker = Tracker(self.samples_per_label, np.isin(self.classes, only) if only else None, ignore)
 
     @property
     def latency_samples(self) -> int:
@@ -156,7 +158,8 @@ def open_pipeline(config: PipelineConfig, changes: Mapping[str, Any]) -> Pipelin
     path = model_path(config.model or None)
     networks = open_networks(path, config.device, config.threads)
     known = networks.description
-    return Pipeline(networks, path.stem, adjusted(known.postprocess, known.classes, config, changes), only=config.only)
+    postprocess = adjusted(known.postprocess, known.classes, config, changes)
+    return Pipeline(networks, path.stem, postprocess, only=config.only, ignore=config.ignore)
 
 
 def _card(networks: Networks, name: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from seldrt.config import EVERY_CLASS, ConfigError, PipelineConfig, PostprocessConfig, decode
 from seldrt.detection import GAP_LABELS, LabelFrame, Source
 from seldrt.smoothing import doa_stage
-from seldrt.spatial import azimuth_elevation
+from seldrt.spatial import azimuth_elevation, within
 from seldrt.stream import Array, Chain, Map, Scan, Stage, Windowed
 
 QUICK: dict[str, Any] = {"sed_median": False, "sed_lookback_labels": 0, "doa_window_labels": 1}  # waits for nothing
@@ -155,11 +155,18 @@ class Tracker:
     A class has one source at a time. Its track number runs from onset to offset, counts from 0 in the order
     of onsets and is never used again before the stream ends. A gap of one silent label frame does not end a
     track: nothing is reported in the gap, and afterwards the number and the onset are the old ones. `flush`
-    ends the stream. Where ``only`` (classes,) is given, nothing is said of the classes for which it is False.
+    ends the stream. Where ``only`` (classes,) is given, nothing is said of the classes for which it is False, and
+    nothing of what sounds in the sectors to ``ignore``, see `seldrt.spatial.within`.
     """
 
-    def __init__(self, samples_per_label: int, only: NDArray[np.bool_] | None = None) -> None:
+    def __init__(
+        self,
+        samples_per_label: int,
+        only: NDArray[np.bool_] | None = None,
+        ignore: Sequence[tuple[float, float]] = (),
+    ) -> None:
         self._samples_per_label, self._only = samples_per_label, True if only is None else only
+        self._ignore = tuple(ignore)
         self._reset()
 
     def _reset(self) -> None:
@@ -170,7 +177,8 @@ class Tracker:
     def push(self, x: Array) -> list[LabelFrame]:
         """One `LabelFrame` for each of the n label frames."""
         azimuth, elevation = azimuth_elevation(x[..., 2:])
-        rows = zip((x[..., 0] > 0) & self._only, x[..., 1], azimuth, elevation, strict=True)
+        active = (x[..., 0] > 0) & self._only & ~within(azimuth, self._ignore)
+        rows = zip(active, x[..., 1], azimuth, elevation, strict=True)
         return [self._label_frame(*row) for row in rows]
 
     def flush(self) -> list[LabelFrame]:

@@ -7,6 +7,8 @@ Elevation is in [-90, 90], +90 deg is up. A *doa* is a unit vector of shape (...
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -60,3 +62,11 @@ def foa_gains(doa: ArrayLike) -> NDArray[np.float64]:
     """AmbiX gains (..., 4) in the order W, Y, Z, X of a plane wave from unit vectors (..., 3)."""
     x, y, z = np.moveaxis(np.asarray(doa, dtype=float), -1, 0)
     return np.stack([np.ones_like(x), y, z, x], axis=-1)
+
+
+def within(azimuth_deg: NDArray[np.floating], sectors: Sequence[tuple[float, float]]) -> NDArray[np.bool_]:
+    """Whether azimuths lie in any of the sectors: degrees, from the first counter-clockwise to the second, both in."""
+    inside = np.zeros(np.shape(azimuth_deg), bool)
+    for first, last in sectors:
+        inside |= (azimuth_deg - first) % 360 <= (last - first) % 360
+    return inside

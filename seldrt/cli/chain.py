@@ -12,7 +12,7 @@ import click
 from msgspec.structs import replace
 
 from seldrt.cli.info import model_option
-from seldrt.cli.shell import Names, Sensitivity, options, setting
+from seldrt.cli.shell import Names, Sectors, Sensitivity, options, setting
 from seldrt.config import ConfigError, DaemonConfig, PipelineConfig, PublisherConfig, load_toml, override
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ setting_options = options(  # what `settings` takes
     setting("--config", env="CONFIG", metavar="FILE", meaning="Settings in TOML, see configs/seldrt.toml."),
     model_option,
     setting("--only", env="ONLY", type=Names(), metavar="CLASS,...", meaning="Report no other classes."),
+    setting(
+        "--ignore", env="IGNORE", type=Sectors(), metavar="AZ..AZ,...", meaning="Report nothing from there: 20..60"
+    ),
     setting(
         "--sensitivity",
         env="SENSITIVITY",
@@ -81,6 +84,7 @@ def settings(flags: Flags) -> DaemonConfig:
         config.pipeline,
         model=flags["model"],
         only=flags["only"],
+        ignore=flags["ignore"],
         sensitivity=flags["sensitivity"],
         quick=flags["quick"],
         device=flags["compute"],

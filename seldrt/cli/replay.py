@@ -53,8 +53,8 @@ def replay(
     if fast and speed:
         raise ConfigError("--fast and --speed exclude each other")
     config = settings(flags)
-    if demo and (start is not None or config.pipeline.only):
-        raise ConfigError("--demo is compared with all that sounds in it: leave out --only and --start")
+    if demo and (start is not None or config.pipeline.only or config.pipeline.ignore):
+        raise ConfigError("--demo is compared with all that sounds in it: leave out --only, --ignore and --start")
     capture = config.capture
     mic = profile_of_recording(capture.mic).turned(orientation(capture.mount, capture.yaw_deg))
     recordings, truth = [Path(file) for file in files], None

@@ -59,6 +59,23 @@ class Names(click.ParamType):
         return tuple(filter(None, (name.strip() for name in value.split(","))))
 
 
+class Sectors(click.ParamType):
+    """Sectors of azimuths with commas between them: 20..60,150..-150."""
+
+    name = "sectors"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[list[float], ...]:
+        try:
+            sectors = tuple([float(end) for end in text.split("..")] for text in filter(None, value.split(",")))
+        except ValueError:
+            sectors = ([],)
+        if any(len(sector) != 2 for sector in sectors):
+            self.fail(
+                f"{value!r}: write FROM..TO in degrees, counter-clockwise, like 20..60 or 20..60,150..-150", param, ctx
+            )
+        return sectors
+
+
 def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Several options as one decorator."""
 

@@ -194,6 +194,9 @@ class PipelineConfig(Section, frozen=True):
 
     model: str = ""  # a .safetensors file, or the name of one that ships; "" = the default
     only: tuple[str, ...] = ()  # the classes that are reported; () = all
+    ignore: tuple[
+        tuple[float, float], ...
+    ] = ()  # azimuths from, counter-clockwise to: what sounds there is not reported
     sensitivity: dict[str, float] = msgspec.field(default_factory=dict)  # of classes, or all: 2 = at half the odds
     quick: bool = False  # true = post-processing that waits for nothing
     device: Literal["cpu", "cuda", "mps"] = "cpu"
@@ -202,6 +205,9 @@ class PipelineConfig(Section, frozen=True):
     def __post_init__(self) -> None:
         if not 1 <= self.threads <= 1024:
             raise ValueError(f"threads is {self.threads}: use 1 to 1024")
+        for first, last in self.ignore:
+            if not -360 <= min(first, last) <= max(first, last) <= 360 or (last - first) % 360 == 0:
+                raise ValueError(f"ignore has {first:g}..{last:g}: use two different azimuths of -360 to 360 degrees")
         for name, value in self.sensitivity.items():
             if not 0.001 <= value <= 1000:
                 raise ValueError(f"sensitivity of {name} is {value}: use 0.001 to 1000")

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from seldrt import checkpoint
 from seldrt.cli.info import card_lines
-from seldrt.cli.shell import Names, Sensitivity
+from seldrt.cli.shell import Names, Sectors, Sensitivity
 from seldrt.config import ConfigError, DaemonConfig, PostprocessConfig, load_toml, override
 from seldrt.detection import Frame, Status
 from seldrt.runtime import demo
@@ -128,6 +128,11 @@ def refused(*arguments: Any, **env: str) -> str:
         ("replay {ok} --compute tpu", "'tpu' is not one of 'cpu', 'cuda', 'mps'"),
         ("replay {ok} --sensitivity high", "'high' is no number: give one like 2, or 2,alarm=4"),
         ("replay {ok} --sensitivity alarm=2,alarm=3", "'alarm=3': alarm is there twice"),
+        ("replay {ok} --ignore 20-60", "'20-60': write FROM..TO in degrees, counter-clockwise, like 20..60"),
+        ("replay {ok} --ignore 20..60..80", "'20..60..80': write FROM..TO"),
+        ("replay {ok} --ignore 20..inf", "ignore has 20..inf: use two different azimuths"),
+        ("replay {ok} --ignore 180..-180", "ignore has 180..-180: use two different azimuths"),
+        ("replay --demo --no-publish --ignore 0..9", "leave out --only, --ignore"),
         ("replay {ok} --sensitivity =3", "'=3': which class"),
         ("replay --demo --no-publish --only piano", "leave out --only"),
         ("run --device nowhere --sensitivity bell=2", "the model has no class 'bell'; it has alarm, crying_baby"),
@@ -678,7 +683,8 @@ def test_the_shipped_model_describes_itself() -> None:
     assert "learning_rate" in everything
 
 
-def test_names_and_sensitivities_are_read_as_people_write_them() -> None:
+def test_names_sectors_and_sensitivities_are_read_as_people_write_them() -> None:
     assert Names().convert("alarm, piano,", None, None) == ("alarm", "piano")
     assert Names().convert("", None, None) == ()
+    assert Sectors().convert("20..60, -170.5..-150,", None, None) == ([20.0, 60.0], [-170.5, -150.0])
     assert Sensitivity().convert("2, alarm = 4", None, None) == {"all": 2.0, "alarm": 4.0}

@@ -142,6 +142,23 @@ def test_settings_open_a_pipeline_that_reports_what_is_wanted(tmp_path: Path) ->
         open_pipeline(replace(config, only=("dog",)), {})
 
 
+def test_what_is_ignored_is_missing_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    checkpoint.save(small_model(), path)
+    x = bursts(80)
+
+    def heard(config: PipelineConfig) -> list[list[tuple[int, float, float]]]:
+        pipeline = open_pipeline(config, {"doa_smoothing": False})
+        frames = pipeline.push(x) + pipeline.flush()
+        return [[(s.class_id, s.azimuth_deg, s.confidence) for s in frame.sources] for frame in frames]
+
+    everything = heard(PipelineConfig(model=str(path)))
+    middle = float(np.median([azimuth for frame in everything for _, azimuth, _ in frame]))
+    some = heard(PipelineConfig(model=str(path), ignore=((-180.0, middle),)))
+    assert some == [[source for source in frame if source[1] > middle] for frame in everything]
+    assert any(some)
+
+
 def test_post_processing_of_the_checkpoint_can_be_overridden() -> None:
     model = small_model(postprocess=PostprocessConfig(sad_threshold=0.99))
     assert Pipeline(Estimator(model, "cpu"), "small").postprocess.sad_threshold == 0.99

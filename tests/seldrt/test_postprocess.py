@@ -369,6 +369,19 @@ def test_the_direction_of_a_zero_vector_is_the_front():
     assert (source.azimuth_deg, source.elevation_deg) == (0, 0)
 
 
+def test_nothing_is_said_of_sectors_to_ignore() -> None:
+    """Who walks through one is two tracks; others are not touched."""
+    azimuths = [0.0, 15.0, 30.0, 45.0, 60.0, 75.0]
+    x = np.zeros((6, 2, 5), np.float32)
+    x[..., 0] = 1
+    x[:, 0, 2:] = unit_vector(azimuths, 0.0)
+    x[:, 1, 2:] = unit_vector(-90.0, 0.0)
+    frames = Tracker(2400, ignore=[(20, 61), (150, -150)]).push(x)
+    said = [[(s.class_id, s.track, round(s.azimuth_deg)) for s in frame.sources] for frame in frames]
+    away = [(1, 1, -90)]
+    assert said == [[(0, 0, 0), *away], [(0, 0, 15), *away], away, away, away, [(0, 2, 75), *away]]
+
+
 def test_a_flushed_tracker_counts_from_the_start():
     tracker = Tracker(2400)
     frames_of(["##"], tracker)

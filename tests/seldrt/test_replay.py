@@ -90,7 +90,7 @@ def test_what_cannot_be_kept_apart_is_refused_before_anything_is_written(night: 
         ((night[0], unnamed, "--start", "file", "--csv", table), "garden.wav: neither its tags nor its name say"),
         ((night[0], tmp_path / "missing.wav", "--csv", table), "missing.wav: no such file"),
         ((*night, "--csv", night[1]), "the output is the recording itself"),
-        (("--demo", "--start", "file"), "leave out --only and --start"),
+        (("--demo", "--start", "file"), "leave out --only, --ignore and --start"),
     ):
         code, out, errors = seldrt("replay", *arguments, *FAST, program=SMALL)
         assert (code, out) == (2, ""), errors

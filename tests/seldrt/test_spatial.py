@@ -16,6 +16,7 @@ from seldrt.spatial import (
     normalized,
     rotation,
     unit_vector,
+    within,
     wrap_azimuth,
 )
 
@@ -104,3 +105,16 @@ def test_the_gains_are_the_sn3d_spherical_harmonics_in_acn_order(azimuth, elevat
     level = sph_harm_y(1, 0, theta, phi) * np.sqrt(4 * np.pi / 3)
     expected = [1.0, first.imag, level.real, first.real]
     np.testing.assert_allclose(foa_gains(unit_vector(azimuth, elevation)), expected, atol=1e-12)
+
+
+@given(st.integers(-180, 179), st.integers(-360, 360), st.integers(1, 359))
+def test_a_sector_goes_counter_clockwise_from_its_first_end_to_its_last(azimuth: int, first: int, width: int) -> None:
+    expected = azimuth in {(first + step + 180) % 360 - 180 for step in range(width + 1)}
+    assert within(np.array([azimuth]), [(first, first + width)]).tolist() == [expected]
+    assert within(np.array([azimuth]), [(first, (first + width + 180) % 360 - 180)]).tolist() == [expected]
+
+
+def test_several_sectors_are_one_place_and_none_is_nowhere() -> None:
+    azimuths = np.array([[-180.0, -150.0], [0.0, 59.9], [60.1, 179.0]])
+    assert within(azimuths, [(20, 60), (150, -150)]).tolist() == [[True, True], [False, True], [False, True]]
+    assert not within(azimuths, []).any()
