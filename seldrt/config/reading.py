@@ -100,9 +100,20 @@ def override(section: SectionT, **values: Any) -> SectionT:
 
 def _refuse_unknown_keys(plain: dict[str, Any], kind: type[Any], where: str) -> None:
     known = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    sections = {
+        name: section
+        for name, of in known.items()
+        for section in getattr(of, "__args__", (of,))
+        if _is_section(section)
+    }
     for key, value in plain.items():
         if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}; known: {', '.join(known)}")
-        for inner in getattr(known[key], "__args__", (known[key],)):
-            if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, msgspec.Struct):
-                _refuse_unknown_keys(value, inner, f"{where} [{key}]")
+            homes = [f"[{name}]" for name, section in sections.items() if key in section.__struct_fields__]
+            what = f"it belongs under {' or '.join(homes)}" if homes else f"known: {', '.join(known)}"
+            raise ConfigError(f"{where}: unknown key {key!r}; {what}")
+        if key in sections and isinstance(value, dict):
+            _refuse_unknown_keys(value, sections[key], f"{where} [{key}]")
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)

@@ -426,6 +426,7 @@ def test_the_shipped_settings_show_every_key_with_its_default() -> None:
     ("text", "message"),
     [
         ("[captur]\n", r"unknown key 'captur'; known: capture, pipeline, publisher, record, clips, postprocess"),
+        ('model = "light"\n', r"unknown key 'model'; it belongs under \[pipeline\]"),
         ("[postprocess]\nsad = 1\n", r"\[postprocess\]: unknown key 'sad'; known: sad_threshold"),
         ("[capture]\nblock_ms = '3'\n", r"seldrt\.toml: capture\.block_ms: expected a whole number, got text$"),
         ("[postprocess]\nsad_threshold = 2\n", r"toml: \[postprocess\]: sad_threshold is 2.0: it must be 0 to 1"),
