@@ -28,6 +28,7 @@ STOPPED = 130  # exit code of what somebody ended before it was at its end
 @click.option("--demo", is_flag=True, help="The bundled recording, compared with its truth.")
 @click.option("--fast", is_flag=True, help="As fast as the computer goes.")
 @click.option("--speed", type=Number(0.01, 1000), metavar="X", help="X times real time.")
+@click.option("--loop", is_flag=True, help="Again and again until stopped, as one stream.")
 @click.option(
     "--skip-bad", is_flag=True, help="Leave out what cannot be played or dated; the exit code is 2 then, too."
 )
@@ -38,6 +39,7 @@ def replay(
     demo: bool,
     fast: bool,
     speed: float | None,
+    loop: bool,
     skip_bad: bool,
     start: str | None,
     **flags: Any,
@@ -52,8 +54,11 @@ def replay(
         raise ConfigError("what to replay? give a recording, or --demo")
     if fast and speed:
         raise ConfigError("--fast and --speed exclude each other")
+    if loop and (len(files) > 1 or flags["dcase"]):
+        raise ConfigError("--loop is of one recording, and has no end that --dcase could wait for")
     config = settings(flags)
-    if demo and (start is not None or config.pipeline.only or config.pipeline.ignore):
+    judged = demo and not loop
+    if judged and (start is not None or config.pipeline.only or config.pipeline.ignore):
         raise ConfigError("--demo is compared with all that sounds in it: leave out --only, --ignore and --start")
     capture = config.capture
     mic = profile_of_recording(capture.mic).turned(orientation(capture.mount, capture.yaw_deg))
@@ -64,14 +69,16 @@ def replay(
 
         recording, truth = demonstration.demo_files()
         recordings = [recording]
-        if config.pipeline.model:
+        if judged and config.pipeline.model:
             demonstration.check_model(model_path(config.pipeline.model))
         if flags["bind"] is None and not flags["no_publish"]:
             flags["no_publish"] = True
             say("not published; with --bind tcp://127.0.0.1:5577 `seldrt listen` and `seldrt view` show it")
 
+    pace, channels = None if fast else speed or 1.0, () if demo else capture.channels
+
     def opened(path: Path) -> Recording:
-        return Recording(path, mic, None if fast else speed or 1.0, capture.block_ms, () if demo else capture.channels)
+        return Recording(path, mic, pace, capture.block_ms, channels, loop)
 
     with ExitStack() as stack:
         check_asked(recordings, start, config, flags)
@@ -80,7 +87,7 @@ def replay(
             check_apart(parts, config.publisher.source)
         publisher = prepare(config, flags, stack, recordings)
         listener = stack.enter_context(closing(Listener(config, flags, publisher)))
-        if truth is not None:
+        if judged and truth is not None:
             source = stack.enter_context(closing(opened(*recordings)))
             sys.exit(0 if demonstrate(truth, listener, source) else 1)
         sys.exit(play(parts, opened, listener, left_out=len(recordings) - len(parts)))
@@ -190,8 +197,8 @@ def play(parts: Sequence[Part], opened: Callable[[Path], Recording], listener: L
 
 
 def is_whole(source: Recording) -> bool:
-    """Whether the recording was played to its end; says so if not."""
-    if source.played_s < source.length_s:
+    """Whether the recording was played to its end, if it has one; says so if not."""
+    if not source.loops and source.played_s < source.length_s:
         say(f"stopped at {source.played_s:.1f} s of {source.length_s:.1f} s: the outputs hold that much")
         return False
     return True

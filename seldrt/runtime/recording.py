@@ -27,7 +27,8 @@ HEADER_BYTES = 10_000  # more than a sound file without sound has
 class Recording:
     """A sound file, at the pace of ``speed`` (1 = real time; None = as fast as the computer goes).
 
-    ``channels`` are the four that are heard, by number from 1; () takes a file of four as it is. `CaptureError` when
+    ``channels`` are the four that are heard, by number from 1; () takes a file of four as it is. One that ``loops``
+    begins again at its end, as long as it is not stopped, and is one stream all the same. `CaptureError` when
     the file is missing, no sound, empty, truncated, not of four channels, of a rate that no microphone has, or holds
     what is no sample: NaN, inf, 32768.
     """
@@ -41,8 +42,9 @@ class Recording:
         speed: float | None = 1.0,
         block_ms: int = 20,
         channels: Sequence[int] = (),
+        loops: bool = False,
     ) -> None:
-        self.overruns = 0
+        self.overruns, self.loops = 0, loops
         self.seeking, self.waits = False, speed is None
         self.profile = profile
         self._path, self._speed, self._block_ms = path, speed, block_ms
@@ -103,6 +105,9 @@ class Recording:
             self._left -= len(chunk)
             self._check.push(chunk)
             yield resampler.push(chunk)
+            if self.loops and not self._left:
+                self._file.seek(0)
+                self._left = self._frames
         yield resampler.push(np.zeros((0, CHANNELS), np.float32), last=True)
 
 

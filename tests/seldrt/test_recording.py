@@ -86,6 +86,24 @@ def test_a_paced_recording_has_a_plausible_clock_and_gives_turns(tmp_path: Path)
     recording.close()
 
 
+@pytest.mark.parametrize("rate", [RATE, 48000])
+def test_one_that_loops_is_one_stream_until_it_is_stopped(tmp_path: Path, rate: int) -> None:
+    """That of the recording twice in one file; the resampler knows no end between them."""
+    recording = Recording(write(tmp_path / "once.wav", X, rate), AMBIX, speed=None, block_ms=7, loops=True)
+    samples = joined(stopped_after(recording, 2.5 * len(X) * RATE / rate))
+    recording.close()
+    expected = heard(write(tmp_path / "twice.wav", np.concatenate([X, X]), rate))
+    count = len(expected) * 9 // 10  # what comes after reaches that far back at most
+    np.testing.assert_array_equal(samples[:count], expected[:count])
+
+
+def stopped_after(recording: Recording, count: float) -> Iterator[Block]:
+    for block in recording.blocks(RATE):
+        yield block
+        if block.sample > count:
+            recording.stop()
+
+
 def test_stop_ends_a_recording_soon(tmp_path: Path) -> None:
     recording = Recording(write(tmp_path / "a.wav"), AMBIX, 0.01)
     blocks = recording.blocks(RATE)

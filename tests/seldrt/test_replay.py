@@ -90,6 +90,8 @@ def test_what_cannot_be_kept_apart_is_refused_before_anything_is_written(night: 
         ((night[0], unnamed, "--start", "file", "--csv", table), "garden.wav: neither its tags nor its name say"),
         ((night[0], tmp_path / "missing.wav", "--csv", table), "missing.wav: no such file"),
         ((*night, "--csv", night[1]), "the output is the recording itself"),
+        ((*night, "--loop"), "--loop is of one recording"),
+        ((night[0], "--loop", "--dcase", table), "has no end that --dcase could wait for"),
         (("--demo", "--start", "file"), "leave out --only, --ignore and --start"),
     ):
         code, out, errors = seldrt("replay", *arguments, *FAST, program=SMALL)
@@ -97,6 +99,28 @@ def test_what_cannot_be_kept_apart_is_refused_before_anything_is_written(night: 
         assert line in errors
         assert len(errors.splitlines()) == 1
         assert not table.exists()
+
+
+def test_a_loop_goes_on_until_it_is_stopped_which_is_a_good_end(night: list[Path], tmp_path: Path) -> None:
+    lines = tmp_path / "all.jsonl"
+    process = start("replay", night[0], *FAST, "--loop", "--jsonl", lines, program=SMALL)
+    length_s, heard_s = soundfile.info(night[0]).duration, 0.0
+    end_s = time.monotonic() + 60
+    while heard_s < 3 * length_s:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end_s
+        time.sleep(0.1)
+        whole = lines.read_bytes().splitlines()[:-1] if lines.exists() else []
+        heard_s = json.loads(whole[-1])["t_capture_s"] if whole else 0.0
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "stopped at" not in errors
+    assert "Traceback" not in errors
+    frames = [frame for frame in map(json.loads, lines.read_text().splitlines()) if frame["type"] == "frame"]
+    np.testing.assert_allclose(np.diff([frame["t_capture_s"] for frame in frames]), 0.1, atol=1e-6)
+    onsets = {found["onset_s"] for frame in frames for found in frame["detections"]}
+    assert len(onsets) >= 6  # two sounds a turn
 
 
 def test_all_that_cannot_be_played_are_named_at_once(night: list[Path], tmp_path: Path) -> None:
