@@ -157,11 +157,14 @@ def test_what_on_event_lacks_is_told(words: list[str], said: str) -> None:
     assert said in subprocess.run(bad, capture_output=True, text=True, check=False, timeout=60).stderr
 
 
-@pytest.mark.parametrize("words", ["subscribe.py URL", "on_event.py --url URL any ls", "subscribe.mjs URL"])
-def test_silence_is_told_once(words: str, tmp_path: Path, start: Start) -> None:
+@pytest.mark.parametrize("words", ["subscribe.py URL", "on_event.py --url URL any ls", "subscribe.mjs URL", "cpp URL"])
+def test_silence_is_told_once(words: str, tmp_path: Path, start: Start, request: pytest.FixtureRequest) -> None:
     url = f"ipc://{tmp_path}/s"
     name, *more = words.replace("URL", url).split()
-    process = start(node() if name.endswith("mjs") else sys.executable, str(EXAMPLES / name), *more)
+    if name == "cpp":
+        process = start(request.getfixturevalue("from_cpp"), *more)
+    else:
+        process = start(node() if name.endswith("mjs") else sys.executable, str(EXAMPLES / name), *more)
     assert process.stderr is not None
     assert process.stderr.readline() == f"nothing heard from {url} for 3 s: is the daemon running?\n"
     time.sleep(3.5)
@@ -210,6 +213,32 @@ def test_node(daemon: tuple[str, str], start: Start) -> None:
     assert re.match(r"20\d\d-\d\d-\d\dT", text)
 
 
+@pytest.fixture(scope="module")
+def from_cpp(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The program, built as it says. Without its libraries the tests are skipped, in .ci/run they fail."""
+    source = EXAMPLES / "subscribe.cpp"
+    (command,) = re.findall(r"^// (g\+\+ .*) subscribe\.cpp -o subscribe (-lzmq) &&", source.read_text(), re.MULTILINE)
+    compiler, *options = command[0].split()
+    includes = "\n".join(line for line in source.read_text().splitlines() if line.startswith("#include"))
+    if (
+        shutil.which(compiler) is None
+        or subprocess.run(
+            [compiler, *options, "-E", "-x", "c++", "-"], input=includes, text=True, capture_output=True, check=False
+        ).returncode
+    ):
+        reason = "not installed: g++ libzmq3-dev libmsgpack-cxx-dev"
+        (pytest.fail if os.environ.get("LIVE_TESTS") == "required" else pytest.skip)(reason)
+    program = str(tmp_path_factory.mktemp("cpp") / "subscribe")
+    warnings = ["-Wall", "-Wextra", "-Werror"]
+    run(compiler, *options, *warnings, str(source), "-o", program, command[1])
+    return program
+
+
+def test_cpp(daemon: tuple[str, str], start: Start, from_cpp: str) -> None:
+    text = until_ended(start(from_cpp, daemon[0]))
+    assert heard(text) == HEARD[-len(heard(text)) :]
+
+
 def test_the_snippets_need_nothing_of_seldrt() -> None:
     for path in EXAMPLES.glob("*.py"):
         names = set()
@@ -218,8 +247,8 @@ def test_the_snippets_need_nothing_of_seldrt() -> None:
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 names.add(str(node.module).split(".")[0])
-        also = {"paho"} if path.stem == "home_assistant" else set()
-        assert names - sys.stdlib_module_names == {"msgpack", "zmq"} | also
+        also = {"home_assistant": {"paho"}, "triangulate": {"numpy"}}
+        assert names - sys.stdlib_module_names == {"msgpack", "zmq"} | also.get(path.stem, set())
 
 
 def test_what_the_readme_shows(daemon: tuple[str, str]) -> None:
