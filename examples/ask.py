@@ -23,7 +23,7 @@ try:
         socket.curve_publickey, socket.curve_secretkey = load_certificate(wanted.key)
         socket.curve_serverkey = load_certificate(wanted.server_key)[0]
     socket.connect(wanted.url)
-except (zmq.ZMQError, OSError, ValueError) as error:
+except (zmq.ZMQError, OSError, TypeError, ValueError) as error:
     sys.exit(f"cannot connect to {wanted.url}: {error}")
 socket.send_string(wanted.request)
 if not socket.poll(5000):

@@ -35,9 +35,9 @@ import zmq
 from paho.mqtt import client as mqtt
 from zmq.auth import load_certificate
 
-SILENT_S = 3  # a status comes every second
+SILENT_S, ANEW_S = 3, 12  # a status comes every second
 FILES = ["clips", "csv", "jsonl", "recording"]  # trouble with what a daemon only writes is none with what it hears
-SETTLED_S = 1.5  # what sounds when this begins is known by then: a sensor that was ON stays so
+SETTLED_S = 1.5  # what sounds when a daemon is first heard is known by then: a sensor that was ON stays so
 LOST_S = 5  # what sounds is told of twice a second; longer than the above, so that OFF never comes before offline
 AROUND = ["in front", "front left", "left", "behind, left", "behind", "behind, right", "right", "front right"]
 
@@ -143,7 +143,7 @@ try:
         socket.curve_publickey, socket.curve_secretkey = load_certificate(wanted.key)
         socket.curve_serverkey = load_certificate(wanted.server_key)[0]
     socket.connect(wanted.url)
-except (zmq.ZMQError, OSError, ValueError) as error:
+except (zmq.ZMQError, OSError, TypeError, ValueError) as error:
     sys.exit(f"cannot connect to {wanted.url}: {error}")
 socket.subscribe(b"seld1.event.")
 socket.subscribe(b"seld1.status.")  # once a second, so that silence means something
@@ -151,7 +151,7 @@ socket.subscribe(b"seld1.status.")  # once a second, so that silence means somet
 classes = [name for name in wanted.classes.split(",") if name]
 broker, bridge = f"the broker {wanted.broker}:{wanted.port}", topic("bridge", f"{platform.node()} {wanted.url}")
 told, answers = {}, queue.Queue()  # what the broker keeps, by topic; how the connection to it is
-heard, epochs, attributes, deaf = {}, {}, {}, {}
+heard, first, epochs, attributes, deaf = {}, {}, {}, {}, {}
 sounding = {}  # by source, class and event: when it was last told
 client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
 client.will_set(bridge, "offline", retain=True)
@@ -180,7 +180,7 @@ except queue.Empty:
     sys.exit(f"{broker}: no answer")
 
 silent, began = False, time.monotonic()
-last = began
+last = tried = began
 while True:
     message = msgpack.unpackb(socket.recv_multipart()[1]) if socket.poll(500) else None
     now = time.monotonic()
@@ -189,6 +189,7 @@ while True:
         if silent:
             print(f"{source} is heard", file=sys.stderr, flush=True)
         silent, last = False, now
+        first.setdefault(source, now)
         if not running or message["epoch"] != epochs.get(source):  # offsets of what sounded may have been missed
             sounding[source] = {class_: {} for class_ in [*sounding.get(source, []), *classes]}
         epochs[source], heard[source] = message["epoch"], now if running else float("-inf")
@@ -209,20 +210,25 @@ while True:
     elif now - last > SILENT_S:
         if not silent:
             print(f"nothing heard from {wanted.url} for 3 s: is the daemon running?", file=sys.stderr, flush=True)
-        silent, last = True, now
-        socket.disconnect(wanted.url)  # libzmq gives up where it was refused
-        socket.connect(wanted.url)
+            silent, tried = True, now
+        if now - tried > ANEW_S:  # libzmq gives up where it was refused
+            tried = now
+            socket.disconnect(wanted.url)
+            socket.connect(wanted.url)
     while not answers.empty():
         print(f"{broker}: {answers.get()}", file=sys.stderr, flush=True)
         told.clear()  # a broker that was started anew may have forgotten all
     if now - began < SETTLED_S:
         continue
     for source, sensors in sounding.items():
+        for class_ in sensors:
+            describe(source, class_)
+        if source in first and now - first[source] < SETTLED_S:
+            continue
         alive = now - heard.get(source, float("-inf")) < SILENT_S and not deaf.get(source)
         if not alive:
             tell(topic(source, "availability"), "offline")
-        for class_, events in sensors.items():
-            describe(source, class_)
+        for class_, events in sensors.items() if source in first else []:
             if (source, class_) in attributes:
                 tell(topic(source, class_, "attributes"), json.dumps(attributes[source, class_]))
             on = any(now - when < LOST_S for when in events.values())  # else an offset was lost

@@ -36,25 +36,26 @@ try:
         socket.curve_publickey, socket.curve_secretkey = load_certificate(wanted.key)
         socket.curve_serverkey = load_certificate(wanted.server_key)[0]
     socket.connect(wanted.url)
-except (zmq.ZMQError, OSError, ValueError) as error:
+except (zmq.ZMQError, OSError, TypeError, ValueError) as error:
     sys.exit(f"cannot connect to {wanted.url}: {error}")
 socket.subscribe(b"seld1.event.")
 socket.subscribe(b"seld1.status.")  # once a second, so that silence means something
 classes = wanted.classes.split(",")
 
-silent = False
+silent = 0  # how often 3 s
 while True:
     if not socket.poll(3000):
-        if not silent:
+        silent += 1
+        if silent == 1:
             print(f"nothing heard from {wanted.url} for 3 s: is the daemon running?", file=sys.stderr, flush=True)
-        silent = True
-        socket.disconnect(wanted.url)  # libzmq gives up where it was refused
-        socket.connect(wanted.url)
+        if silent % 4 == 0:  # libzmq gives up where it was refused
+            socket.disconnect(wanted.url)
+            socket.connect(wanted.url)
         continue
     message = msgpack.unpackb(socket.recv_multipart()[1])
     if silent:
         print(f"{message['source']} is heard", file=sys.stderr, flush=True)
-    silent = False
+    silent = 0
     if message.get("phase") == wanted.phase and ("any" in classes or message["class"] in classes):
         try:
             # Each word is filled in by itself, and no shell reads it: what is heard cannot become a command.

@@ -26,7 +26,14 @@ from zmq.auth import load_certificate
 TOGETHER_S = 0.5  # what is older is another moment
 SAID_S = 0.5  # between two lines about a class
 IN_LINE_DEG = 10
-SILENT_S = 3
+SILENT_S, ANEW_S = 3, 12
+
+
+def connect():
+    for number, url in enumerate(wanted.url):
+        if wanted.key:
+            socket.curve_serverkey = load_certificate(wanted.server_key[number % len(wanted.server_key)])[0]
+        socket.connect(url)
 
 
 def microphone(text):
@@ -49,7 +56,7 @@ def meet(places, directions):
     point = np.linalg.solve(across.sum(0), (across @ places[:, :, None]).sum(0)).ravel()
     towards = point - places
     along = (towards * directions).sum(1) / np.linalg.norm(towards, axis=1).clip(1e-9)
-    return point, math.degrees(math.acos(min(along.min(), 1.0)))
+    return point, math.degrees(math.acos(along.min().clip(-1, 1)))
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -77,16 +84,14 @@ socket.heartbeat_ivl = 2000  # ms: without, the death of a daemon's computer wou
 try:
     if wanted.key:
         socket.curve_publickey, socket.curve_secretkey = load_certificate(wanted.key)
-    for number, url in enumerate(wanted.url):
-        if wanted.key:
-            socket.curve_serverkey = load_certificate(wanted.server_key[number % len(wanted.server_key)])[0]
-        socket.connect(url)
-except (zmq.ZMQError, OSError, ValueError) as error:
+    connect()
+except (zmq.ZMQError, OSError, TypeError, ValueError) as error:
     sys.exit(f"cannot connect to {', '.join(wanted.url)}: {error}")
 for name in places:
     socket.subscribe(f"seld1.frame.{name}.")
 
-heard = dict.fromkeys(places, time.monotonic())  # when a frame came; one comes every 100 ms
+tried = time.monotonic()
+heard = dict.fromkeys(places, tried)  # when a frame came; one comes every 100 ms
 silent = set()
 directions = {}  # by class and microphone: time of the sound, unit vector
 said_ns = {}  # by class
@@ -100,6 +105,11 @@ while True:
             silent ^= {name}
             said = f"nothing heard from {name} for {SILENT_S} s: is its daemon running?"
             print(said if name in silent else f"{name} is heard", file=sys.stderr, flush=True)
+    if len(silent) == len(places) and now - tried > ANEW_S:  # libzmq gives up where it was refused
+        tried = now
+        for url in wanted.url:
+            socket.disconnect(url)
+        connect()
     for found in message["detections"] if message else []:
         class_, time_ns = found["class"], message["t_capture_ns"]
         if classes and class_ not in classes:
@@ -107,7 +117,7 @@ while True:
         of_class = directions.setdefault(class_, {})
         of_class[message["source"]] = time_ns, unit(found["azimuth_deg"], found["elevation_deg"])
         names = [name for name, (when_ns, _) in of_class.items() if abs(time_ns - when_ns) < TOGETHER_S * 1e9]
-        if len(names) < 2 or 0 <= time_ns - said_ns.get(class_, 0) < SAID_S * 1e9:
+        if len(names) < 2 or abs(time_ns - said_ns.get(class_, 0)) < SAID_S * 1e9:
             continue
         met = meet(np.array([places[name] for name in names]), np.array([of_class[name][1] for name in names]))
         if met and met[1] <= wanted.miss:

@@ -196,6 +196,6 @@ def ask(request: str, url: str, timeout_s: float = 5.0, keys: Keys | None = None
     with zmq.Context() as context, closing(Connection(context, zmq.REQ, url, keys)) as connection:
         connection.socket.send(request.encode("ascii"))
         if not connection.comes(timeout_s):
-            why = connection.trouble or "is it the address of --control?"
-            raise WireError(f"no answer from {url} in {timeout_s:g} s: {why}")
+            why = connection.trouble or "it is connected"
+            raise WireError(f"no answer from {url} in {timeout_s:g} s: {why} (requests go to the address of --control)")
         return decode_reply(connection.socket.recv())

@@ -15,9 +15,9 @@ from seldrt.detection import WireError
 from seldrt.keys import ClientKeys, load_client
 
 HIGH_WATER_MARK = 100  # messages that wait here, besides those in the buffers of the operating system
-LARGEST = 1 << 20  # bytes of a frame; who sends a larger one is no daemon, and is not listened to any longer
+LARGEST = 1 << 20  # bytes of a frame; who sends a larger one is no daemon, and is cut off
 WAKE_S = 0.5  # a signal that comes just before a wait does not end it, but is seen after so long
-ANEW_S = 3.0  # libzmq tries every 2 s or sooner, so one without news for so long was given up
+ANEW_S = 3.0  # after an end that libzmq makes no attempt after, which is how it gives up
 OPTIONS = (
     (zmq.RCVHWM, HIGH_WATER_MARK),
     (zmq.LINGER, 0),
@@ -29,9 +29,8 @@ OPTIONS = (
 )
 ABSENT = "no daemon answers there: is it running?"
 REFUSED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-WATCHED = (
-    REFUSED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED
-)
+ENDED = REFUSED | zmq.EVENT_DISCONNECTED
+WATCHED = ENDED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_RETRIED
 
 Keys = tuple[str | Path, str | Path]  # files: one's own secret key, the daemon's public one
 
@@ -44,7 +43,12 @@ class Connection:
     libzmq by itself gives up a connection that was refused, which those are that met another daemon, or one with other
     keys. `WireError` when ``url`` is no address, `KeysError` for unusable keys.
 
-    ``url`` is ``tcp://HOST:PORT`` or ``ipc://PATH``, ``keys`` are of the kind that a daemon with keys asks for.
+    ``url``
+        ``tcp://HOST:PORT`` or ``ipc://PATH``
+    ``keys``
+        where the daemon asks for them
+    ``trouble``
+        why nothing comes from there, as far as it is known; "" while it is connected
     """
 
     def __init__(self, context: zmq.Context, kind: int, url: str, keys: Keys | None) -> None:
@@ -52,7 +56,8 @@ class Connection:
             raise WireError(f"cannot connect to {url!r}: which port?")
         pair: ClientKeys | None = load_client(*keys) if keys else None
         self._url, self._keys = url, keys
-        self._trouble, self._answered, self._news_s = ABSENT, False, time.monotonic()
+        self.trouble, self._answered = ABSENT, False
+        self._ended_s: float | None = None  # since when an attempt is over and no other has begun
         self.socket = context.socket(kind)
         self._events = context.socket(zmq.PAIR)
         try:
@@ -70,12 +75,6 @@ class Connection:
             self.close()
             raise WireError(f"cannot connect to {url!r}: {error.strerror}; use tcp://HOST:PORT or ipc://PATH") from None
 
-    @property
-    def trouble(self) -> str:
-        """Why nothing comes from there, as far as it is known; "" while it is connected."""
-        self._attend()
-        return self._trouble
-
     def comes(self, timeout_s: float | None) -> bool:
         """Whether something is there to be received in time, for which it waits; None = for ever."""
         end_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
@@ -83,32 +82,34 @@ class Connection:
             self._attend()
             if time.monotonic() >= end_s:
                 return False
+        if self.trouble:
+            self._attend()
         return True
 
     def _attend(self) -> None:
         """Learns what became of the connection, and makes it anew when it was given up."""
-        now_s = time.monotonic()
         while self._events.poll(0):
-            self._news_s = now_s
             self._learn(recv_monitor_message(self._events)["event"])
-        if self._trouble and now_s - self._news_s >= ANEW_S:
-            self._news_s = now_s
+        if self._ended_s is not None and time.monotonic() - self._ended_s >= ANEW_S:
+            self._ended_s = None
             with suppress(zmq.ZMQError):  # there may be none any more
                 self.socket.disconnect(self._url)
             self.socket.connect(self._url)
 
     def _learn(self, event: int) -> None:
+        self._ended_s = time.monotonic() if event & ENDED else None
         if event == zmq.EVENT_CONNECTED:
             self._answered = True
         elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            self._trouble = ""
+            self.trouble, self._answered = "", False
         elif event & REFUSED:
-            self._trouble = self._refusal(event)
-        elif event == zmq.EVENT_DISCONNECTED and not self._trouble:
-            self._trouble = ABSENT
+            self.trouble = self._refusal(event)
+        elif event == zmq.EVENT_DISCONNECTED:
+            if self.trouble in ("", ABSENT):
+                self.trouble = self._refusal(event) if self._answered else ABSENT
         elif event == zmq.EVENT_CONNECT_RETRIED:
             if not self._answered:
-                self._trouble = ABSENT
+                self.trouble = ABSENT
             self._answered = False
 
     def _refusal(self, event: int) -> str:

@@ -9,13 +9,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import soundfile
 
+from seldrt.detection import Event
 from seldrt.keys import make_keys
 from seldrt.runtime.publisher import Publisher
 from tests.seldrt.energy_pipeline import SAMPLE_RATE, two_pianos
@@ -130,7 +133,6 @@ def test_a_command_for_each_event_of_a_daemon_that_comes_and_goes(tmp_path: Path
     process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--url", url, *keys, "alarm,piano", *command)
     assert process.stdout is not None
     assert process.stderr is not None
-    replay(garden, "--bind", url).communicate(timeout=60)  # without keys: it is not heard
     for _ in range(2):
         assert process.stderr.readline() == f"nothing heard from {url} for 3 s: is the daemon running?\n"
         daemon = replay(garden, "--bind", url, "--curve-keys", str(tmp_path))
@@ -140,6 +142,33 @@ def test_a_command_for_each_event_of_a_daemon_that_comes_and_goes(tmp_path: Path
         daemon.communicate(timeout=60)
     over.touch()  # no command has ended before
     assert "Traceback" not in interrupted(process)[1]
+
+
+def test_who_was_refused_is_told_of_the_right_daemon(tmp_path: Path, start: Start) -> None:
+    """One without keys is not heard, and libzmq gives it up."""
+    make_keys(tmp_path, "laptop")
+    url = f"ipc://{tmp_path}/s"
+    keys = ["--key", str(tmp_path / "laptop.key_secret"), "--server-key", str(tmp_path / "server.key")]
+    wrong = Publisher(url)
+    process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--url", url, *keys, "any", "echo", "{class}")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stderr.readline() == f"nothing heard from {url} for 3 s: is the daemon running?\n"
+    wrong.close()
+    right = Publisher(url, curve_keys=tmp_path)
+    place = {"azimuth_deg": 0.0, "elevation_deg": 0.0, "confidence": 0.5, "track": 0, "class_id": 0, "onset_ns": 1}
+    when = {"t_capture_ns": 1, "sample": 0, "event_id": 0, "phase": "onset", "duration_ms": 100}
+    event = msgspec.convert({"type": "event", "source": "h3", "class": "piano", **place, **when}, Event)
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.append(process.stdout.readline()))
+    reader.start()
+    end_s = time.monotonic() + 60
+    while reader.is_alive() and time.monotonic() < end_s:
+        right.attend("h3")
+        right.send(event)
+        time.sleep(0.1)
+    right.close()
+    assert lines == ["piano\n"]
 
 
 def test_a_command_that_cannot_be_run_is_told_and_the_next_is_tried(daemon: tuple[str, str], start: Start) -> None:

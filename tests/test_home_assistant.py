@@ -200,7 +200,8 @@ def test_what_a_daemon_hears(
     first = reader.attributes()
     daemon.communicate(timeout=60)
     reader.until(AVAILABILITY, "offline")  # it said that it has ended
-    assert reader.payloads(f"{PIANO}/state") == ["OFF", "ON", "OFF", "ON", "OFF"]
+    assert reader.payloads(f"{PIANO}/state")[-4:] == ["ON", "OFF", "ON", "OFF"]
+    assert reader.payloads(f"{PIANO}/state")[:-4] in ([], ["OFF"])  # it may have sounded before all was known
     assert reader.payloads("seldrt/garden/alarm/state") == ["OFF"]
     assert reader.payloads(AVAILABILITY) == ["online", "offline"]
     assert (first["where"], round(first["azimuth_deg"]), round(first["elevation_deg"])) == ("left", 90, 10)
@@ -258,12 +259,10 @@ def test_a_daemon_that_dies_and_a_program_that_dies(
     assert reader.has(f"{PIANO}/state", "ON")
     assert reader.has(AVAILABILITY, "online")
     before = len(reader.read)
-    program = begin(start, url, broker, reader)  # what it said before is put right, although no daemon is heard
+    program = begin(start, url, broker, reader)  # what it said before is not to be believed, as no daemon is heard
     after = reader.read[before:]
     assert after[-1] == (reader.bridge, "online")
-    assert sorted(after[:-1]) == sorted(
-        [(AVAILABILITY, "offline"), (f"{PIANO}/state", "OFF"), (CONFIG, reader.payloads(CONFIG)[0])]
-    )
+    assert sorted(after[:-1]) == sorted([(AVAILABILITY, "offline"), (CONFIG, reader.payloads(CONFIG)[0])])
     program.kill()
     reader.until(reader.bridge, "offline")
     begin(start, url, broker, reader, "--classes", "alarm")
@@ -314,9 +313,11 @@ def test_events_that_overlap_or_are_lost(start: Start, url: str, broker: Broker,
     assert reader.payloads(AVAILABILITY) == ["online"]
 
 
+@pytest.mark.parametrize("late", [False, True])
 def test_what_sounds_while_it_is_started_anew_goes_on(
-    start: Start, url: str, broker: Broker, reader: Reader, actor: Actor
+    start: Start, url: str, broker: Broker, reader: Reader, actor: Actor, late: bool
 ) -> None:
+    """Also when the daemon is found late."""
     program = begin(start, url, broker, reader)
     actor.until(AVAILABILITY, "online")
     actor.event("onset", 0)
@@ -324,6 +325,8 @@ def test_what_sounds_while_it_is_started_anew_goes_on(
     program.kill()
     reader.until(reader.bridge, "offline")
     start(sys.executable, SCRIPT, "--url", url, *broker.options)
+    if late:
+        reader.until(AVAILABILITY, "offline")
     last_s = time.monotonic()
 
     def back() -> bool:
@@ -332,10 +335,10 @@ def test_what_sounds_while_it_is_started_anew_goes_on(
         if time.monotonic() - last_s > 0.5:  # as a daemon does
             actor.event("update", 0)
             last_s = time.monotonic()
-        return reader.has(reader.bridge, "online")
+        return reader.has(reader.bridge, "online") and reader.has(AVAILABILITY, "online")
 
     until(back, "it does not come back")
-    actor.until(reader.bridge, "online")
+    until(lambda: back() and time.monotonic() - last_s > 0.4, "it goes on")
     assert reader.payloads(f"{PIANO}/state")[-1] == "ON"
     assert "OFF" not in reader.payloads(f"{PIANO}/state")[1:]
 

@@ -100,7 +100,9 @@ def test_a_point_that_all_hear(yard: Yard, start: Start, point: Point) -> None:
     urls = yard.urls(*PLACES)
     process = start(sys.executable, SCRIPT, *urls, *yard.keys, *arguments(*PLACES))
     seen = {name: towards(place, point) for name, place in PLACES.items()}
-    *_, (class_, found, miss_deg, by) = until_said(process, lambda: yard.say(seen), 4)
+    began_s = time.monotonic()
+    *_, (class_, found, miss_deg, by) = until_said(process, lambda: yard.say(seen, late_s={"gate": 0.05}), 5)
+    assert time.monotonic() - began_s > 1.9  # two lines a second
     assert (class_, miss_deg, by) == ("piano", 0, "gate roof shed")
     assert found == pytest.approx(point, abs=0.051)
     assert "Traceback" not in interrupted(process)[1]

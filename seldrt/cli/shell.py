@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -66,7 +67,8 @@ class Sectors(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[list[float], ...]:
         try:
-            sectors = tuple([float(end) for end in text.split("..")] for text in filter(None, value.split(",")))
+            ends = [re.split(r"(?<!\.)\.\.(?!\.)", text) for text in value.split(",") if text]
+            sectors = tuple([float(end) for end in sector] for sector in ends)
         except ValueError:
             sectors = ([],)
         if any(len(sector) != 2 for sector in sectors):

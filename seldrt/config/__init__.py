@@ -206,7 +206,7 @@ class PipelineConfig(Section, frozen=True):
         if not 1 <= self.threads <= 1024:
             raise ValueError(f"threads is {self.threads}: use 1 to 1024")
         for first, last in self.ignore:
-            if not -360 <= min(first, last) <= max(first, last) <= 360 or (last - first) % 360 == 0:
+            if not (-360 <= first <= 360 and -360 <= last <= 360) or (last - first) % 360 == 0:
                 raise ValueError(f"ignore has {first:g}..{last:g}: use two different azimuths of -360 to 360 degrees")
         for name, value in self.sensitivity.items():
             if not 0.001 <= value <= 1000:

@@ -123,22 +123,22 @@ class LiveTable:
 
 
 class Patience:
-    """Says through ``tell`` that nothing comes from ``url``, of ``source``, and why: once, unless something came."""
+    """Says through ``tell`` that nothing comes from ``url``, of ``source``, and why: once until something comes."""
 
     def __init__(self, url: str, tell: Callable[[str], None], source: str = "") -> None:
         self._url, self._tell, self._source = url, tell, source
-        self._heard_s, self._told = time.monotonic(), ""
+        self._heard_s, self._told = time.monotonic(), set[str]()
 
     def turn(self, heard: bool, trouble: str) -> None:
         """A turn of waiting ends, with this ``trouble`` of the connection."""
         now_s = time.monotonic()
         if heard:
-            self._heard_s, self._told = now_s, ""
+            self._heard_s, self._told = now_s, set()
         elif now_s - self._heard_s >= SILENT_S:
             text = _silent(SILENT_S, trouble, self._source, f" from {self._url}")
-            if text != self._told:
+            if text not in self._told:
                 self._tell(text)
-            self._told = text
+            self._told.add(text)
 
 
 def show_table(subscriber: Subscriber, url: str, source: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import msgpack
 import numpy as np
@@ -590,7 +592,7 @@ def test_what_is_added_to_a_torn_file_begins_a_line(tmp_path: Path) -> None:
         assert path.read_bytes() == after
 
 
-def test_a_file_that_is_moved_away_or_deleted_is_begun_anew(tmp_path: Path) -> None:
+def test_a_file_that_is_moved_away_or_deleted_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As logrotate does, with or without a new file in its place; meanwhile there may be nowhere to put one."""
     folder, moved = tmp_path / "folder", tmp_path / "moved"
     folder.mkdir()
@@ -610,13 +612,16 @@ def test_a_file_that_is_moved_away_or_deleted_is_begun_anew(tmp_path: Path) -> N
             file.write(b"lost\n")
     folder.mkdir()
     file.write(b"5\n")
+    monkeypatch.setattr("os.stat", Mock(side_effect=PermissionError(errno.EACCES, "no")))  # what is open stays open
+    file.write(b"6\n")
+    monkeypatch.undo()
     file.close()
     assert {name: (moved / name).read_bytes() for name in ("lines.1", "lines.2", "lines")} == {
         "lines.1": b"heading\n1\n",
         "lines.2": b"heading\n2\n",
         "lines": b"heading\n4\n",
     }
-    assert path.read_bytes() == b"heading\n5\n"
+    assert path.read_bytes() == b"heading\n5\n6\n"
 
 
 def test_what_is_added_to_waits_for_room(tmp_path: Path) -> None:
