@@ -153,7 +153,10 @@ def prepare(config: DaemonConfig, flags: Flags, stack: ExitStack, recordings: Se
     check_wanted(config.pipeline)
     wanted = config.publisher
     check_publishing(wanted, flags)
-    check_outputs(flags["dcase"], (flags["csv"], flags["jsonl"]), recordings)
+    read = {Path(recording): "the recording itself" for recording in recordings}
+    for name, what in ((flags["config"], "the settings"), (config.pipeline.model, "the model")):
+        read |= {Path(name): what} if name else {}
+    check_outputs(flags["dcase"], (flags["csv"], flags["jsonl"]), read)
     if flags["no_publish"]:
         return None
     publisher = Publisher(wanted.bind, wanted.insecure_bind, wanted.control, wanted.curve_keys)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -56,8 +57,8 @@ class TextFile:
     def _was_moved(self) -> bool:
         try:
             return self._file.closed or not os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno()))
-        except OSError:
-            return True
+        except OSError as error:  # a folder that cannot be looked into, say, is no reason to close what is open
+            return error.errno in (errno.ENOENT, errno.ESTALE)
 
     def close(self) -> None:
         if not self.is_stdout:
@@ -65,9 +66,9 @@ class TextFile:
                 self._file.close()
 
 
-def check_outputs(dcase: str | None, others: Sequence[str | None], recordings: Sequence[Path] = ()) -> None:
-    """`OutputError` when an output cannot be written, is a recording, or is another output."""
-    taken = dict.fromkeys(recordings, "the recording itself")
+def check_outputs(dcase: str | None, others: Sequence[str | None], read: Mapping[Path, str]) -> None:
+    """`OutputError` when an output cannot be written, is another output, or is ``read``: files, and what they are."""
+    taken = dict(read)
     if dcase == "-":
         raise OutputError("--dcase -: give the table a file name; it appears when the stream ends")
     if others.count("-") > 1:

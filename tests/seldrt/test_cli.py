@@ -129,6 +129,8 @@ def refused(*arguments: Any, **env: str) -> str:
         ("replay {ok} --sensitivity high", "'high' is no number: give one like 2, or 2,alarm=4"),
         ("replay {ok} --sensitivity alarm=2,alarm=3", "'alarm=3': alarm is there twice"),
         ("replay {ok} --ignore 20-60", "'20-60': write FROM..TO in degrees, counter-clockwise, like 20..60"),
+        ("replay {ok} --ignore 20...60", "'20...60': write FROM..TO"),
+        ("replay {ok} --ignore 20..nan", "ignore has 20..nan: use two different azimuths"),
         ("replay {ok} --ignore 20..60..80", "'20..60..80': write FROM..TO"),
         ("replay {ok} --ignore 20..inf", "ignore has 20..inf: use two different azimuths"),
         ("replay {ok} --ignore 180..-180", "ignore has 180..-180: use two different azimuths"),
@@ -158,6 +160,11 @@ def refused(*arguments: Any, **env: str) -> str:
         ("replay {ok} --no-publish --dcase {ok}", "the output is the recording itself"),
         ("replay {ok} --no-publish --jsonl {link}", "the output is the recording itself"),
         ("replay {ok} --no-publish --dcase {folder}/o --jsonl {folder}/./o", "the output is also another output"),
+        (
+            "replay {ok} --no-publish --model {folder}/other.safetensors --csv {folder}/other.safetensors",
+            "is the model;",
+        ),
+        ("replay {ok} --no-publish --config {folder}/good.toml --jsonl {folder}/good.toml", "output is the settings;"),
         ("replay {ok} --config {folder}/missing.toml", r"missing\.toml: No such file"),
         ("replay {ok} --config {folder}/bad.toml", r"bad\.toml \[capture\]: unknown key 'bloc'; known: device"),
         ("replay {ok} --no-publish --fast --model {folder}/missing.safetensors", r"missing\.safetensors.*not found"),
@@ -186,6 +193,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(recording: Path, tmp_path: Path, 
     soundfile.write(tmp_path / "loud.wav", sound, SAMPLE_RATE, subtype="FLOAT")
     checkpoint.save(small_model(), tmp_path / "other.safetensors")
     (tmp_path / "bad.toml").write_text("[capture]\nbloc = 3\n")
+    (tmp_path / "good.toml").write_text("[capture]\nblock_ms = 30\n")
     (tmp_path / "link").symlink_to(recording)
     (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
     before = recording.read_bytes()
@@ -537,6 +545,7 @@ def test_patience_begins_anew_when_something_came(monkeypatch: pytest.MonkeyPatc
         patience.turn(heard, "why")
         assert len(told) == count
     patience.turn(False, "another reason")
+    patience.turn(False, "why")
     assert told[2:] == ["nothing heard from ipc://x for 3 s: another reason"]
 
 

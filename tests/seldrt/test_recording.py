@@ -141,6 +141,15 @@ def test_what_cannot_be_heard_is_refused(tmp_path: Path) -> None:
         Recording(write(tmp_path / "none.wav", X[:0]), AMBIX)
 
 
+def test_for_a_folder_the_recordings_in_it_are_named(tmp_path: Path) -> None:
+    with pytest.raises(CaptureError, match=f"{tmp_path}: a folder, not a file; with no recordings in it$"):
+        Recording(tmp_path, AMBIX)
+    (tmp_path / "a.txt").touch()
+    (tmp_path / "one.WAV").touch()
+    with pytest.raises(CaptureError, match=rf"give the recordings in it: {tmp_path}/\*.WAV$"):
+        Recording(tmp_path, AMBIX)
+
+
 @pytest.mark.parametrize("name", ["a.wav", "a.flac"])
 def test_a_truncated_recording_is_refused(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / name, subtype="PCM_16")
