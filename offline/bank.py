@@ -78,14 +78,14 @@ class Bank(msgspec.Struct, frozen=True):
 def read_bank(folder: Path, part: Part = "all") -> Bank:
     """Index a folder of class folders; of its source recordings all, or one `part` of `split_groups`.
 
-    `ConfigError` when there is nothing to learn from: no class, one class and nothing else, a class without enough
-    recordings for its part; or, all of them told together, for sounds that cannot be used (each is read as `read_clip`
-    does), folders without any, and classes that cannot stand in a topic.
+    `ConfigError` when there is nothing to learn from: no class, one class and nothing else; or, all of them told
+    together, for sounds that cannot be used (each is read as `read_clip` does), folders without any, classes that
+    cannot stand in a topic, and classes without enough recordings for their part.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; give one that holds a folder of sounds for each class")
     groups = _read_groups(folder)
-    clips: dict[str, list[Clip]] = {}
+    found: dict[str, tuple[Clip, ...]] = {}
     mistakes: list[str] = []
     for class_folder in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."):
         sounds = list(_audio_files(class_folder))
@@ -93,13 +93,15 @@ def read_bank(folder: Path, part: Part = "all") -> Bank:
             continue
         with _noted(mistakes):
             _check_class_folder(class_folder, sounds)
-        clips[class_folder.name] = []
+        clips: list[Clip] = []
         for path in sounds:
             with _noted(mistakes):
-                clips[class_folder.name].append(_clip(path, folder, groups))
+                clips.append(_clip(path, folder, groups))
+        if clips and len(clips) == len(sounds):  # else what is to be mended may be the second recording
+            with _noted(mistakes):
+                found[class_folder.name] = _part_of(tuple(clips), part, class_folder)
     if mistakes:
         raise ConfigError(_told(folder, mistakes))
-    found = {name: _part_of(tuple(of_class), part, folder / name) for name, of_class in clips.items()}
     distractors = found.get("distractor", ())
     candidates = found.get("background", ()) + distractors
     clips_by_class = {name: clips for name, clips in found.items() if name not in NOT_CLASSES}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -60,8 +62,23 @@ def require_measurable(task: str, stores: Sequence[Store], network: NetworkConfi
             if recording.labels < labels:
                 few = f"{recording.labels} label frames, the network needs {labels}"
                 raise ConfigError(f"{store.folder}: {recording.name} has {few} to validate with")
+    require_sounding(task, stores, "choose the best weights by")
+
+
+def require_sounding(task: str, stores: Sequence[Store], purpose: str) -> None:
+    """`ConfigError` when no class ever sounds in any of the stores."""
     if not any((store.doa_mask if task == "doae" else store.sed).any() for store in stores):
-        raise ConfigError(f"{stores[0].folder}: no class ever sounds: nothing to choose the best weights by")
+        raise ConfigError(f"{stores[0].folder}: no class ever sounds: nothing to {purpose}")
+
+
+def recordings_digest(stores: Sequence[Store]) -> str:
+    """SHA-256 over the names and the targets of all recordings, in their order, wherever the stores lie."""
+    digest = hashlib.sha256()
+    for store in stores:
+        digest.update(msgspec.json.encode(store.manifest.recordings))
+        digest.update(store.sed.tobytes())
+        digest.update(store.doa.tobytes())
+    return digest.hexdigest()
 
 
 class Chunks:

@@ -100,7 +100,7 @@ for task in $TASKS; do
     cp "$brought"/* "$run"
     if [ -e "$run/last.pt.aa" ]; then cat "$run"/last.pt.?? >"$run/last.pt" && rm "$run"/last.pt.??; fi
   fi
-  if [ -e "$run/last.pt" ]; then begin+=(--resume)
+  if [ -e "$run/last.pt" ]; then begin+=(--resume --other-stores)
   elif [ -e "$run/best.safetensors" ]; then begin=(--start "$run/best.safetensors"); fi
   offline train "$task" --store "$WORK/train.store" --validation "$WORK/val.store" --out "$run" \
     --recipe "$RECIPE" --seed "$SEED" --device "$device" --threads $((cores > 3 ? cores / 3 : 1)) \

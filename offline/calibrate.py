@@ -49,11 +49,27 @@ class Heard(msgspec.Struct, frozen=True):
         return text if np.isnan(self.false_per_minute) else text + quiet
 
 
+def check_scenes(
+    model: Description, classes: Sequence[str], scenes: Sequence[Recording], quiet: Sequence[Recording] = ()
+) -> None:
+    """`ConfigError` for what cannot serve to calibrate a model, before a network has heard it.
+
+    Scenes without labels, or in which no class of the model sounds; labels in a quiet scene; classes of the model
+    that ``classes``, the names by which the labels count, lack.
+    """
+    numbers = class_numbers(model.classes, classes)
+    if not any(np.isin(_labels(recording)[:, 1], numbers).any() for recording in scenes):
+        told = f"{scenes[0].audio.parent}: no class of the model ever sounds: nothing to choose thresholds by"
+        raise ConfigError(f"{told}; quiet scenes are for --quiet")
+    for recording in quiet:
+        if recording.metadata and len(_labels(recording)):
+            raise ConfigError(f"{recording.metadata}: has labels; quiet scenes hold nothing that is to be heard")
+
+
 class Trials:
     """Scenes with labels, quiet ones, and what the metrics make of them under any settings of one model.
 
-    ``classes`` are the names by which the labels count. Raises `ConfigError` for scenes without labels, for labels in a
-    quiet scene, and for classes that the labels do not know.
+    ``classes`` are the names by which the labels count; `check_scenes` says whether all this fits.
     """
 
     def __init__(
@@ -62,9 +78,6 @@ class Trials:
         self.model, self.classes = model, tuple(classes)
         self.numbers = class_numbers(model.classes, classes)
         self.scenes = [(estimates, _labels(recording)) for recording, estimates in scenes]
-        for recording, _ in quiet:
-            if recording.metadata and len(_labels(recording)):
-                raise ConfigError(f"{recording.metadata}: has labels; quiet scenes hold nothing that is to be heard")
         self.quiet: list[tuple[Estimates, Rows]] = [(estimates, np.zeros((0, 5), np.int64)) for _, estimates in quiet]
 
     def heard(self, postprocess: PostprocessConfig) -> Heard:

@@ -33,7 +33,7 @@ EVAL_NAME = re.compile(NAME.pattern + r"|mix\d+")
 AUDIO_SUFFIXES = (".wav", ".flac")
 COLUMNS = ("frame", "class", "track", "azimuth", "elevation")
 HEADER = re.compile(r"frame,class,(track|source),azimuth,elevation(,distance)?")
-NAMED = 5  # missing files that an error names
+NAMED = 5  # missing files, or classes, that an error names
 
 # TAU-NIGENS Spatial Sound Events 2021, and STARSS22 and 23 (DCASE 2022 to 2024), in the order of their class numbers.
 DCASE2021_CLASSES = (
@@ -74,6 +74,13 @@ def audio_folder(base: Path, array: str, split: str = "dev") -> Path:
 def metadata_folder(base: Path, split: str = "dev") -> Path:
     """Where the labels lie."""
     return base / f"metadata_{split}"
+
+
+def check_apart(out: Path, base: Path) -> None:
+    """`ConfigError` when ``out`` is, or lies in, a folder of a dataset that holds recordings or labels."""
+    for folder in (base / f"{what}_{split}" for what in ("foa", "mic", "metadata") for split in ("dev", "eval")):
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(f"{out}: would overwrite what lies in {folder}; give another --out")
 
 
 def list_recordings(
@@ -122,8 +129,12 @@ def _files_by_name(
 def _check_complete(folder: Path, what: str, wanted: Iterable[str], there: Iterable[str]) -> None:
     missing = sorted(set(wanted) - set(there))
     if missing:
-        named = ", ".join(missing[:NAMED]) + (f" and {len(missing) - NAMED} more" if len(missing) > NAMED else "")
-        raise ConfigError(f"{folder}: {what} are missing: {named}")
+        raise ConfigError(f"{folder}: {what} are missing: {named(missing)}")
+
+
+def named(names: Sequence[str]) -> str:
+    """The first `NAMED` of some names, for an error."""
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _what_is_there(base: Path, wanted: str) -> str:
@@ -149,8 +160,9 @@ def open_audio(path: Path, sample_rate: int | None = None) -> Iterator[soundfile
         with soundfile.SoundFile(path) as file:
             wanted = sample_rate or file.samplerate
             if (file.samplerate, file.channels) != (wanted, CHANNELS):
-                found = f"{file.channels} channels at {file.samplerate} Hz"
-                raise ConfigError(f"{path} has {found}; expected {CHANNELS} at {wanted} Hz")
+                found = f"{file.channels} channel{'s' * (file.channels > 1)} at {file.samplerate} Hz"
+                mend = f"; `sox IN -r {wanted} OUT` converts it" if file.channels == CHANNELS else ""
+                raise ConfigError(f"{path} has {found}; expected {CHANNELS} at {wanted} Hz{mend}")
             yield file
     except soundfile.SoundFileError as error:
         raise ConfigError(f"{path}: not a readable sound file ({error})") from None

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from offline.dataset import (
     Recording,
     content_digest,
+    named,
     open_audio,
     read_metadata,
     write_file,
@@ -141,14 +142,11 @@ def class_numbers(spoken: Sequence[str], wanted: Sequence[str]) -> list[int]:
     unknown = [name for name in spoken if name not in wanted]
     if unknown:
         raise ConfigError(
-            f"the model is for other classes ({_some(unknown)}) than the dataset ({_some(wanted)}): "
-            "give one for these, or, where the dataset has no classes.json, write it"
+            f"the dataset lacks classes of the model: {named(unknown)} (it has {named(wanted)}); give a model for "
+            "these, or make scenes with a classes.json of the model's classes in their folder beforehand (see "
+            "docs/datasets.md); do not edit one whose labels are made, they count by it"
         )
     return [list(wanted).index(name) for name in spoken]
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:2]) + (" ..." if len(names) > 2 else "")
 
 
 # Measuring

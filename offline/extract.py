@@ -7,9 +7,11 @@ frames; `targets.npz` with `sed` (label frames, classes), `doa` (label frames, c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 from zipfile import BadZipFile
 
 import msgspec
@@ -88,6 +90,36 @@ def _whole_labels(path: Path, config: FeatureConfig) -> int:
     return labels
 
 
+@contextmanager
+def _features_file(path: Path, shape: tuple[int, ...]) -> Iterator[Path]:
+    """Another name to write features under, as `whole` gives it; what runs that were killed have left goes.
+
+    The lock says that a run lives. The room is taken at once: a worker whose map finds none dies, and cannot say why.
+    """
+    for left in path.parent.glob(f".{path.name}.*.part"):
+        with left.open("rb") as file:
+            if _locks(file, "EX"):
+                left.unlink()
+    with whole(path) as partial:
+        np.lib.format.open_memmap(partial, "w+", np.float16, shape).flush()
+        with partial.open("r+b") as file:
+            _locks(file, "SH")
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+            yield partial
+
+
+def _locks(file: IO[bytes], kind: Literal["EX", "SH"]) -> bool:
+    """Locks a file for oneself, or with others, until it is closed; False where that cannot be."""
+    try:
+        import fcntl  # not on Windows
+
+        fcntl.flock(file, getattr(fcntl, f"LOCK_{kind}") | fcntl.LOCK_NB)
+    except (ImportError, OSError):  # somebody else has; or some file systems of clusters have no locks
+        return False
+    return True
+
+
 def extract(
     folder: Path,
     out: Path,
@@ -119,9 +151,8 @@ def extract(
         except ConfigError as error:
             raise ConfigError(f"{recording.metadata}: {error}") from None
         label += labels
-    with whole(out / "features.npy") as partial, whole(out / "targets.npz") as partial_targets:
-        shape = (label * config.frames_per_label, len(features.CHANNELS), config.n_mels)
-        np.lib.format.open_memmap(partial, "w+", np.float16, shape).flush()
+    shape = (label * config.frames_per_label, len(features.CHANNELS), config.n_mels)
+    with _features_file(out / "features.npy", shape) as partial, whole(out / "targets.npz") as partial_targets:
         with worker_pool(workers) as pool:
             jobs: list[Any] = []
             for recording, place in zip(recordings, stored, strict=True):

@@ -38,8 +38,11 @@ class Progress:
 class Run:
     """The folder of a run of one network."""
 
-    def __init__(self, out: Path, description: Description, network: Network, config: TrainConfig) -> None:
+    def __init__(
+        self, out: Path, description: Description, network: Network, config: TrainConfig, recordings: dict[str, str]
+    ) -> None:
         self.out, self._description, self._network, self._config = out, description, network, config
+        self._recordings = recordings  # their digest, by what they are for
 
     def settings(self) -> dict[str, Any]:
         """What must be the same when a run goes on; longer it may become."""
@@ -57,6 +60,7 @@ class Run:
         """Write all that `restore` needs to go on as if nothing had happened."""
         state = {
             "settings": json.dumps(self.settings()),
+            "recordings": self._recordings,
             "epoch": progress.epoch,
             "step": progress.step,
             "best": progress.best,
@@ -71,12 +75,17 @@ class Run:
         except (OSError, RuntimeError) as error:  # torch's own for a full disk
             raise CheckpointError(f"{path}: cannot be written: {' '.join(str(error).split())[:160]}") from None
 
-    def restore(self, optimization: Optimization) -> Progress:
-        """Put a kept state back. `CheckpointError` says in one line which setting is another one now."""
+    def restore(self, optimization: Optimization, other_stores: bool = False) -> Progress:
+        """Put a kept state back. `CheckpointError` says in one line which setting is another one now.
+
+        Or that the recordings are, unless ``other_stores`` are welcome.
+        """
         path = self.out / STATE
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             self._require_same(json.loads(state.get("settings", "null")))
+            if not other_stores:
+                self._require_same_recordings(state.get("recordings", {}))
             self._network.load_state_dict(state["network"])
         except (RuntimeError, OSError, KeyError, EOFError, AttributeError, pickle.UnpicklingError) as error:
             reason = " ".join(str(error).split())[:160]
@@ -101,6 +110,12 @@ class Run:
             if old != now:
                 told = f"{self.out} was begun with {name} = {json.dumps(old)}, not {json.dumps(now)}"
                 raise CheckpointError(f"{told}: go on with the old settings, or give another --out")
+
+    def _require_same_recordings(self, before: dict[str, str]) -> None:
+        for purpose, digest in self._recordings.items():
+            if before.get(purpose, digest) != digest:
+                told = f"{self.out} was begun with other recordings to {purpose} with"
+                raise CheckpointError(f"{told}: go on with those, give another --out, or say --other-stores")
 
     def save_weights(self, name: str, figures: dict[str, Any]) -> None:
         """The present weights as a checkpoint ``name`` with the figures on its card."""

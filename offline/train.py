@@ -19,7 +19,14 @@ import torch
 from torch import Tensor
 
 from offline.augment import augmented
-from offline.batches import Chunks, mean_event_labels, require_alike, require_measurable
+from offline.batches import (
+    Chunks,
+    mean_event_labels,
+    recordings_digest,
+    require_alike,
+    require_measurable,
+    require_sounding,
+)
 from offline.config import TrainConfig
 from offline.extract import Store
 from offline.objective import aligned, loss
@@ -51,16 +58,21 @@ def train(
     mapped: bool = False,
     report: Callable[[Figures], None] = lambda figures: None,
     stopped: Callable[[], bool] = lambda: False,
+    other_stores: bool = False,
 ) -> Progress:
     """Train one task into the run folder ``out``; stops after the configured epochs or, in any step, the time budget.
 
-    ``start`` holds first weights (see `offline.transfer`), ``resume`` continues a run as if it had never stopped,
-    ``mapped`` leaves the features of training on disk, ``stopped`` is asked in each step whether to stop there, too.
+    ``start`` holds first weights (see `offline.transfer`), ``resume`` continues a run as if it had never stopped, with
+    the same stores or, where it shall, with ``other_stores``, ``mapped`` leaves the features of training on disk,
+    ``stopped`` is asked in each step whether to stop there, too.
     Gives how far the run has come. `ConfigError` or `CheckpointError` says what does not fit together.
     """
     if not resume and (out / STATE).exists():
         raise ConfigError(f"{out} holds a run: give --resume to continue it, or another --out")
+    if resume and not (out / STATE).exists():
+        raise ConfigError(f"{out} holds no run to go on with: leave out --resume, or give the --out of one")
     require_alike([*stores, *validation])
+    require_sounding(task, stores, "learn from")
     require_measurable(task, validation, network_config)
     end = math.inf if time_budget_s is None else time.monotonic() + time_budget_s
     with joined(device) as (processes, own_device):
@@ -82,8 +94,10 @@ def train(
         if start is not None:
             begin(network, start, description)
         teacher = Teacher(config, task, description, own_device) if config.teacher else None
-        run, optimization = Run(out, description, network, config), Optimization(network.parameters(), config)
-        progress = run.restore(optimization) if resume and (out / STATE).exists() else Progress()
+        recordings = {"train": recordings_digest(stores), "validate": recordings_digest(validation)}
+        run = Run(out, description, network, config, recordings)
+        optimization = Optimization(network.parameters(), config)
+        progress = run.restore(optimization, other_stores) if resume else Progress()
         training = _Training(
             network, teacher, chunks, config, optimization, processes, lambda: stopped() or time.monotonic() >= end
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,7 +26,7 @@ def worker_pool(
 ) -> Iterator[ProcessPoolExecutor]:
     """A pool of fresh processes, each begun with ``initializer(*arguments)``.
 
-    When the block ends early, what has not begun is dropped. `WorkerError` when a process dies.
+    When the block ends early, also by Ctrl-C, what has not begun is dropped. `WorkerError` when a process dies.
 
     Libraries read the number of threads when they are imported, so it is set here while processes start.
     """
@@ -33,6 +34,9 @@ def worker_pool(
     os.environ.update(SINGLE_THREAD)
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (initializer, arguments))
     try:
+        with _without_interrupts():
+            for _ in range(workers):
+                pool.submit(int)  # each starts one
         yield pool
     except BrokenProcessPool:
         raise WorkerError(
@@ -45,6 +49,19 @@ def worker_pool(
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes that are started here do not hear Ctrl-C, which a shell sends to all: they end what they do."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say so
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _start(initializer: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:

@@ -13,6 +13,7 @@ from seldrt.config import FeatureConfig, NetworkConfig, PostprocessConfig, Seldr
 
 FORMAT_VERSION = 2
 KEY = "seldrt"  # of the metadata among those that safetensors keeps
+NAMED = 5  # classes that an error names
 
 
 class CheckpointError(SeldrtError):
@@ -33,6 +34,9 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
 
 def describe(path: Path) -> Description:
     """The metadata of a checkpoint, without its weights; `CheckpointError` when it is none or of another version."""
+    if path.is_dir():
+        best = path / "best.safetensors"  # of a training
+        raise CheckpointError(f"{path} is a folder; give {best if best.is_file() else 'a .safetensors file'}")
     try:
         with safetensors.safe_open(path, framework="np") as file:
             text = (file.metadata() or {}).get(KEY)
@@ -64,6 +68,11 @@ def require_same(expected: Description, found: Description, path: Path) -> None:
 
 
 def _difference(expected: Sequence[str], found: Sequence[str]) -> str:
-    if len(expected) != len(found):
-        return f"{len(found)}, expected {len(expected)}"
-    return ", ".join(f"{b!r} for {a!r}" for a, b in zip(expected, found, strict=True) if a != b)
+    if len(expected) == len(found):
+        return ", ".join(f"{b!r} for {a!r}" for a, b in zip(expected, found, strict=True) if a != b)
+    missing, more = ([name for name in a if name not in b] for a, b in ((expected, found), (found, expected)))
+    return "; ".join(f"{how} {_some(names)}" for how, names in (("without", missing), ("also", more)) if names)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:NAMED])) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

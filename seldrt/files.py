@@ -13,12 +13,19 @@ from pathlib import Path
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Another name to write a file under: it gets its own when the block ends, and is removed when that fails."""
+    """Another name to write a file under: it gets its own when the block ends, and is removed when that fails.
+
+    `OSError` of what is written, such as that of a full disk, names ``path``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")  # two may write it at once
     try:
         yield partial
         partial.replace(path)
+    except OSError as error:
+        if error.filename not in (None, str(partial), partial):
+            raise
+        raise _naming(path, error) from None
     finally:
         partial.unlink(missing_ok=True)
 
@@ -28,4 +35,11 @@ def check_writable(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=path.parent).close()
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise _naming(path, error) from None
+
+
+def _naming(path: Path, error: OSError) -> OSError:
+    return OSError(error.errno, error.strerror or str(error), str(path))

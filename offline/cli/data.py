@@ -13,6 +13,7 @@ import click
 from offline.cli.shell import PATH, explain_mistakes, progress_bar
 from offline.config import read_section, section
 from seldrt.cli.shell import Number
+from seldrt.config import ConfigError
 
 if TYPE_CHECKING:
     from offline.bank import Part
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 @click.option("--vary/--no-vary", default=None, help="Vary speed and colour of the sounds.  [default: vary]")
 @click.option("--imperfections/--no-imperfections", default=None, help="Channel gain errors.  [default: on]")
 @click.option("--time-budget", type=Number(0), help="Begin no scene after so many minutes; what is made stays.")
-@explain_mistakes
+@explain_mistakes("goes on, scenes that are made are kept")
 def synthesize(
     events: Path,
     part: Part,
@@ -77,6 +78,8 @@ def synthesize(
     settings = read_section(config_file, "scenes")
     settings |= {key: value for key, value in overrides.items() if value is not None}
     config = decode(settings, SceneConfig, str(config_file or "scenes"))
+    if out.resolve().is_relative_to(events.resolve()):
+        raise ConfigError(f"{out}: lies in the sounds of --events, where each folder is a class; give another --out")
     synthesis.check_seed(out, fold, seed)
     bank = read_bank(events.resolve(), part)
     job = synthesis.Job(
@@ -117,7 +120,7 @@ def synthesize(
 @click.option("--preset", default="compact", show_default=True, help="Features: compact or paper.")
 @click.option("--config", "config_file", type=PATH, help="TOML file with a [features] section.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@explain_mistakes
+@explain_mistakes()
 def extract(
     data: Path,
     array: str,
@@ -147,7 +150,7 @@ def extract(
 @click.option("--config", type=PATH, help="TOML file with [scenes], [features], [network], [train] to use there.")
 @click.option("--run", "runs", type=PATH, multiple=True, help="Folder sad, sed or doae to go on from; may be repeated.")
 @click.option("--weights-only", is_flag=True, help="Of these folders, only the best weights to begin with.")
-@explain_mistakes
+@explain_mistakes()
 def bundle(
     events: Path, out: Path, python: str, config: Path | None, runs: tuple[Path, ...], weights_only: bool
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from offline.cli.shell import PATH, explain_mistakes, progress_bar
+from offline.cli.shell import PATH, check_model_out, explain_mistakes, progress_bar
 from seldrt.cli.shell import Number, Sensitivity, say
 from seldrt.config import ConfigError, PipelineConfig, override
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--sensitivity", type=Sensitivity(), metavar="X,CLASS=X,...", help="As `seldrt run` has it.")
 @click.option("--quick", is_flag=True, help="As `seldrt run` has it.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@explain_mistakes
+@explain_mistakes()
 def evaluate(
     data: Path,
     array: str,
@@ -57,6 +57,8 @@ def evaluate(
     folder = predictions or out
     if not folder:
         raise ConfigError("--out is missing: the folder for what the model says (or give --predictions)")
+    if out:
+        dataset.check_apart(out, data)
     recordings = dataset.list_recordings(data, array, folds or None, split)
     classes = tuple(dataset.read_classes(data))
     card: dict[str, Any] = {}
@@ -70,6 +72,7 @@ def evaluate(
         name = path.stem
         description = describe(path)
         card = description.card
+        evaluation.class_numbers(description.classes, classes)  # before the work, not after it
         wanted = override(PipelineConfig(quick=quick), sensitivity=sensitivity)
         postprocess = adjusted(description.postprocess, description.classes, wanted, changes)
         job = evaluation.Job(path, classes, folder, postprocess)
@@ -103,7 +106,7 @@ def evaluate(
 @click.option("--cache", type=PATH, help="Folder for what the networks say, for the next time.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--out", type=PATH, required=True, help="Model to write, .safetensors.")
-@explain_mistakes
+@explain_mistakes("begins anew, but for what lies in --cache")
 def calibrate(
     model: str,
     data: Path,
@@ -128,17 +131,18 @@ def calibrate(
     from offline.dataset import content_digest, list_recordings, read_classes
     from offline.estimates import Job
     from seldrt import checkpoint
-    from seldrt.files import check_writable
     from seldrt.models import model_path
 
     torch.set_num_threads(1)
-    check_writable(out)  # before the work, not after it
+    check_model_out(out)
     path = model_path(model)
     loaded = checkpoint.load(path)
     description = loaded.description
     scenes, noise = list_recordings(data, array), [one for folder in quiet for one in list_recordings(folder, array)]
+    classes = read_classes(data)
+    calibration.check_scenes(description, classes, scenes, noise)  # before the work, not after it
     pairs = [zip(g, _estimates(Job(path, tuple(g)), cache, workers), strict=True) for g in (scenes, noise)]
-    trials = calibration.Trials(description, read_classes(data), *map(list, pairs))
+    trials = calibration.Trials(description, classes, *map(list, pairs))
     click.echo(f"as it was: {trials.heard(description.postprocess)}", err=True)
     start = calibration.waiting(description.postprocess, lookback, longest_median)
     limits = (max_false_per_minute, criterion)
@@ -174,7 +178,7 @@ def calibrate(
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--cache", type=PATH, help="Folder for what the networks say.  [default: OUT/estimates]")
 @click.option("--out", type=PATH, required=True, help="Folder to write.")
-@explain_mistakes
+@explain_mistakes("goes on, what the networks said is kept")
 def report(
     data: Path,
     array: str,
@@ -194,8 +198,10 @@ def report(
     """
     import matplotlib  # noqa: F401  # before the work, not after it
 
+    from offline.dataset import check_apart
     from offline.report import findings, plots, tables
 
+    check_apart(out, data)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: is a file; give a folder")
     found = findings.gather(

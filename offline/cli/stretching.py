@@ -15,7 +15,7 @@ from offline.cli.shell import PATH, explain_mistakes, progress_bar
 @click.option("--out", type=PATH, required=True, help="Dataset folder to write to.")
 @click.option("--rate", type=float, required=True, help="How many times as fast, such as 0.9 or 1.1.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@explain_mistakes
+@explain_mistakes("goes on, recordings that are made are kept")
 def stretch(data: Path, array: str, out: Path, rate: float, workers: int) -> None:
     """Make every recording slower or faster at the same pitch, to train with beside the originals.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from offline.cli.shell import PATH, explain_mistakes
+from offline.cli.shell import PATH, check_model_out, explain_mistakes
 from offline.config import read_section, section
 from seldrt.cli.shell import Number
 from seldrt.config import ConfigError
@@ -49,6 +49,7 @@ from seldrt.config import ConfigError
     help="Stop after so many minutes, within an epoch if need be; --resume goes on.",
 )
 @click.option("--resume", is_flag=True, help="Continue the run in the folder.")
+@click.option("--other-stores", is_flag=True, help="With --resume: even if it was begun with other recordings.")
 @click.option(
     "--start",
     help="Weights to begin with: a model, or the name of one that ships, for any classes; its shape is taken, too. "
@@ -60,7 +61,7 @@ from seldrt.config import ConfigError
     "[train] teacher_share of them. Overrides the recipe.",
 )
 @click.option("--mapped", is_flag=True, help="Read features from disk as needed: for stores larger than memory.")
-@explain_mistakes
+@explain_mistakes("begins as this one did")
 def train(
     task: str,
     stores: tuple[Path, ...],
@@ -73,6 +74,7 @@ def train(
     threads: int,
     time_budget: float | None,
     resume: bool,
+    other_stores: bool,
     start: str | None,
     mapped: bool,
     **overrides: int | str | None,
@@ -120,6 +122,7 @@ def train(
             mapped,
             lambda figures: click.echo("  ".join(f"{key} {value:.4g}" for key, value in figures.items()), err=True),
             lambda: bool(interrupted),
+            other_stores,
         )
     if os.environ.get("RANK", "0") != "0":
         return
@@ -127,7 +130,8 @@ def train(
     if unfinished:
         done = f"{progress.epoch} of {settings.epochs} epochs and {progress.step} steps are done"
         why = "stopped" if interrupted else "the time is up"
-        click.echo(f"{why}, {done}: --resume goes on", err=True)
+        how = "--resume goes on" if (out / training.STATE).exists() else "the same command begins anew"
+        click.echo(f"{why}, {done}: {how}", err=True)
     for path in sorted(out.glob("*.safetensors")):
         click.echo(f"{path}")
     if interrupted and unfinished:
@@ -139,7 +143,7 @@ def train(
 @click.argument("after", type=PATH)
 @click.option("--share", type=Number(0, 1), default=0.5, show_default=True, help="Of AFTER; 0 is BEFORE, 1 is AFTER.")
 @click.option("--out", type=PATH, required=True, help="Checkpoint to write, .safetensors.")
-@explain_mistakes
+@explain_mistakes()
 def blend(before: str, after: Path, share: float, out: Path) -> None:
     """Make a network between BEFORE and AFTER, which has learnt more, begun with BEFORE.
 
@@ -150,6 +154,7 @@ def blend(before: str, after: Path, share: float, out: Path) -> None:
     from seldrt import checkpoint
     from seldrt.models import model_path
 
+    check_model_out(out)
     path = model_path(before)
     model = checkpoint.blended(path, after, share)
     card = dict(model.description.card)
@@ -161,7 +166,7 @@ def blend(before: str, after: Path, share: float, out: Path) -> None:
 
 
 @click.command()
-@click.argument("checkpoints", type=PATH, nargs=-1, required=True)
+@click.argument("checkpoints", nargs=-1, required=True)
 @click.option("--out", type=PATH, required=True, help="Model to write, .safetensors.")
 @click.option("--card", type=PATH, help="TOML file whose section [card] goes into the model, for `seldrt info`.")
 @click.option("--weight", "weights", type=float, multiple=True, help="How much the networks of each checkpoint count "
@@ -175,9 +180,9 @@ def blend(before: str, after: Path, share: float, out: Path) -> None:
               "[default: as trained]")  # fmt: skip
 @click.option("--graph/--no-graph", default=True, help="The graph by which a CPU runs it, three times as fast as by "
               "PyTorch; takes half a minute.  [default: --graph]")  # fmt: skip
-@explain_mistakes
+@explain_mistakes()
 def merge(
-    checkpoints: tuple[Path, ...],
+    checkpoints: tuple[str, ...],
     out: Path,
     card: Path | None,
     weights: tuple[float, ...],
@@ -187,7 +192,7 @@ def merge(
     max_rumble_cut: float | None,
     graph: bool,
 ) -> None:
-    """Make one model, float16, of the checkpoints of the three tasks.
+    """Make one model, float16, of the checkpoints of the three tasks, or of models, also those that ship, by name.
 
     Several of one task become an ensemble, whose answers are averaged; it costs as much more. A model that was
     calibrated keeps its settings but not the figures of the calibration, unless nothing about its networks changes.
@@ -198,15 +203,16 @@ def merge(
     from seldrt import checkpoint
     from seldrt.config import PostprocessConfig, override
     from seldrt.description import CheckpointError, describe
-    from seldrt.files import check_writable
     from seldrt.graph import can_have_graph
+    from seldrt.models import model_path
     from seldrt.postprocess import median_labels
 
-    check_writable(out)  # before the work, not after it
+    check_model_out(out)
     if weights and len(weights) != len(checkpoints):
         given = f"{len(weights)} times for {len(checkpoints)} checkpoints"
         raise ConfigError(f"--weight is given {given}: give one for each")
-    model = checkpoint.merged(checkpoints, weights)
+    paths = [Path(name) if Path(name).is_dir() else model_path(name) for name in checkpoints]  # a folder is told of
+    model = checkpoint.merged(paths, weights)
     description = model.description
     if description.postprocess == PostprocessConfig():  # not calibrated
         lengths = median_labels(description.mean_event_labels)
@@ -220,7 +226,7 @@ def merge(
     networks = {task: group for task, group in shapes.items() if group}
     description = replace(description, features=features, networks=networks)
     figures = dict(description.card)
-    before = describe(checkpoints[0])
+    before = describe(paths[0])
     same = (description.networks, description.features) == (before.networks, before.features)
     if not same and figures.pop("calibration", None):
         click.echo("calibrated for other networks: `offline calibrate` chooses its settings anew", err=True)

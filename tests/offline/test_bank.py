@@ -146,7 +146,7 @@ def test_what_cannot_be_learnt_from_is_told_in_one_line(tmp_path, files, said):
 
 
 def test_all_that_cannot_be_used_is_told_at_once(tmp_path):
-    for name in ("bell/a.wav", "dog bark/a.wav"):
+    for name in ("bell/a.wav", "dog bark/a.wav", "drum/a.wav"):
         write_tone(tmp_path / name)
     soundfile.write(tmp_path / "bell" / "silent.wav", np.zeros(4800), SAMPLE_RATE)
     whole = (tmp_path / "bell" / "a.wav").read_bytes()
@@ -156,9 +156,10 @@ def test_all_that_cannot_be_used_is_told_at_once(tmp_path):
     with pytest.raises(ConfigError) as error:
         read_bank(tmp_path, "train")
     first, *lines = str(error.value).splitlines()
-    assert first == f"{tmp_path}: 6 things to mend:"
+    assert first == f"{tmp_path}: 8 things to mend:"
     expected = ("broken.wav: not a readable", "empty.wav: lasts 0 ms", "memo.m4a: .m4a cannot be read; convert it")
-    expected += ("silent.wav: holds nothing but silence", "rename it to dog_bark", "knock: is empty")
+    expected += ("silent.wav: holds nothing but silence", "rename it to dog_bark", "dog bark: has one source recording")
+    expected += ("drum: has one source recording; a second is needed", "knock: is empty")
     for line, said in zip(lines, expected, strict=True):
         assert said in line
     for number in range(16):

@@ -1,9 +1,11 @@
 """Mistakes and interruptions at the offline commands; what they do when all is well: test_own_sounds.py."""
 
+import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from offline import cli
 from seldrt import checkpoint
 from seldrt.config import PostprocessConfig
 from seldrt.description import describe
+from seldrt.models import shipped
 from seldrt.postprocess import median_labels
 from tests.models import small_model
 from tests.offline.stores import write_tones
@@ -68,8 +71,9 @@ def test_a_training_that_is_stopped_keeps_its_steps_and_says_how_to_go_on(
     process.send_signal(wish)
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
-    assert re.fullmatch(r"stopped, 0 of \d+ epochs and \d+ steps are done: --resume goes on\n", errors), errors
     steps = int(re.findall(r"and (\d+) steps", errors)[0])
+    how = "--resume goes on" if steps else "the same command begins anew"
+    assert re.fullmatch(rf"stopped, 0 of \d+ epochs and \d+ steps are done: {how}\n", errors), errors
     state = torch.load(tmp_path / "run" / "last.pt", weights_only=True) if steps else {"step": 0}
     assert state["step"] == steps < 10000
     assert out == ("" if not steps else f"{tmp_path}/run/best.safetensors\n")
@@ -107,7 +111,55 @@ def test_blend_says_of_what_it_was_made(tmp_path: Path) -> None:
         assert result.exit_code == code, result.output
     assert describe(out).card["sed"]["blend"] == {"with": "1", "share": 0.25}
     result = CliRunner().invoke(cli.main, ["blend", "compact", ends[1], "--out", str(out)])
-    assert (result.exit_code, "compact.safetensors knows other classes" in result.stderr) == (2, True)
+    assert result.exit_code == 2
+    assert "compact.safetensors knows other classes: without 'clap', 'voice', 'bell'; also 'alarm'" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["merge", "calibrate", "blend"])
+def test_what_is_no_model_is_not_overwritten(tmp_path: Path, command: str) -> None:
+    model, notes = tmp_path / "a.safetensors", tmp_path / "README.md"
+    checkpoint.save(small_model(), model)
+    notes.write_text("mine")
+    more = {"merge": ["--no-graph"], "calibrate": ["--data", "x"], "blend": [str(model)]}[command]
+    result = CliRunner().invoke(cli.main, [command, str(model), *more, "--out", str(notes)])
+    assert result.exit_code == 2
+    assert result.stderr == f"Error: {notes} is there and no model that can be read: give another --out, or remove it\n"
+    assert notes.read_text() == "mine"
+    if command != "calibrate":
+        assert CliRunner().invoke(cli.main, [command, str(model), *more, "--out", str(model)]).exit_code == 0
+
+
+def test_merge_takes_models_that_ship_and_says_what_to_give_of_a_folder(tmp_path: Path) -> None:
+    out = tmp_path / "merged"
+    result = CliRunner().invoke(cli.main, ["merge", "light", "--no-graph", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert describe(out).classes == describe(shipped()["light"]).classes
+    for told in (f"{tmp_path} is a folder; give a .safetensors file", f"give {tmp_path}/best.safetensors"):
+        result = CliRunner().invoke(cli.main, ["merge", str(tmp_path), "--out", str(tmp_path / "m")])
+        assert (result.exit_code, told in result.stderr) == (2, True)
+        checkpoint.save(small_model(), tmp_path / "best.safetensors")
+
+
+def test_a_file_that_cannot_be_written_is_told_by_its_own_name(tmp_path: Path) -> None:
+    checkpoint.save(small_model(), tmp_path / "a.safetensors")
+    result = CliRunner().invoke(cli.main, ["merge", str(tmp_path / "a.safetensors"), "--out", "/proc/model"])
+    assert (result.exit_code, result.stderr) == (2, "Error: /proc/model: No such file or directory\n")
+
+
+def test_ctrl_c_is_one_line_that_says_what_a_repeat_does(tmp_path: Path) -> None:
+    """As a terminal does it: the signal goes to the workers, too, and while they start."""
+    write_tones(tmp_path / "data", 40, 20.0, 0)
+    given = ["extract", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "store"), "--workers", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "offline.cli", *given], cwd=ROOT, stderr=subprocess.PIPE, text=True, process_group=0
+    )
+    while not list(tmp_path.glob("store/.features.npy.*")):  # made right before the workers are
+        assert process.poll() is None
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (130, "stopped: the same command begins anew\n")
+    assert list((tmp_path / "store").iterdir()) == []
 
 
 @pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf"])

@@ -68,7 +68,7 @@ def test_training_settings_out_of_range_are_refused(tmp_path: Path, line: str, s
 )
 def test_mistakes_around_the_program_are_one_line_and_exit_2(error: Exception, said: str) -> None:
     @click.command()
-    @explain_mistakes
+    @explain_mistakes()
     def command() -> None:
         raise error
 
@@ -78,8 +78,19 @@ def test_mistakes_around_the_program_are_one_line_and_exit_2(error: Exception, s
 
 def test_other_missing_modules_are_no_mistake_of_the_user() -> None:
     @click.command()
-    @explain_mistakes
+    @explain_mistakes()
     def command() -> None:
         raise ModuleNotFoundError("...", name="offline.typo")
 
     assert isinstance(CliRunner().invoke(command).exception, ModuleNotFoundError)
+
+
+@pytest.mark.parametrize("how", [(), ("goes on",)])
+def test_ctrl_c_says_what_a_repeat_does(how: tuple[str, ...]) -> None:
+    @click.command()
+    @explain_mistakes(*how)
+    def command() -> None:
+        raise KeyboardInterrupt
+
+    result = CliRunner().invoke(command)
+    assert (result.exit_code, result.output) == (130, f"stopped: the same command {how[0] if how else 'begins anew'}\n")

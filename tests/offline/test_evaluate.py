@@ -106,7 +106,9 @@ def test_rows_are_in_whole_degrees_and_numbered_as_the_dataset_does():
     rows = prediction_rows(frames, ["phone", "dog"], CLASSES)
     assert rows.tolist() == [[1, 1, 0, -180, 0], [1, 0, 3, -12, 90]]
     assert prediction_rows([], CLASSES, CLASSES).shape == (0, 5)
-    said = r"the model is for other classes \(siren\) than the dataset \(dog, phone \.\.\.\): give one for these"
+    said = (
+        r"the dataset lacks classes of the model: siren \(it has dog, phone, piano\); give a model for these, or make"
+    )
     with pytest.raises(ConfigError, match=said):
         prediction_rows(frames, ["phone", "siren"], CLASSES)
 
@@ -152,6 +154,9 @@ def test_the_report_as_text_and_json(dataset, tmp_path):
     assert "ov2" in text
     assert "3 of 3 events found, 0.0 degrees off" in text
     assert content_digest(recordings) in text
+    assert "0 false events, 0.00 a minute" in text
+    once = msgspec.structs.replace(report, events=msgspec.structs.replace(report.events, false=1))
+    assert "1 false event, 0.00 a minute" in tables(once).renderables
     write_report(report, tmp_path / "sub" / "metrics.json")
     stored = msgspec.json.decode((tmp_path / "sub" / "metrics.json").read_bytes())
     assert stored["overall"]["scores"]["er_20"] == pytest.approx(0.6)
@@ -206,6 +211,20 @@ def test_predictions_that_cannot_be_measured(dataset, tmp_path):
 def run_cli(*arguments: object) -> tuple[int, str]:
     result = CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
     return result.exit_code, result.output
+
+
+@pytest.mark.parametrize("out", ["metadata_dev", "foa_dev/new", "link"])
+@pytest.mark.parametrize("command", ["evaluate", "report"])
+def test_labels_and_recordings_are_never_overwritten(dataset: Path, model: Path, command: str, out: str) -> None:
+    (dataset / "link").symlink_to(dataset / "metadata_dev")
+    labels = (dataset / "metadata_dev" / "fold1_room1_mix001_ov1.csv").read_bytes()
+    before = sorted(dataset.rglob("*"))
+    given = [command, "--data", str(dataset), "--model", str(model), "--out", str(dataset / out)]
+    result = CliRunner().invoke(main, given)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Error: {dataset / out}: would overwrite what lies in {dataset}/")
+    assert sorted(dataset.rglob("*")) == before
+    assert (dataset / "metadata_dev" / "fold1_room1_mix001_ov1.csv").read_bytes() == labels
 
 
 def test_the_command_measures_existing_predictions(dataset, tmp_path):

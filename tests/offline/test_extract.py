@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from offline.extract import Store, extract
 from seldrt.config import ConfigError
 from seldrt.features import CHANNELS, features_stage
 from seldrt.stream import run
+from tests.disk import full_disk
 from tests.models import FEATURES
 from tests.offline.stores import LABEL, RATE, write_recording
 
@@ -71,10 +73,13 @@ def test_an_impulse_stands_where_its_label_says(tmp_path: Path) -> None:
 
 def test_other_rates_and_channels_are_refused_in_one_line(tmp_path: Path) -> None:
     path = write_recording(tmp_path, "fold1_room1_mix001_ov1", np.zeros((RATE, 2)), [])
-    with pytest.raises(ConfigError, match=r"mix001_ov1\.flac has 2 channels at 24000 Hz; expected 4 at 24000 Hz"):
+    with pytest.raises(ConfigError, match=r"mix001_ov1\.flac has 2 channels at 24000 Hz; expected 4 at 24000 Hz$"):
+        extract(tmp_path, tmp_path / "store", FEATURES)
+    soundfile.write(path, np.zeros((RATE, 1)), 48000)
+    with pytest.raises(ConfigError, match=r"has 1 channel at 48000 Hz; expected 4 at 24000 Hz$"):
         extract(tmp_path, tmp_path / "store", FEATURES)
     soundfile.write(path, np.zeros((RATE, 4)), 48000)
-    with pytest.raises(ConfigError, match="has 4 channels at 48000 Hz"):
+    with pytest.raises(ConfigError, match=r"has 4 channels at 48000 Hz; .*; `sox IN -r 24000 OUT` converts it"):
         extract(tmp_path, tmp_path / "store", FEATURES)
 
 
@@ -113,6 +118,32 @@ def test_a_broken_recording_is_one_line_and_leaves_nothing(tmp_path: Path) -> No
     soundfile.write(broken, np.zeros((LABEL - 1, 4)), RATE)
     with pytest.raises(ConfigError, match=r"mix002_ov1\.flac: is shorter than a label frame"):
         extract(tmp_path, tmp_path / "store", FEATURES)
+
+
+def test_what_a_killed_run_left_goes_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
+    write_recording(tmp_path / "data", "fold1_room1_mix001_ov1", np.zeros((RATE, 4)), [])
+    store = tmp_path / "store"
+    store.mkdir()
+    living, killed, else_s = (store / f".{name}.part" for name in ("features.npy.1", "features.npy.2", "mine.npy.3"))
+    for path in (living, killed, else_s):
+        path.touch()
+    with living.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        extract(tmp_path / "data", store, FEATURES)
+    assert set(store.glob(".*")) == {living, else_s}
+    assert Store(store).features.shape[0] == 100
+    extract(tmp_path / "data", store, FEATURES)
+    assert set(store.glob(".*")) == {else_s}
+
+
+def test_a_full_disk_is_told_by_the_name_of_the_store(tmp_path: Path) -> None:
+    write_recording(tmp_path / "data", "fold1_room1_mix001_ov1", np.zeros((10 * RATE, 4)), [])
+    with full_disk():
+        result = CliRunner().invoke(
+            main, ["extract", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "store")]
+        )
+    assert (result.exit_code, result.stderr) == (2, f"Error: {tmp_path}/store/features.npy: File too large\n")
+    assert list((tmp_path / "store").iterdir()) == []
 
 
 def test_the_bar_is_on_stderr_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,6 +187,16 @@ def test_validation_was_made_of_other_recordings_than_training(folder: Path) -> 
     assert not heard["train"] & heard["val"]
 
 
+@pytest.mark.parametrize("out", ["my_sounds", "my_sounds/scenes", "data/../my_sounds/whistle"])
+def test_scenes_are_not_made_among_the_sounds(tmp_path: Path, out: str) -> None:
+    write_sounds(tmp_path / "my_sounds")
+    before = sorted(tmp_path.rglob("*"))
+    result = offline("synthesize", "--events", tmp_path / "my_sounds", "--out", tmp_path / out, "--scenes", 1)
+    assert result.exit_code == 2
+    assert "lies in the sounds of --events, where each folder is a class; give another --out" in result.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [

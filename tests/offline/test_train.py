@@ -197,6 +197,45 @@ def test_a_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
     assert (tmp_path / "last.pt").read_bytes() == b"hours of work"
 
 
+def test_to_go_on_there_must_be_a_run(tmp_path: Path) -> None:
+    store, out = memory_store((30,)), tmp_path / "mistyped"
+    with pytest.raises(ConfigError, match="mistyped holds no run to go on with: leave out --resume, or give the --out"):
+        train("sad", [store], [store], out, SMALL, SHORT, resume=True)
+    assert not out.exists()
+
+
+def test_a_run_goes_on_with_the_recordings_that_it_was_begun_with(tmp_path: Path) -> None:
+    store, other, held_out = memory_store((30,)), memory_store((30,), seed=1), memory_store((30,), seed=2)
+    config = replace(SHORT, epochs=1, steps_per_epoch=1)
+    train("sad", [store], [held_out], tmp_path, SMALL, config)
+    before = (tmp_path / "last.pt").read_bytes()
+    for stores, validation, purpose in (
+        ([other], [held_out], "train"),
+        ([store, other], [held_out], "train"),
+        ([held_out], [store], "train"),
+        ([store], [other], "validate"),
+    ):
+        said = f"was begun with other recordings to {purpose} with: go on with those, give another --out, or say"
+        with pytest.raises(CheckpointError, match=said) as error:
+            train("sad", stores, validation, tmp_path, SMALL, replace(config, epochs=2), resume=True)
+        assert "\n" not in str(error.value)
+    assert (tmp_path / "last.pt").read_bytes() == before
+    store.folder = Path("moved")
+    train("sad", [store], [held_out], tmp_path, SMALL, replace(config, epochs=2), resume=True)
+    more = replace(config, epochs=3)
+    assert train("sad", [other], [held_out], tmp_path, SMALL, more, resume=True, other_stores=True).epoch == 3
+    train("sad", [other], [held_out], tmp_path, SMALL, more, resume=True)
+
+
+@pytest.mark.parametrize("task", networks.TASKS)
+def test_stores_in_which_nothing_sounds_are_refused(tmp_path: Path, task: str) -> None:
+    silent, store = memory_store((30,)), memory_store((30,))
+    silent.sed[:], silent.doa_mask[:] = 0, 0
+    with pytest.raises(ConfigError, match="store0: no class ever sounds: nothing to learn from"):
+        train(task, [silent], [store], tmp_path / "run", SMALL, SHORT)
+    assert not (tmp_path / "run").exists()
+
+
 def test_validation_stores_must_be_like_those_of_training(tmp_path: Path) -> None:
     swapped = memory_store((30,), classes=("high", "low"), seed=5)
     with pytest.raises(CheckpointError, match="store5 knows other classes: 'high' for 'low', 'low' for 'high'"):
@@ -224,7 +263,8 @@ def test_the_best_weights_are_those_of_the_highest_score(tmp_path: Path, monkeyp
     store = memory_store((30,))
 
     def best() -> checkpoint.Checkpoint:
-        train("sed", [store], [store], tmp_path, SMALL, replace(SHORT, epochs=len(weights) + 2), resume=True)
+        more = replace(SHORT, epochs=len(weights) + 2)
+        train("sed", [store], [store], tmp_path, SMALL, more, resume=bool(weights))
         return checkpoint.load(tmp_path / "best.safetensors")
 
     for expected in (2, 2, 6):  # of two equals the first; what was best before a pause is remembered
@@ -356,7 +396,8 @@ def step(self, number):
     return inner(self, number)
 training._Training.step = step
 store = memory_store((30, 20))
-training.train("sed", [store], [store], Path(sys.argv[1]), SMALL, LONG, time_budget_s=1e9, resume=True)
+out = Path(sys.argv[1])
+training.train("sed", [store], [store], out, SMALL, LONG, time_budget_s=1e9, resume=out.exists())
 """
 
 
@@ -424,10 +465,10 @@ def test_a_run_does_not_go_on_with_other_settings(
 
 
 def test_a_run_of_the_first_format_goes_on(tmp_path: Path) -> None:
-    store = memory_store((30,))
-    train("sad", [store], [store], tmp_path, SMALL, replace(LONG, epochs=1, steps_per_epoch=1))
+    store, other = memory_store((30,)), memory_store((30,), seed=1)
+    train("sad", [other], [store], tmp_path, SMALL, replace(LONG, epochs=1, steps_per_epoch=1))
     state = last_of(tmp_path)
-    for name in ("settings", "step", "costs"):
+    for name in ("settings", "recordings", "step", "costs"):
         del state[name]
     torch.save(state, tmp_path / "last.pt")
     assert train("sad", [store], [store], tmp_path, SMALL, replace(LONG, steps_per_epoch=1), resume=True).epoch == 2
