@@ -232,6 +232,7 @@ def merge(
         click.echo("calibrated for other networks: `offline calibrate` chooses its settings anew", err=True)
     model.description = replace(description, card=figures | read_section(card, "card"))
     if graph and can_have_graph(model.description):
+        click.echo("making the graph, which takes up to half a minute ...", err=True)
         try:
             from offline.graph import graph_of
 
