@@ -20,13 +20,16 @@ socket = zmq.Context().socket(zmq.REQ)
 socket.linger = 0
 try:
     if wanted.key:
-        socket.curve_publickey, socket.curve_secretkey = load_certificate(wanted.key)
+        public, secret = load_certificate(wanted.key)
+        if not secret:
+            sys.exit(f"{wanted.key} holds no secret key: give the file that ends with .key_secret")
+        socket.curve_publickey, socket.curve_secretkey = public, secret
         socket.curve_serverkey = load_certificate(wanted.server_key)[0]
     socket.connect(wanted.url)
-except (zmq.ZMQError, OSError, TypeError, ValueError) as error:
+except (zmq.ZMQError, OSError, ValueError) as error:
     sys.exit(f"cannot connect to {wanted.url}: {error}")
 socket.send_string(wanted.request)
 if not socket.poll(5000):
-    sys.exit(f"no answer from {wanted.url}")
+    sys.exit(f"no answer from {wanted.url}; requests go to the address that --control has")
 for key, value in msgpack.unpackb(socket.recv()).items():
     print(f"{key}: {value}")

@@ -33,10 +33,13 @@ socket = zmq.Context().socket(zmq.SUB)
 socket.heartbeat_ivl = 2000  # ms: without, the death of the daemon's computer would go unnoticed for ever
 try:
     if wanted.key:
-        socket.curve_publickey, socket.curve_secretkey = load_certificate(wanted.key)
+        public, secret = load_certificate(wanted.key)
+        if not secret:
+            sys.exit(f"{wanted.key} holds no secret key: give the file that ends with .key_secret")
+        socket.curve_publickey, socket.curve_secretkey = public, secret
         socket.curve_serverkey = load_certificate(wanted.server_key)[0]
     socket.connect(wanted.url)
-except (zmq.ZMQError, OSError, TypeError, ValueError) as error:
+except (zmq.ZMQError, OSError, ValueError) as error:
     sys.exit(f"cannot connect to {wanted.url}: {error}")
 socket.subscribe(b"seld1.event.")
 socket.subscribe(b"seld1.status.")  # once a second, so that silence means something

@@ -39,10 +39,17 @@ int main(int count, char** words) {
   for (const std::string topic : {"seld1.event.", "seld1.status."})  // also: seld1.frame., ten times a second
     zmq_setsockopt(socket, ZMQ_SUBSCRIBE, topic.data(), topic.size());
 
-  for (;;) {
+  for (int silent = 0;;) {  // how often 3 s
     zmq_pollitem_t item = {socket, 0, ZMQ_POLLIN, 0};
-    if (zmq_poll(&item, 1, 3000) == 0)  // a status comes every second
-      std::fprintf(stderr, "nothing heard from %s for 3 s: is the daemon running?\n", url.c_str());
+    if (zmq_poll(&item, 1, 3000) == 0) {  // a status comes every second
+      if (++silent == 1) std::fprintf(stderr, "nothing heard from %s for 3 s: is the daemon running?\n", url.c_str());
+      if (silent % 4 == 0) {  // libzmq gives up where it was refused
+        zmq_disconnect(socket, url.c_str());
+        zmq_connect(socket, url.c_str());
+      }
+      continue;
+    }
+    silent = 0;
     const msgpack::object_handle body = receive(socket);
     Message message = body->as<Message>();
     const std::string type = message["type"].as<std::string>();

@@ -20,9 +20,17 @@ socket.subscribe(b"seld1.frame.")
 socket.subscribe(b"seld1.status.")
 
 expected = {}  # the next seq, by source and epoch of the frames
+silent = 0  # how often 3 s
 while True:
     if not socket.poll(3000):  # a status comes every second
-        print(f"nothing heard from {url} for 3 s: is the daemon running?", file=sys.stderr, flush=True)
+        silent += 1
+        if silent == 1:
+            print(f"nothing heard from {url} for 3 s: is the daemon running?", file=sys.stderr, flush=True)
+        if silent % 4 == 0:  # libzmq gives up where it was refused
+            socket.disconnect(url)
+            socket.connect(url)
+        continue
+    silent = 0
     topic, body = socket.recv_multipart()
     message = msgpack.unpackb(body)
     if message["type"] == "event":

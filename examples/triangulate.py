@@ -7,9 +7,9 @@ NAME=X,Y,Z is a daemon (`seldrt run --source NAME`) and where its microphone is.
 from: 0 degrees points along X, +90 along Y; so all microphones have to look along X, or to be told how they do not
 (`seldrt run --yaw`, `seldrt doctor --orientation`). Clocks have to agree to a tenth of a second or so (NTP).
 
-What two or more hear as the same class at the same time is where their directions come nearest to each other. Nothing
-is said while these are nearly in line, point away from each other, or miss each other by more than --miss degrees: then
-they are of different things.
+What two or more hear as the same class at the same time is where their directions come nearest to each other. While
+these are nearly in line, point away from each other, or miss each other by more than --miss degrees, because they are
+of different things, nothing is said but once, on stderr.
 """
 
 import argparse
@@ -27,13 +27,6 @@ TOGETHER_S = 0.5  # what is older is another moment
 SAID_S = 0.5  # between two lines about a class
 IN_LINE_DEG = 10
 SILENT_S, ANEW_S = 3, 12
-
-
-def connect():
-    for number, url in enumerate(wanted.url):
-        if wanted.key:
-            socket.curve_serverkey = load_certificate(wanted.server_key[number % len(wanted.server_key)])[0]
-        socket.connect(url)
 
 
 def microphone(text):
@@ -79,52 +72,65 @@ if len(places) < 2:
 classes = [name for name in wanted.classes.split(",") if name]
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
-socket = zmq.Context().socket(zmq.SUB)
-socket.heartbeat_ivl = 2000  # ms: without, the death of a daemon's computer would go unnoticed for ever
+context, poller = zmq.Context(), zmq.Poller()
+urls = {}  # by socket
 try:
-    if wanted.key:
-        socket.curve_publickey, socket.curve_secretkey = load_certificate(wanted.key)
-    connect()
-except (zmq.ZMQError, OSError, TypeError, ValueError) as error:
-    sys.exit(f"cannot connect to {', '.join(wanted.url)}: {error}")
-for name in places:
-    socket.subscribe(f"seld1.frame.{name}.")
+    for number, url in enumerate(wanted.url):
+        socket = context.socket(zmq.SUB)
+        socket.heartbeat_ivl = 2000  # ms: without, the death of a daemon's computer would go unnoticed for ever
+        if wanted.key:
+            public, secret = load_certificate(wanted.key)
+            if not secret:
+                sys.exit(f"{wanted.key} holds no secret key: give the file that ends with .key_secret")
+            socket.curve_publickey, socket.curve_secretkey = public, secret
+            socket.curve_serverkey = load_certificate(wanted.server_key[number % len(wanted.server_key)])[0]
+        socket.connect(url)
+        for name in places:
+            socket.subscribe(f"seld1.frame.{name}.")
+        poller.register(socket, zmq.POLLIN)
+        urls[socket] = url
+except (zmq.ZMQError, OSError, ValueError) as error:
+    sys.exit(f"cannot connect to {url}: {error}")
 
-tried = time.monotonic()
-heard = dict.fromkeys(places, tried)  # when a frame came; one comes every 100 ms
-silent = set()
+began = time.monotonic()
+heard, tried = dict.fromkeys(places, began), dict.fromkeys(urls, began)  # when a frame came; one comes every 100 ms
+silent, hinted = set(), set()
 directions = {}  # by class and microphone: time of the sound, unit vector
 said_ns = {}  # by class
 while True:
-    message = msgpack.unpackb(socket.recv_multipart()[1]) if socket.poll(500) else None
+    ready, messages = dict(poller.poll(500)), []
     now = time.monotonic()
-    if message and message["source"] in heard:
-        heard[message["source"]] = now
+    for socket, url in urls.items():
+        if socket in ready:
+            messages.append(msgpack.unpackb(socket.recv_multipart()[1]))
+            tried[socket] = heard[messages[-1]["source"]] = now
+        elif now - tried[socket] > ANEW_S:  # libzmq gives up where it was refused
+            tried[socket] = now
+            socket.disconnect(url)
+            socket.connect(url)
     for name, last in heard.items():
         if (now - last > SILENT_S) != (name in silent):
             silent ^= {name}
-            said = f"nothing heard from {name} for {SILENT_S} s: is its daemon running?"
+            said = f"nothing heard from {name} for {SILENT_S} s: is its daemon running, and is that its name?"
             print(said if name in silent else f"{name} is heard", file=sys.stderr, flush=True)
-    if len(silent) == len(places) and now - tried > ANEW_S:  # libzmq gives up where it was refused
-        tried = now
-        for url in wanted.url:
-            socket.disconnect(url)
-        connect()
-    for found in message["detections"] if message else []:
-        class_, time_ns = found["class"], message["t_capture_ns"]
+    for source, time_ns, found in [
+        (message["source"], message["t_capture_ns"], found) for message in messages for found in message["detections"]
+    ]:
+        class_ = found["class"]
         if classes and class_ not in classes:
             continue
         of_class = directions.setdefault(class_, {})
-        of_class[message["source"]] = time_ns, unit(found["azimuth_deg"], found["elevation_deg"])
-        names = [name for name, (when_ns, _) in of_class.items() if abs(time_ns - when_ns) < TOGETHER_S * 1e9]
+        of_class[source] = time_ns, unit(found["azimuth_deg"], found["elevation_deg"])
+        names = sorted(name for name, (when_ns, _) in of_class.items() if abs(time_ns - when_ns) < TOGETHER_S * 1e9)
         if len(names) < 2 or abs(time_ns - said_ns.get(class_, 0)) < SAID_S * 1e9:
             continue
         met = meet(np.array([places[name] for name in names]), np.array([of_class[name][1] for name in names]))
+        by, clock = " ".join(names), time.strftime("%H:%M:%S", time.localtime(time_ns / 1e9))
         if met and met[1] <= wanted.miss:
-            (x, y, z), miss_deg = met
-            clock = time.strftime("%H:%M:%S", time.localtime(time_ns / 1e9))
-            by = " ".join(sorted(names))
-            print(
-                f"{clock}  {class_}  x {x:.1f}  y {y:.1f}  z {z:.1f} m  missed by {miss_deg:.0f} deg  {by}", flush=True
-            )
+            place = "  ".join(f"{axis} {metres:.1f}" for axis, metres in zip("xyz", met[0], strict=True))
+            print(f"{clock}  {class_}  {place} m  missed by {met[1]:.0f} deg  {by}", flush=True)
             said_ns[class_] = time_ns
+        elif class_ not in hinted:
+            why = f"miss each other by {met[1]:.0f} deg" if met else "are nearly in line"
+            print(f"{clock}  {class_}: no place, the directions {why}  {by}", file=sys.stderr, flush=True)
+            hinted.add(class_)

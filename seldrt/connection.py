@@ -114,7 +114,7 @@ class Connection:
 
     def _refusal(self, event: int) -> str:
         if not self._keys:
-            return "what answers there lets in only who has a key, or is no daemon"
+            return "what answers there lets in only who has a key, or is not the address of --bind"
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             return f"the daemon there does not know the key {self._keys[0]}"
         return f"the daemon there is not that of {self._keys[1]}, or has no keys"

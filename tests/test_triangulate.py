@@ -23,7 +23,7 @@ start = test_examples.start
 SCRIPT = str(EXAMPLES / "triangulate.py")
 PLACES = {"roof": (0.0, 0.0, 3.5), "gate": (12.0, -4.0, 2.0), "shed": (5.0, 9.0, 1.0)}
 Point = tuple[float, float, float]
-WAIT_S = 20.0
+WAIT_S = 40.0
 
 
 def towards(place: Point, point: Point) -> tuple[float, float]:
@@ -37,6 +37,7 @@ class Yard:
 
     def __init__(self, folder: Path) -> None:
         make_keys(folder, "laptop")
+        self.folder = folder
         self.keys = ["--key", str(folder / "laptop.key_secret"), "--server-key", str(folder / "server.key")]
         self._daemons = {name: Publisher("tcp://127.0.0.1:*", curve_keys=folder) for name in PLACES}
 
@@ -143,10 +144,26 @@ def test_what_is_no_one_place_is_not_said(yard: Yard, start: Start) -> None:
         yard.say(good, "alarm")
         yard.say(good, late_s={"gate": 0.8})
         time.sleep(0.05)
+    assert process.stderr is not None
+    assert re.search("  piano: no place, the directions are nearly in line  gate roof\n$", process.stderr.readline())
     good["gate"] = (180.0 - math.degrees(math.atan2(5, 15)), 0.0)
     time.sleep(1.0)
     ((_, found, *_),) = until_said(process, lambda: yard.say(good))
     assert found == pytest.approx((2.5, 2.5, 1.0), abs=0.051)
+    assert interrupted(process)[1] == ""  # once
+
+
+def test_one_that_was_refused_comes_back_beside_one_that_is_heard(yard: Yard, start: Start) -> None:
+    known = yard.folder / "clients" / "laptop.key"
+    hidden = known.rename(yard.folder / "laptop.key")
+    process = start(sys.executable, SCRIPT, *yard.urls("roof", "gate"), *yard.keys, *arguments("roof", "gate"))
+    seen = {name: towards(PLACES[name], (6.0, 1.0, 0.5)) for name in ("roof", "gate")}
+    for _ in range(20):  # neither is let in
+        yard.say(seen)
+        time.sleep(0.05)
+    hidden.rename(known)
+    ((_, found, *_),) = until_said(process, lambda: yard.say(seen))
+    assert found == pytest.approx((6.0, 1.0, 0.5), abs=0.051)
 
 
 def test_who_is_silent_is_named(yard: Yard, start: Start) -> None:
@@ -158,7 +175,7 @@ def test_who_is_silent_is_named(yard: Yard, start: Start) -> None:
     while line.is_alive():
         yard.say({})
         time.sleep(0.05)
-    assert lines == ["nothing heard from shed for 3 s: is its daemon running?\n"]
+    assert lines == ["nothing heard from shed for 3 s: is its daemon running, and is that its name?\n"]
 
 
 @pytest.mark.parametrize(

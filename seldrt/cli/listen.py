@@ -17,8 +17,14 @@ if TYPE_CHECKING:
     from seldrt.client import Subscriber
 
 
+def _one(_ctx: click.Context, _param: click.Parameter, urls: tuple[str, ...]) -> str | None:
+    if len(urls) > 1:
+        raise click.BadParameter(f"is given {len(urls)} times; one is heard: run the command once for each daemon")
+    return urls[0] if urls else None
+
+
 daemon_options = options(  # which daemon is heard, see `subscribed`
-    setting("--connect", env="CONNECT", metavar="URL", meaning="Address of the daemon."),
+    setting("--connect", env="CONNECT", metavar="URL", multiple=True, callback=_one, meaning="Address of the daemon."),
     click.option("--source", metavar="NAME", help="Only this microphone."),
     setting("--key", env="KEY", metavar="FILE", meaning="Your secret key, where the daemon asks for keys."),
     setting("--server-key", env="SERVER_KEY", metavar="FILE", meaning="The daemon's public key."),

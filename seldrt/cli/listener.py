@@ -94,6 +94,8 @@ class Listener:
                 tell(f"model {pipeline.model_id}; waits for:")
                 for line in latency_lines(latencies):
                     tell(line)
+                for left, right in config.pipeline.ignore:
+                    tell(f"leaves out the {(right - left) % 360:g} degrees from {left:g} to {right:g}")
             if publisher is not None:
                 tell(f"publishing {stream.source} at {publisher.endpoint}")
                 if publisher.control_endpoint:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
@@ -98,7 +99,9 @@ def override(section: SectionT, **values: Any) -> SectionT:
     return decode(msgspec.to_builtins(section) | given, type(section), "command line") if given else section
 
 
-def _refuse_unknown_keys(plain: dict[str, Any], kind: type[Any], where: str) -> None:
+def _refuse_unknown_keys(
+    plain: dict[str, Any], kind: type[Any], where: str, siblings: Mapping[str, type[Any]] = MappingProxyType({})
+) -> None:
     known = {field.name: field.type for field in msgspec.structs.fields(kind)}
     sections = {
         name: section
@@ -108,11 +111,12 @@ def _refuse_unknown_keys(plain: dict[str, Any], kind: type[Any], where: str) -> 
     }
     for key, value in plain.items():
         if key not in known:
-            homes = [f"[{name}]" for name, section in sections.items() if key in section.__struct_fields__]
+            places = {**siblings, **sections}.items()
+            homes = [f"[{name}]" for name, section in places if key in section.__struct_fields__]
             what = f"it belongs under {' or '.join(homes)}" if homes else f"known: {', '.join(known)}"
             raise ConfigError(f"{where}: unknown key {key!r}; {what}")
         if key in sections and isinstance(value, dict):
-            _refuse_unknown_keys(value, sections[key], f"{where} [{key}]")
+            _refuse_unknown_keys(value, sections[key], f"{where} [{key}]", sections)
 
 
 def _is_section(kind: Any) -> bool:

@@ -123,22 +123,27 @@ class LiveTable:
 
 
 class Patience:
-    """Says through ``tell`` that nothing comes from ``url``, of ``source``, and why: once until something comes."""
+    """Says through ``tell`` that nothing comes from ``url``, of ``source``, and why; when that changes, and is over."""
 
     def __init__(self, url: str, tell: Callable[[str], None], source: str = "") -> None:
         self._url, self._tell, self._source = url, tell, source
-        self._heard_s, self._told = time.monotonic(), set[str]()
+        self._heard_s = self._since_s = time.monotonic()
+        self._trouble = self._told = ""
 
     def turn(self, heard: bool, trouble: str) -> None:
         """A turn of waiting ends, with this ``trouble`` of the connection."""
         now_s = time.monotonic()
+        if trouble != self._trouble:
+            self._trouble, self._since_s = trouble, now_s
         if heard:
-            self._heard_s, self._told = now_s, set()
+            if self._told:
+                self._tell(f"{self._url} is heard")
+            self._heard_s, self._told = now_s, ""
         elif now_s - self._heard_s >= SILENT_S:
             text = _silent(SILENT_S, trouble, self._source, f" from {self._url}")
-            if text not in self._told:
+            if text != self._told and (not self._told or now_s - self._since_s >= SILENT_S):  # else it may be passing
                 self._tell(text)
-            self._told.add(text)
+                self._told = text
 
 
 def show_table(subscriber: Subscriber, url: str, source: str = "") -> None:

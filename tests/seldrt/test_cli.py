@@ -173,6 +173,7 @@ def refused(*arguments: Any, **env: str) -> str:
         ("devices", "libportaudio2"),
         ("listen --connect nonsense", "cannot connect to 'nonsense'"),
         ("listen --connect tcp://127.0.0.1:0", "which port"),
+        ("listen --connect tcp://127.0.0.1:1 --connect tcp://127.0.0.1:2", "is given 2 times; one is heard"),
         ("info --model nonsense", "'nonsense' was not found"),
         ("dance", "No such command 'dance'"),
         ("replay --dance", "No such option"),
@@ -435,6 +436,7 @@ def test_the_shipped_settings_show_every_key_with_its_default() -> None:
     [
         ("[captur]\n", r"unknown key 'captur'; known: capture, pipeline, publisher, record, clips, postprocess"),
         ('model = "light"\n', r"unknown key 'model'; it belongs under \[pipeline\]"),
+        ('[pipeline]\nbind = "tcp://*:1"\n', r"\[pipeline\]: unknown key 'bind'; it belongs under \[publisher\]"),
         ("[postprocess]\nsad = 1\n", r"\[postprocess\]: unknown key 'sad'; known: sad_threshold"),
         ("[capture]\nblock_ms = '3'\n", r"seldrt\.toml: capture\.block_ms: expected a whole number, got text$"),
         ("[postprocess]\nsad_threshold = 2\n", r"toml: \[postprocess\]: sad_threshold is 2.0: it must be 0 to 1"),
@@ -539,14 +541,27 @@ def test_patience_begins_anew_when_something_came(monkeypatch: pytest.MonkeyPatc
     now_s, told = 0.0, list[str]()
     monkeypatch.setattr("seldrt.runtime.display.time.monotonic", lambda: now_s)
     patience = Patience("ipc://x", told.append)
-    steps = [(2.9, False, 0), (3.1, False, 1), (9.0, False, 1), (10.0, True, 1), (12.0, False, 1), (13.1, False, 2)]
+    steps = [(2.9, False, 0), (3.1, False, 1), (9.0, False, 1), (10.0, True, 2), (12.0, False, 2), (13.1, False, 3)]
     for at_s, heard, count in steps:
         now_s = at_s
         patience.turn(heard, "why")
         assert len(told) == count
-    patience.turn(False, "another reason")
-    patience.turn(False, "why")
-    assert told[2:] == ["nothing heard from ipc://x for 3 s: another reason"]
+    assert told == ["nothing heard from ipc://x for 3 s: why", "ipc://x is heard", told[0]]
+
+
+def test_the_last_word_of_patience_is_the_reason_that_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, told = 0.0, list[str]()
+    monkeypatch.setattr("seldrt.runtime.display.time.monotonic", lambda: now_s)
+    patience = Patience("ipc://x", told.append)
+    for step in range(300):  # a tenth of a second each: for long one, passing ones, another, and the first again
+        now_s = step / 10
+        patience.turn(
+            False, "refused" if step < 100 else ("absent", "refused")[step // 10 % 2] if step < 200 else "absent"
+        )
+    for _ in range(40):
+        now_s += 0.1
+        patience.turn(False, "refused")
+    assert [line.rpartition(" ")[2] for line in told] == ["refused", "absent", "refused"]
 
 
 def test_the_live_table_shows_what_sounds_and_when_nothing_comes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -294,7 +294,7 @@ def test_with_keys_only_known_clients_of_the_right_daemon_get_anything(keys: Pat
         assert got == {"known"}
         assert {name: subscriber.trouble for name, subscriber in subscribers.items()} == {
             "known": "",
-            "no key": "what answers there lets in only who has a key, or is no daemon",
+            "no key": "what answers there lets in only who has a key, or is not the address of --bind",
             "unknown key": f"the daemon there does not know the key {stranger}/laptop.key_secret",
             "of another daemon": f"the daemon there is not that of {stranger}/server.key, or has no keys",
         }
@@ -371,7 +371,7 @@ def test_who_was_refused_gets_in_when_the_right_daemon_has_come(
         while subscriber.trouble.startswith("no daemon") and time.monotonic() < end_s:
             publisher.attend("h3")
             assert subscriber.receive(0.01) is None
-        assert subscriber.trouble.endswith("or has no keys" if pair else "or is no daemon")
+        assert subscriber.trouble.endswith("or has no keys" if pair else "not the address of --bind")
         publisher.close()
         publisher = Publisher(publisher.endpoint, curve_keys=right)
         assert hears_at_last(subscriber, publisher)
@@ -400,7 +400,7 @@ def test_why_nothing_comes_is_known(tmp_path: Path, context: zmq.Context) -> Non
         end_s = time.monotonic() + WAIT_S
         while subscriber.trouble == absent and time.monotonic() < end_s:
             assert subscriber.receive(0.01) is None
-        assert subscriber.trouble == "what answers there lets in only who has a key, or is no daemon"
+        assert subscriber.trouble == "what answers there lets in only who has a key, or is not the address of --bind"
 
 
 def test_an_attempt_that_is_not_answered_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
