@@ -76,8 +76,8 @@ def recordings_digest(stores: Sequence[Store]) -> str:
     digest = hashlib.sha256()
     for store in stores:
         digest.update(msgspec.json.encode(store.manifest.recordings))
-        digest.update(store.sed.tobytes())
-        digest.update(store.doa.tobytes())
+        digest.update(np.ascontiguousarray(store.sed).data)
+        digest.update(np.ascontiguousarray(store.doa).data)
     return digest.hexdigest()
 
 

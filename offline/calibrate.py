@@ -58,7 +58,8 @@ def check_scenes(
     that ``classes``, the names by which the labels count, lack.
     """
     numbers = class_numbers(model.classes, classes)
-    if not any(np.isin(_labels(recording)[:, 1], numbers).any() for recording in scenes):
+    labels = [_labels(recording) for recording in scenes]
+    if not any(np.isin(rows[:, 1], numbers).any() for rows in labels):
         told = f"{scenes[0].audio.parent}: no class of the model ever sounds: nothing to choose thresholds by"
         raise ConfigError(f"{told}; quiet scenes are for --quiet")
     for recording in quiet:

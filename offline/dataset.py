@@ -76,10 +76,10 @@ def metadata_folder(base: Path, split: str = "dev") -> Path:
     return base / f"metadata_{split}"
 
 
-def check_apart(out: Path, base: Path) -> None:
+def check_apart(out: Path) -> None:
     """`ConfigError` when ``out`` is, or lies in, a folder of a dataset that holds recordings or labels."""
-    for folder in (base / f"{what}_{split}" for what in ("foa", "mic", "metadata") for split in ("dev", "eval")):
-        if out.resolve().is_relative_to(folder.resolve()):
+    for folder in (out.resolve(), *out.resolve().parents):
+        if re.fullmatch(r"(foa|mic|metadata)_(dev|eval)", folder.name):
             raise ConfigError(f"{out}: would overwrite what lies in {folder}; give another --out")
 
 

@@ -8,10 +8,11 @@ frames; `targets.npz` with `sed` (label frames, classes), `doa` (label frames, c
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any
 from zipfile import BadZipFile
 
 import msgspec
@@ -23,7 +24,9 @@ from offline.encoding import read_foa
 from offline.workers import worker_pool
 from seldrt import features, stream
 from seldrt.config import ConfigError, FeatureConfig
-from seldrt.files import whole
+from seldrt.files import NO_ROOM, whole
+
+DAY_S = 86400
 
 
 class StoredRecording(msgspec.Struct, frozen=True):
@@ -90,34 +93,25 @@ def _whole_labels(path: Path, config: FeatureConfig) -> int:
     return labels
 
 
-@contextmanager
-def _features_file(path: Path, shape: tuple[int, ...]) -> Iterator[Path]:
-    """Another name to write features under, as `whole` gives it; what runs that were killed have left goes.
+def _reserve(path: Path, shape: tuple[int, ...]) -> None:
+    """An empty array on disk with all its room: a worker whose map finds none dies, and cannot say why."""
+    np.lib.format.open_memmap(path, "w+", np.float16, shape).flush()
+    if not hasattr(os, "posix_fallocate"):  # on macOS and Windows
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:  # other file systems just cannot tell
+            if error.errno in NO_ROOM:
+                raise
 
-    The lock says that a run lives. The room is taken at once: a worker whose map finds none dies, and cannot say why.
-    """
-    for left in path.parent.glob(f".{path.name}.*.part"):
-        with left.open("rb") as file:
-            if _locks(file, "EX"):
+
+def _remove_left(out: Path) -> None:
+    """Removes the features that runs which were killed have left in a store, but for those of the last day."""
+    for left in out.glob(".features.npy.*.part"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > DAY_S:
                 left.unlink()
-    with whole(path) as partial:
-        np.lib.format.open_memmap(partial, "w+", np.float16, shape).flush()
-        with partial.open("r+b") as file:
-            _locks(file, "SH")
-            if hasattr(os, "posix_fallocate"):  # not on macOS
-                os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
-            yield partial
-
-
-def _locks(file: IO[bytes], kind: Literal["EX", "SH"]) -> bool:
-    """Locks a file for oneself, or with others, until it is closed; False where that cannot be."""
-    try:
-        import fcntl  # not on Windows
-
-        fcntl.flock(file, getattr(fcntl, f"LOCK_{kind}") | fcntl.LOCK_NB)
-    except (ImportError, OSError):  # somebody else has; or some file systems of clusters have no locks
-        return False
-    return True
 
 
 def extract(
@@ -152,7 +146,9 @@ def extract(
             raise ConfigError(f"{recording.metadata}: {error}") from None
         label += labels
     shape = (label * config.frames_per_label, len(features.CHANNELS), config.n_mels)
-    with _features_file(out / "features.npy", shape) as partial, whole(out / "targets.npz") as partial_targets:
+    _remove_left(out)
+    with whole(out / "features.npy") as partial:
+        _reserve(partial, shape)
         with worker_pool(workers) as pool:
             jobs: list[Any] = []
             for recording, place in zip(recordings, stored, strict=True):
@@ -161,7 +157,7 @@ def extract(
             for done, job in enumerate(jobs, 1):
                 job.result()
                 progress(done, len(jobs))
-        with partial_targets.open("wb") as file:
+        with whole(out / "targets.npz") as partial_targets, partial_targets.open("wb") as file:
             np.savez(
                 file,
                 sed=np.concatenate([t.sed for t in found]).astype(np.uint8),

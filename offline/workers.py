@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from typing import Any, TypeVar
 
 from seldrt.config import SeldrtError
@@ -26,7 +26,8 @@ def worker_pool(
 ) -> Iterator[ProcessPoolExecutor]:
     """A pool of fresh processes, each begun with ``initializer(*arguments)``.
 
-    When the block ends early, also by Ctrl-C, what has not begun is dropped. `WorkerError` when a process dies.
+    When the block ends early, also by Ctrl-C, they end what they have begun, which may be two jobs each, and the rest
+    is dropped; on another Ctrl-C they are ended. `WorkerError` when a process dies.
 
     Libraries read the number of threads when they are imported, so it is set here while processes start.
     """
@@ -36,14 +37,20 @@ def worker_pool(
     try:
         with _without_interrupts():
             for _ in range(workers):
-                pool.submit(int)  # each starts one
+                pool.submit(int)  # starts one, as long as none is idle
         yield pool
     except BrokenProcessPool:
         raise WorkerError(
             "a worker process was killed, perhaps for want of memory; run the command again, with fewer --workers"
         ) from None
     finally:
-        pool.shutdown(cancel_futures=True)
+        try:
+            pool.shutdown(cancel_futures=True)
+        except KeyboardInterrupt:
+            for process in active_children():
+                process.terminate()
+            pool.shutdown()
+            raise
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
@@ -53,18 +60,19 @@ def worker_pool(
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Processes that are started here do not hear Ctrl-C, which a shell sends to all: they end what they do."""
-    if threading.current_thread() is not threading.main_thread():  # which alone may say so
+    """Processes that are started here do not hear Ctrl-C, which a shell sends to all; here it comes afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(initializer: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # also of one that is started later
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if initializer is not None:
         initializer(*arguments)

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Another name to write a file under: it gets its own when the block ends, and is removed when that fails.
 
-    `OSError` of what is written, such as that of a full disk, names ``path``.
+    The `OSError` of a full disk names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")  # two may write it at once
@@ -23,9 +25,9 @@ def whole(path: Path) -> Iterator[Path]:
         yield partial
         partial.replace(path)
     except OSError as error:
-        if error.filename not in (None, str(partial), partial):
-            raise
-        raise _naming(path, error) from None
+        if error.filename in (str(partial), partial) or (error.filename is None and error.errno in NO_ROOM):
+            raise _naming(path, error) from None
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

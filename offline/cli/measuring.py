@@ -58,7 +58,7 @@ def evaluate(
     if not folder:
         raise ConfigError("--out is missing: the folder for what the model says (or give --predictions)")
     if out:
-        dataset.check_apart(out, data)
+        dataset.check_apart(out)
     recordings = dataset.list_recordings(data, array, folds or None, split)
     classes = tuple(dataset.read_classes(data))
     card: dict[str, Any] = {}
@@ -201,7 +201,7 @@ def report(
     from offline.dataset import check_apart
     from offline.report import findings, plots, tables
 
-    check_apart(out, data)
+    check_apart(out)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: is a file; give a folder")
     found = findings.gather(

@@ -122,7 +122,9 @@ def open_recording(path: Path, channels: Sequence[int] = ()) -> Any:
     if not path.exists():
         raise CaptureError(f"{path}: no such file")
     if path.is_dir():
-        endings = {inside.suffix for inside in path.iterdir() if inside.suffix.lower() in (".wav", ".flac")}
+        endings = set()
+        with suppress(OSError):  # of a folder that cannot be looked into
+            endings = {inside.suffix for inside in path.iterdir() if inside.suffix.lower() in (".wav", ".flac")}
         there = f"give the recordings in it: {path}/*{min(endings)}" if endings else "with no recordings in it"
         raise CaptureError(f"{path}: a folder, not a file; {there}")
     if not path.is_file():

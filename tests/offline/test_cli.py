@@ -162,6 +162,31 @@ def test_ctrl_c_is_one_line_that_says_what_a_repeat_does(tmp_path: Path) -> None
     assert list((tmp_path / "store").iterdir()) == []
 
 
+def test_another_ctrl_c_ends_the_workers(tmp_path: Path) -> None:
+    program = (
+        "import time\nfrom offline.workers import worker_pool\n"
+        "if __name__ == '__main__':\n"
+        "    with worker_pool(2) as pool:\n"
+        "        jobs = [pool.submit(time.sleep, 300) for _ in range(8)]\n"
+        "        print('begun', flush=True)\n"
+        "        jobs[0].result()\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(program)
+    process = subprocess.Popen(
+        [sys.executable, str(script)], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True, process_group=0,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    for _ in range(2):
+        time.sleep(1.5)
+        assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+
+
 @pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf"])
 def test_merge_refuses_what_is_no_weight(tmp_path: Path, weight: str) -> None:
     checkpoint.save(small_model(), tmp_path / "model.safetensors")
