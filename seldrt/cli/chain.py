@@ -147,7 +147,6 @@ def check_wanted(config: PipelineConfig) -> None:
 
 def prepare(config: DaemonConfig, flags: Flags, stack: ExitStack, recordings: Sequence[Path] = ()) -> Publisher | None:
     """All that can be refused before the model is loaded: names, outputs, the address."""
-    from seldrt.models import model_path
     from seldrt.runtime.outputs import check_outputs
     from seldrt.runtime.publisher import Publisher
 
@@ -155,9 +154,9 @@ def prepare(config: DaemonConfig, flags: Flags, stack: ExitStack, recordings: Se
     wanted = config.publisher
     check_publishing(wanted, flags)
     read = {Path(recording): "the recording itself" for recording in recordings}
-    read[model_path(config.pipeline.model or None)] = "the model"
-    if flags["config"]:
-        read[Path(flags["config"])] = "the settings"
+    for name, what in ((flags["config"], "the settings"), (config.pipeline.model, "the model")):
+        if name and Path(name).is_file():  # a model may also be called by its name alone
+            read[Path(name)] = what
     check_outputs(flags["dcase"], (flags["csv"], flags["jsonl"]), read)
     if flags["no_publish"]:
         return None
