@@ -25,7 +25,7 @@ import numpy as np
 import soundfile
 from numpy.typing import ArrayLike, NDArray
 
-from seldrt.config import DCASE2020_CLASSES, ConfigError
+from seldrt.config import DCASE2020_CLASSES, ConfigError, named
 from seldrt.files import whole
 
 NAME = re.compile(r"fold(?P<fold>\d+)_room(?P<room>\d+)_mix\d+(_ov(?P<overlap>\d+))?")
@@ -33,7 +33,6 @@ EVAL_NAME = re.compile(NAME.pattern + r"|mix\d+")
 AUDIO_SUFFIXES = (".wav", ".flac")
 COLUMNS = ("frame", "class", "track", "azimuth", "elevation")
 HEADER = re.compile(r"frame,class,(track|source),azimuth,elevation(,distance)?")
-NAMED = 5  # missing files, or classes, that an error names
 
 # TAU-NIGENS Spatial Sound Events 2021, and STARSS22 and 23 (DCASE 2022 to 2024), in the order of their class numbers.
 DCASE2021_CLASSES = (
@@ -130,11 +129,6 @@ def _check_complete(folder: Path, what: str, wanted: Iterable[str], there: Itera
     missing = sorted(set(wanted) - set(there))
     if missing:
         raise ConfigError(f"{folder}: {what} are missing: {named(missing)}")
-
-
-def named(names: Sequence[str]) -> str:
-    """The first `NAMED` of some names, for an error."""
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _what_is_there(base: Path, wanted: str) -> str:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from offline.dataset import (
     Recording,
     content_digest,
-    named,
     open_audio,
     read_metadata,
     write_file,
@@ -36,7 +35,7 @@ from offline.metrics import (
     event_recall,
 )
 from offline.workers import worker_pool
-from seldrt.config import ConfigError, PostprocessConfig
+from seldrt.config import ConfigError, PostprocessConfig, named
 from seldrt.detection import LabelFrame
 from seldrt.spatial import wrap_azimuth
 

@@ -9,11 +9,10 @@ from typing import Any
 import msgspec
 import safetensors
 
-from seldrt.config import FeatureConfig, NetworkConfig, PostprocessConfig, SeldrtError
+from seldrt.config import FeatureConfig, NetworkConfig, PostprocessConfig, SeldrtError, named
 
 FORMAT_VERSION = 2
 KEY = "seldrt"  # of the metadata among those that safetensors keeps
-NAMED = 5  # classes that an error names
 
 
 class CheckpointError(SeldrtError):
@@ -70,9 +69,5 @@ def require_same(expected: Description, found: Description, path: Path) -> None:
 def _difference(expected: Sequence[str], found: Sequence[str]) -> str:
     if len(expected) == len(found):
         return ", ".join(f"{b!r} for {a!r}" for a, b in zip(expected, found, strict=True) if a != b)
-    missing, more = ([name for name in a if name not in b] for a, b in ((expected, found), (found, expected)))
-    return "; ".join(f"{how} {_some(names)}" for how, names in (("without", missing), ("also", more)) if names)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:NAMED])) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    missing, more = ([repr(name) for name in a if name not in b] for a, b in ((expected, found), (found, expected)))
+    return "; ".join(f"{how} {named(names)}" for how, names in (("without", missing), ("also", more)) if names)

@@ -11,9 +11,18 @@ from typing import Any, Literal
 
 import msgspec
 
-from seldrt.config.reading import ConfigError, Section, SeldrtError, decode, load_toml, override, require
+from seldrt.config.reading import ConfigError, Section, SeldrtError, decode, load_toml, named, override, require
 
-__all__ = ["ConfigError", "Section", "SeldrtError", "decode", "load_toml", "override", "require"]  # known by this name
+__all__ = [
+    "ConfigError",
+    "Section",
+    "SeldrtError",
+    "decode",
+    "load_toml",
+    "named",
+    "override",
+    "require",
+]  # known by this name
 
 # Class order of DCASE 2020 Task 3 (TAU-NIGENS Spatial Sound Events 2020).
 DCASE2020_CLASSES = (

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+NAMED = 5  # names that an error has room for
+
 SectionT = TypeVar("SectionT", bound=msgspec.Struct)
 
 
@@ -35,6 +37,11 @@ def require(section: Section, names: Sequence[str], fits: Callable[[Any], bool],
         numbers = _numbers(getattr(section, name))
         if not all(map(fits, numbers)):
             raise ValueError(f"{name} is {', '.join(map(str, numbers))}: it {what}")
+
+
+def named(names: Sequence[str]) -> str:
+    """The first few of some names, for an error."""
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _numbers(value: Any) -> list[Any]:
