@@ -14,12 +14,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import Self
+from pathlib import Path
+from typing import Self, cast
 
 import zmq
 
 from seldrt.config import ConfigError
-from seldrt.connection import Connection, Keys
+from seldrt.connection import Connection, Keys, await_any
 from seldrt.detection import KINDS, AnyMessage, WireError, check_name, decode, topic, topic_of
 from seldrt.replies import REQUESTS, AnyReply, decode_reply
 
@@ -28,8 +29,10 @@ A_TURN = 1000  # messages that are looked at before the clock is
 
 
 class Subscriber:
-    """Receives the messages of daemons at ``url``, in order, also across their restarts.
+    """Receives the messages of daemons, those of each in order, also across their restarts.
 
+    ``url``
+        of a daemon, or of several
     ``kinds``
         of messages (`seldrt.detection.KINDS`); none given = all.
     ``source``, ``classes``
@@ -40,7 +43,8 @@ class Subscriber:
     ``timeout_s``
         so long without a message ends an iteration, and `receive`; None = wait for ever.
     ``keys``
-        files with one's own secret key and the daemon's public key, where the daemon asks for keys.
+        files with one's own secret key and the daemon's public key, where daemons ask for keys; for several daemons
+        with keys of their own, one pair of files for each ``url``.
 
     `ConfigError` when these make no sense, `WireError` when ``url`` is no address, `KeysError` for unusable keys.
 
@@ -48,40 +52,48 @@ class Subscriber:
     last. ``lost`` counts messages that were sent and never came, because this program was too slow or the connection
     broke; ``missed`` is how many of them would have stood just before the message handed out last. ``restarts`` counts
     new starts of a daemon; they are not losses. Numbers of events are only watched where all classes are asked for.
+    ``connections`` are those to each ``url``; ``url`` is where the message came from that was handed out last.
     """
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: str | Sequence[str] = DEFAULT_URL,
         *,
         kinds: Sequence[str] = (),
         source: str = "",
         classes: Sequence[str] = (),
         latest_only: bool = False,
         timeout_s: float | None = None,
-        keys: Keys | None = None,
+        keys: Keys | Sequence[Keys] | None = None,
     ) -> None:
+        urls = [url] if isinstance(url, str) else list(url)
+        pairs = keys_of_each(urls, keys)
         topics = subscriptions(kinds, source, classes)
         self._numbered = set(KINDS) - ({"event"} if classes else set())
         self._latest_only, self._timeout_s = latest_only, timeout_s
-        self._waiting: dict[str, tuple[AnyMessage, int]] = {}  # by topic: the newest, and how many it missed
-        self._next: dict[tuple[str, type], tuple[int, int]] = {}  # by source and kind: epoch, seq
-        self._epochs: dict[str, int] = {}  # by source
+        self._waiting: dict[tuple[str, str], tuple[AnyMessage, int]] = {}  # by url and topic: the newest, its missed
+        self._next: dict[tuple[str, str, type], tuple[int, int]] = {}  # by url, source and kind: epoch, seq
+        self._epochs: dict[tuple[str, str], int] = {}  # by url and source
         self.lost = self.missed = self.malformed = self.restarts = 0
-        self.problem = ""
+        self.problem = self.url = ""
+        self.connections: list[Connection] = []
         self._context = zmq.Context()
         try:
-            self._connection = Connection(self._context, zmq.SUB, url, keys)
-            for prefix in topics:
-                self._connection.socket.subscribe(prefix)
+            for each, pair in zip(urls, pairs, strict=True):
+                self.connections.append(Connection(self._context, zmq.SUB, each, pair))
+                for prefix in topics:
+                    self.connections[-1].socket.subscribe(prefix)
         except Exception:
             self._context.destroy(0)
             raise
 
     @property
     def trouble(self) -> str:
-        """Why nothing comes: that no daemon answers there, or which keys are refused; "" while it is connected."""
-        return self._connection.trouble
+        """Why nothing comes: that no daemon answers, or which keys are refused; "" while all are connected."""
+        troubles = [(connection.url, connection.trouble) for connection in self.connections if connection.trouble]
+        if len(self.connections) == 1:
+            return troubles[0][1] if troubles else ""
+        return "; ".join(f"{url}: {trouble}" for url, trouble in troubles)
 
     def receive(self, timeout_s: float | None = None) -> AnyMessage | None:
         """The next message of a kind this version knows; None when none came in time.
@@ -93,21 +105,23 @@ class Subscriber:
         while True:
             if self._latest_only:
                 self._drain()
-                found = self._waiting.pop(next(iter(self._waiting))) if self._waiting else None
+                found = self._oldest_waiting()
             else:
                 found = self._next_message()
             if found is not None:
                 message, self.missed = found
                 return message
             left_s = None if end_s is None else max(end_s - time.monotonic(), 0.0)
-            if not self._connection.comes(left_s) or left_s == 0:
+            if not await_any(self.connections, left_s) or left_s == 0:
                 return None
 
     def receive_bytes(self, timeout_s: float | None = None) -> tuple[bytes, bytes] | None:
         """Topic and msgpack map of the next message as they came, unread and uncounted; None when the time is over."""
-        if not self._connection.comes(timeout_s):
+        waiting = await_any(self.connections, timeout_s)
+        if not waiting:
             return None
-        parts = self._connection.socket.recv_multipart()
+        connection = min(waiting, key=lambda each: each.heard_s)  # a loud one does not silence the others
+        parts, self.url = connection.receive(), connection.url
         if len(parts) == 2:
             return parts[0], parts[1]
         self._malformed(f"a message of {len(parts)} frames")
@@ -138,19 +152,27 @@ class Subscriber:
             if found is None:
                 return
             message, missed = found
-            address = topic_of(message)
+            address = self.url, topic_of(message)
             passed_over = self._waiting.pop(address, (message, 0))[1]  # anew at the end: in the order of arrival
             self._waiting[address] = message, missed + passed_over
+
+    def _oldest_waiting(self) -> tuple[AnyMessage, int] | None:
+        if not self._waiting:
+            return None
+        address = next(iter(self._waiting))
+        self.url = address[0]
+        return self._waiting.pop(address)
 
     def _malformed(self, why: str) -> None:
         self.malformed += 1
         self.problem = why
 
     def _count(self, message: AnyMessage) -> int:
-        kind, key = str(type(message).__struct_config__.tag), (message.source, type(message))
-        if self._epochs.setdefault(message.source, message.epoch) != message.epoch:
-            self._epochs[message.source] = message.epoch
+        kind, source = str(type(message).__struct_config__.tag), (self.url, message.source)
+        if self._epochs.setdefault(source, message.epoch) != message.epoch:
+            self._epochs[source] = message.epoch
             self.restarts += 1
+        key = (*source, type(message))
         epoch, expected = self._next.get(key, (message.epoch, message.seq))
         self._next[key] = message.epoch, message.seq + 1
         missing = max(message.seq - expected, 0) if epoch == message.epoch and kind in self._numbered else 0
@@ -158,7 +180,8 @@ class Subscriber:
         return missing
 
     def close(self) -> None:
-        self._connection.close()
+        for connection in self.connections:
+            connection.close()
         self._context.term()
 
     def __enter__(self) -> Self:
@@ -189,13 +212,25 @@ def subscriptions(kinds: Sequence[str] = (), source: str = "", classes: Sequence
     ]
 
 
+def keys_of_each(urls: Sequence[str], keys: Keys | Sequence[Keys] | None) -> Sequence[Keys | None]:
+    """The keys for each daemon; `ConfigError` when there are no daemons, or not as many keys."""
+    if not urls or len(set(urls)) < len(urls):
+        raise ConfigError(f"which daemons? Give each address once, not {', '.join(urls) or 'none'}")
+    if not keys:
+        return [None] * len(urls)
+    pairs = cast(Sequence[Keys], [keys] if isinstance(keys[0], str | Path) else keys)
+    if len(pairs) not in (1, len(urls)):
+        raise ConfigError(f"{len(pairs)} keys for {len(urls)} daemons: give one for all, or one for each")
+    return pairs if len(pairs) > 1 else list(pairs) * len(urls)
+
+
 def ask(request: str, url: str, timeout_s: float = 5.0, keys: Keys | None = None) -> AnyReply:
     """The answer of a daemon's control socket to ``ping``, ``info`` or ``status``; `WireError` when none comes."""
     if request not in REQUESTS:
         raise ConfigError(f"request {request!r} is unknown: use {', '.join(REQUESTS)}")
     with zmq.Context() as context, closing(Connection(context, zmq.REQ, url, keys)) as connection:
         connection.socket.send(request.encode("ascii"))
-        if not connection.comes(timeout_s):
+        if not await_any([connection], timeout_s):
             why = connection.trouble or "it is connected"
             raise WireError(f"no answer from {url} in {timeout_s:g} s: {why} (requests go to the address of --control)")
-        return decode_reply(connection.socket.recv())
+        return decode_reply(connection.receive()[0])

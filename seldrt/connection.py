@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,14 +50,17 @@ class Connection:
         where the daemon asks for them
     ``trouble``
         why nothing comes from there, as far as it is known; "" while it is connected
+    ``heard_s``
+        when something came last, or else when it was made, on the monotonic clock
     """
 
     def __init__(self, context: zmq.Context, kind: int, url: str, keys: Keys | None) -> None:
         if url.startswith("tcp:") and url.endswith(":0"):  # libzmq takes it, and waits for ever
             raise WireError(f"cannot connect to {url!r}: which port?")
         pair: ClientKeys | None = load_client(*keys) if keys else None
-        self._url, self._keys = url, keys
+        self.url, self._keys = url, keys
         self.trouble, self._answered = ABSENT, False
+        self.heard_s = time.monotonic()
         self._ended_s: float | None = None  # since when an attempt is over and no other has begun
         self.socket = context.socket(kind)
         self._events = context.socket(zmq.PAIR)
@@ -75,26 +79,21 @@ class Connection:
             self.close()
             raise WireError(f"cannot connect to {url!r}: {error.strerror}; use tcp://HOST:PORT or ipc://PATH") from None
 
-    def comes(self, timeout_s: float | None) -> bool:
-        """Whether something is there to be received in time, for which it waits; None = for ever."""
-        end_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        while not self.socket.poll(math.ceil(1000 * min(WAKE_S, max(end_s - time.monotonic(), 0.0)))):
-            self._attend()
-            if time.monotonic() >= end_s:
-                return False
-        if self.trouble:
-            self._attend()
-        return True
+    def receive(self) -> list[bytes]:
+        """The frames of the next message, for which it waits; see `await_any`."""
+        parts = self.socket.recv_multipart()
+        self.heard_s = time.monotonic()
+        return parts
 
-    def _attend(self) -> None:
+    def attend(self) -> None:
         """Learns what became of the connection, and makes it anew when it was given up."""
         while self._events.poll(0):
             self._learn(recv_monitor_message(self._events)["event"])
         if self._ended_s is not None and time.monotonic() - self._ended_s >= ANEW_S:
             self._ended_s = None
             with suppress(zmq.ZMQError):  # there may be none any more
-                self.socket.disconnect(self._url)
-            self.socket.connect(self._url)
+                self.socket.disconnect(self.url)
+            self.socket.connect(self.url)
 
     def _learn(self, event: int) -> None:
         self._ended_s = time.monotonic() if event & ENDED else None
@@ -122,3 +121,21 @@ class Connection:
     def close(self) -> None:
         self.socket.close(0)
         self._events.close(0)
+
+
+def await_any(connections: Sequence[Connection], timeout_s: float | None) -> list[Connection]:
+    """Those at which something waits to be received, as soon as there are any; none when the time is over.
+
+    ``timeout_s``: None = for ever. Meanwhile all of them are attended to.
+    """
+    end_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
+    poller = zmq.Poller()
+    for connection in connections:
+        poller.register(connection.socket, zmq.POLLIN)
+    while True:
+        waiting = dict(poller.poll(math.ceil(1000 * min(WAKE_S, max(end_s - time.monotonic(), 0.0)))))
+        for connection in connections:
+            if connection.trouble or connection.socket not in waiting:
+                connection.attend()
+        if waiting or time.monotonic() >= end_s:
+            return [connection for connection in connections if connection.socket in waiting]

@@ -70,7 +70,7 @@ SELDRT = {
     "seldrt.runtime.outputs": ("config",),
     "seldrt.runtime.sinks": ("detection", "levels", "runtime.outputs", "runtime.publisher"),
     "seldrt.runtime.web": ("detection", "runtime.sockets"),
-    "seldrt.runtime.display": ("client", "detection", "runtime.sinks", "runtime.web"),
+    "seldrt.runtime.display": ("client", "connection", "detection", "runtime.sinks", "runtime.web"),
     "seldrt.runtime.demo": (
         *("config", "spatial", "models", "description", "detection"),
         *("runtime.devices", "runtime.sinks"),

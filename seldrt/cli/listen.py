@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
     from seldrt.client import Subscriber
 
 
-def _one(_ctx: click.Context, _param: click.Parameter, urls: tuple[str, ...]) -> str | None:
-    if len(urls) > 1:
-        raise click.BadParameter(f"is given {len(urls)} times; one is heard: run the command once for each daemon")
-    return urls[0] if urls else None
-
-
-daemon_options = options(  # which daemon is heard, see `subscribed`
-    setting("--connect", env="CONNECT", metavar="URL", multiple=True, callback=_one, meaning="Address of the daemon."),
+daemon_options = options(  # which daemons are heard, see `subscribed`
+    setting("--connect", env="CONNECT", metavar="URL", multiple=True, meaning="Address of a daemon; may be repeated."),
     click.option("--source", metavar="NAME", help="Only this microphone."),
     setting("--key", env="KEY", metavar="FILE", meaning="Your secret key, where the daemon asks for keys."),
-    setting("--server-key", env="SERVER_KEY", metavar="FILE", meaning="The daemon's public key."),
+    setting(
+        "--server-key",
+        env="SERVER_KEY",
+        metavar="FILE",
+        multiple=True,
+        type=click.Path(),
+        meaning="The daemon's public key, for all or for each --connect.",
+    ),
 )
 
 
@@ -36,35 +37,36 @@ daemon_options = options(  # which daemon is heard, see `subscribed`
 @click.option("--class", "classes", metavar="CLASS", multiple=True, help="Of the events, only these; with --source.")
 @click.option("--jsonl", is_flag=True, help="Every message as a JSON line.")
 def listen(
-    connect: str | None,
+    connect: tuple[str, ...],
     source: str | None,
     classes: tuple[str, ...],
     key: str | None,
-    server_key: str | None,
+    server_key: tuple[str, ...],
     jsonl: bool,
 ) -> None:
-    """Show what a daemon hears, until stopped: a live table; into a file or a pipe, a line for each event."""
-    from seldrt.client import DEFAULT_URL
+    """Show what daemons hear, until stopped: a live table; into a file or a pipe, a line for each event."""
     from seldrt.runtime.display import Patience, show_json, show_lines, show_table
 
-    url, only = connect or DEFAULT_URL, source or ""
-    with subscribed(url, source, key, server_key, classes=classes) as subscriber, until_stopped():
+    with subscribed(connect, source, key, server_key, classes=classes) as subscriber, until_stopped():
+        patience = Patience(subscriber.connections, say, source or "")
         if jsonl:
-            show_json(subscriber, sys.stdout, Patience(url, say, only))
+            show_json(subscriber, sys.stdout, patience)
         elif sys.stdout.isatty() and sys.stderr.isatty():
-            show_table(subscriber, url, only)
+            show_table(subscriber, source or "")
         else:
-            show_lines(subscriber, click.echo, Patience(url, say, only))  # ends when the reader leaves
+            show_lines(subscriber, click.echo, patience)  # ends when the reader leaves
 
 
-def subscribed(url: str, source: str | None, key: str | None, server_key: str | None, **more: Any) -> Subscriber:
+def subscribed(
+    connect: Sequence[str], source: str | None, key: str | None, server_key: Sequence[str], **more: Any
+) -> Subscriber:
     """A subscriber of what `daemon_options` name."""
-    from seldrt.client import Subscriber
+    from seldrt.client import DEFAULT_URL, Subscriber
 
     if bool(key) != bool(server_key):
         raise ConfigError("--key and --server-key belong together: your secret key, and the daemon's public one")
-    keys = (key, server_key) if key and server_key else None
-    return Subscriber(url, source=source or "", keys=keys, **more)
+    keys = [(key, server) for server in server_key if key]
+    return Subscriber(connect or DEFAULT_URL, source=source or "", keys=keys, **more)
 
 
 @contextmanager

@@ -23,21 +23,19 @@ SHOWN = ("frame", "event", "status")
 @setting("--model", env="MODEL", metavar="PATH", meaning="The daemon's, if it does not ship: to know its classes.")
 @setting("--clips", env="CLIPS", metavar="DIR", meaning="Let them listen to what `run --clips DIR` keeps.")
 def view(
-    connect: str | None,
+    connect: tuple[str, ...],
     source: str | None,
     key: str | None,
-    server_key: str | None,
+    server_key: tuple[str, ...],
     bind: str,
     insecure_bind: bool,
     model: str | None,
     clips: str | None,
 ) -> None:
-    """Show what a daemon hears in a browser, until stopped."""
-    from seldrt.client import DEFAULT_URL
+    """Show what daemons hear in a browser, until stopped."""
     from seldrt.runtime.display import Patience, show_page
     from seldrt.runtime.web import Viewer
 
-    url = connect or DEFAULT_URL
     find = None
     if clips:
         from seldrt.runtime.clip_folder import find_clip
@@ -45,12 +43,12 @@ def view(
         check_folder(clips)
         find = partial(find_clip, Path(clips))
     with (
-        subscribed(url, source, key, server_key, kinds=SHOWN) as subscriber,
+        subscribed(connect, source, key, server_key, kinds=SHOWN) as subscriber,
         closing(Viewer(bind, insecure_bind, find, classes_of_models(model))) as viewer,
         until_stopped(),
     ):
         say(f"open {' or '.join(viewer.urls)} in a browser; Ctrl-C ends it")
-        show_page(subscriber, viewer, Patience(url, say, source or ""))
+        show_page(subscriber, viewer, Patience(subscriber.connections, say, source or ""))
 
 
 def classes_of_models(model: str | None) -> dict[str, list[str]]:

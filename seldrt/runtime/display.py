@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
@@ -14,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seldrt.client import Subscriber
+from seldrt.connection import Connection
 from seldrt.detection import AnyMessage, Event, EventChange, Frame, Gap, Level, Source, Status, StreamInfo
 from seldrt.runtime.sinks import Sink
 
@@ -67,18 +70,17 @@ def message_line(message: AnyMessage) -> str | None:
 
 
 class LiveTable:
-    """All that sounds now, of all daemons on the line or of one ``source``, and how they are."""
+    """All that sounds now, of all daemons or of one ``source``, and how they are."""
 
-    def __init__(self, url: str, source: str = "") -> None:
-        self._url, self._source = url, source
+    def __init__(self, connections: Sequence[Connection], source: str = "") -> None:
+        self._connections, self._source = connections, source
         self._frames: dict[str, Frame] = {}
         self._status: dict[str, Status] = {}
         self._levels: dict[str, Level] = {}
-        self._began_s = time.monotonic()
-        self._heard_s: dict[str, float] = {}  # the last of each daemon
+        self._heard_s: dict[tuple[str, str], float] = {}  # by source and url
 
-    def add(self, message: AnyMessage) -> None:
-        self._heard_s[message.source] = time.monotonic()
+    def add(self, message: AnyMessage, url: str) -> None:
+        self._heard_s[message.source, url] = time.monotonic()
         if isinstance(message, Frame):
             self._frames[message.source] = message
         elif isinstance(message, Level):
@@ -88,13 +90,20 @@ class LiveTable:
             if message.state != "running":
                 self._frames.pop(message.source, None)
 
-    def render(self, trouble: str = "") -> Table:
-        """The table of now; ``trouble`` of the connection, see `Subscriber`."""
+    def render(self) -> Table:
+        """The table of now."""
         now_s = time.monotonic()
-        silent_s = {name: now_s - heard_s for name, heard_s in self._heard_s.items()}
-        all_silent_s = min(silent_s.values(), default=now_s - self._began_s)
-        caption = self._caption(silent_s) if all_silent_s < SILENT_S else _silent(all_silent_s, trouble, self._source)
-        table = Table(title=f"seldrt {self._url}", caption=Text(caption), caption_justify="left")
+        silent_s: dict[str, float] = {}
+        for (name, _), heard_s in self._heard_s.items():
+            silent_s[name] = min(now_s - heard_s, silent_s.get(name, math.inf))
+        waits = [(connection, now_s - connection.heard_s) for connection in self._connections]
+        caption = [_silence(connection, wait_s, self._source) for connection, wait_s in waits if wait_s >= SILENT_S]
+        caption += self._health(silent_s) + _namesakes(self._heard_s, now_s)
+        table = Table(
+            title=f"seldrt {', '.join(connection.url for connection in self._connections)}",
+            caption=Text("\n".join(caption) or "waiting for a status"),
+            caption_justify="left",
+        )
         for heading in ("source", "class", "azimuth", "elevation", "confidence", "for"):
             table.add_column(heading, justify="left" if heading in ("source", "class") else "right")
         for name, frame in sorted(self._frames.items()):
@@ -109,52 +118,75 @@ class LiveTable:
                 )
         return table
 
-    def _caption(self, silent_s: dict[str, float]) -> str:
+    def _health(self, silent_s: dict[str, float]) -> list[str]:
         alive = {name for name, seconds in silent_s.items() if seconds < SILENT_S}
         lines = []
-        for name, seconds in sorted(silent_s.items()):
+        for name, seconds in sorted(silent_s.items()) if alive else []:
             status = self._status.get(name)
             if name in alive:
                 lines += [_health(status, self._frames.get(name))] if status else []
             elif status is None or status.state == "running":  # one that has ended is forgotten
-                lines.append(f"{name}: {_silent(seconds, 'is it running?')}")
-        lines += [f"{name}: {_loudness(level)}" for name, level in sorted(self._levels.items()) if name in alive]
-        return "\n".join(lines) or "waiting for a status"
+                lines.append(f"{name}: nothing heard for {seconds:.0f} s: is it running?")
+        return lines + [f"{name}: {_loudness(level)}" for name, level in sorted(self._levels.items()) if name in alive]
 
 
 class Patience:
-    """Says through ``tell`` that nothing comes from ``url``, of ``source``, and why; when that changes, and is over."""
+    """Says through ``tell`` where nothing comes from, and why, when that changes, and is over.
 
-    def __init__(self, url: str, tell: Callable[[str], None], source: str = "") -> None:
-        self._url, self._tell, self._source = url, tell, source
-        self._heard_s = self._since_s = time.monotonic()
-        self._trouble = self._told = ""
+    Of one ``source`` only, where that is asked for. Also when daemons are called alike.
+    """
 
-    def turn(self, heard: bool, trouble: str) -> None:
-        """A turn of waiting ends, with this ``trouble`` of the connection."""
+    def __init__(self, connections: Sequence[Connection], tell: Callable[[str], None], source: str = "") -> None:
+        self._tell, self._source = tell, source
+        self._silences = [_Silence(connection) for connection in connections]
+        self._heard_s: dict[tuple[str, str], float] = {}  # by source and url
+        self._alike: list[str] = []
+
+    def turn(self, source: str = "", url: str = "") -> None:
+        """A turn of waiting ends, in which a message of that ``source`` came from ``url``, or none."""
         now_s = time.monotonic()
+        self._heard_s = {key: at_s for key, at_s in self._heard_s.items() if now_s - at_s < SILENT_S}
+        if source:
+            self._heard_s[source, url] = now_s
+        for silence in self._silences:
+            if news := silence.news(now_s, self._source):
+                self._tell(news)
+        before, self._alike = self._alike, _namesakes(self._heard_s, now_s)
+        for news in set(self._alike) - set(before):
+            self._tell(news)
+
+
+class _Silence:
+    """How long nothing has come through a connection, and what was said of it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._since_s, self._trouble, self._told = connection.heard_s, connection.trouble, ""
+
+    def news(self, now_s: float, source: str) -> str:
+        """What is to be told now."""
+        url, trouble = self._connection.url, self._connection.trouble
         if trouble != self._trouble:
             self._trouble, self._since_s = trouble, now_s
-        if heard:
-            if self._told:
-                self._tell(f"{self._url} is heard")
-            self._heard_s, self._told = now_s, ""
-        elif now_s - self._heard_s >= SILENT_S:
-            text = _silent(SILENT_S, trouble, self._source, f" from {self._url}")
-            if text != self._told and (not self._told or now_s - self._since_s >= SILENT_S):  # else it may be passing
-                self._tell(text)
-                self._told = text
+        if now_s - self._connection.heard_s < SILENT_S:
+            told, self._told = self._told, ""
+            return f"{url} is heard" if told else ""
+        text = _silence(self._connection, SILENT_S, source)
+        if text == self._told or (self._told and now_s - self._since_s < SILENT_S):  # it may be passing
+            return ""
+        self._told = text
+        return text
 
 
-def show_table(subscriber: Subscriber, url: str, source: str = "") -> None:
+def show_table(subscriber: Subscriber, source: str = "") -> None:
     """The live table on stderr, for ever."""
-    table = LiveTable(url, source)
+    table = LiveTable(subscriber.connections, source)
     with Live(table.render(), console=Console(stderr=True), auto_refresh=False) as live:
         while True:
             message = subscriber.receive(REFRESH_S)
             if message is not None:
-                table.add(message)
-            live.update(table.render(subscriber.trouble), refresh=True)
+                table.add(message, subscriber.url)
+            live.update(table.render(), refresh=True)
 
 
 def show_lines(subscriber: Subscriber, write: Callable[[str], None], patience: Patience) -> None:
@@ -162,7 +194,7 @@ def show_lines(subscriber: Subscriber, write: Callable[[str], None], patience: P
     states: dict[str, tuple[str, str]] = {}  # by source
     while True:
         message = subscriber.receive(REFRESH_S)
-        patience.turn(message is not None, subscriber.trouble)
+        patience.turn(message.source if message else "", subscriber.url)
         if isinstance(message, Status):
             without_numbers = re.sub(r"\d", "", message.why)  # how long it lasts is no change
             before, states[message.source] = states.get(message.source), (message.state, without_numbers)
@@ -190,22 +222,35 @@ def json_messages(subscriber: Subscriber, patience: Patience) -> Iterator[tuple[
     """Every message with all its keys, also those that this version does not know, and as JSON; for ever."""
     while True:
         received = subscriber.receive_bytes(REFRESH_S)
-        patience.turn(received is not None, subscriber.trouble)
-        if received is None:
-            continue
-        try:
-            plain = msgspec.msgpack.decode(received[1], type=dict[str, Any])
-            line = msgspec.json.encode(plain)
-        except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
-            continue  # not ours
-        yield plain, line
+        plain: dict[str, Any] = {}
+        line = b""
+        with suppress(msgspec.MsgspecError, TypeError, ValueError, RecursionError):  # not ours
+            if received:
+                plain = msgspec.msgpack.decode(received[1], type=dict[str, Any])
+                line = msgspec.json.encode(plain)
+        patience.turn(str(plain.get("source", "")), subscriber.url)
+        if line:
+            yield plain, line
 
 
-def _silent(seconds: float, trouble: str, source: str = "", where: str = "") -> str:
+def _silence(connection: Connection, seconds: float, source: str) -> str:
     """What to say of so long a silence; where only one ``source`` is asked for, the name may be wrong."""
     which, named = (f" of --source {source}", ": is that its name?") if source else ("", "")
-    why = f": {trouble}" if trouble else f", though it is connected{named}"
-    return f"nothing heard{which}{where} for {seconds:.0f} s{why}"
+    why = f": {connection.trouble}" if connection.trouble else f", though it is connected{named}"
+    return f"nothing heard{which} from {connection.url} for {seconds:.0f} s{why}"
+
+
+def _namesakes(heard_s: Mapping[tuple[str, str], float], now_s: float) -> list[str]:
+    """What to say of daemons with the same name, from when each (source, url) was heard."""
+    urls: dict[str, list[str]] = {}
+    for (source, url), at_s in heard_s.items():
+        if now_s - at_s < SILENT_S:
+            urls.setdefault(source, []).append(url)
+    return [
+        f"{' and '.join(sorted(each))} are both called {printable(source)}: start one with another --source"
+        for source, each in sorted(urls.items())
+        if len(each) > 1
+    ]
 
 
 def _health(status: Status, frame: Frame | None) -> str:

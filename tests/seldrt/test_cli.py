@@ -14,6 +14,7 @@ import sys
 import time
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -173,7 +174,8 @@ def refused(*arguments: Any, **env: str) -> str:
         ("devices", "libportaudio2"),
         ("listen --connect nonsense", "cannot connect to 'nonsense'"),
         ("listen --connect tcp://127.0.0.1:0", "which port"),
-        ("listen --connect tcp://127.0.0.1:1 --connect tcp://127.0.0.1:2", "is given 2 times; one is heard"),
+        ("listen --connect ipc://x --connect ipc://x", "Give each address once, not ipc://x, ipc://x"),
+        ("listen --connect ipc://x --key a --server-key b --server-key c", "2 keys for 1 daemons"),
         ("info --model nonsense", "'nonsense' was not found"),
         ("dance", "No such command 'dance'"),
         ("replay --dance", "No such option"),
@@ -486,6 +488,23 @@ def test_listen_prints_every_message_and_survives_a_restart_of_the_daemon(tmp_pa
     assert (process.returncode, errors) == (0, "")
 
 
+def test_listen_hears_several_daemons(tmp_path: Path) -> None:
+    urls = [f"ipc://{tmp_path}/{name}" for name in ("roof", "gate", "nowhere")]
+    publishers = [Publisher(url) for url in urls[:2]]
+    process = start("listen", "--jsonl", *(part for url in urls for part in ("--connect", url)))
+    assert process.stdout is not None
+    for publisher, name in zip(publishers, ("roof", "gate"), strict=True):
+        assert publisher._socket.poll(20_000)
+        publisher.send(Frame(source=name, t_capture_ns=1, sample=0, frame_ms=100, detections=[]))
+        assert json.loads(process.stdout.readline())["source"] == name
+    says(process, f"nothing heard from {urls[2]} for 3 s: no daemon answers there: is it running?")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    for publisher in publishers:
+        publisher.close()
+
+
 def test_listen_tells_events_in_lines_where_there_is_no_terminal(recording: Path, tmp_path: Path) -> None:
     url = f"ipc://{tmp_path}/s"
     process = start("listen", "--connect", url)
@@ -537,14 +556,21 @@ def test_listen_names_the_source_of_which_nothing_comes(recording: Path, tmp_pat
     assert process.communicate(timeout=20)[0] == ""
 
 
+def connected(url: str, trouble: str = "") -> Any:
+    """A connection that was just made, or heard."""
+    return SimpleNamespace(url=url, trouble=trouble, heard_s=0.0)
+
+
 def test_patience_begins_anew_when_something_came(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s, told = 0.0, list[str]()
     monkeypatch.setattr("seldrt.runtime.display.time.monotonic", lambda: now_s)
-    patience = Patience("ipc://x", told.append)
+    connection = connected("ipc://x", "why")
+    patience = Patience([connection], told.append)
     steps = [(2.9, False, 0), (3.1, False, 1), (9.0, False, 1), (10.0, True, 2), (12.0, False, 2), (13.1, False, 3)]
     for at_s, heard, count in steps:
         now_s = at_s
-        patience.turn(heard, "why")
+        connection.heard_s = now_s if heard else connection.heard_s
+        patience.turn()
         assert len(told) == count
     assert told == ["nothing heard from ipc://x for 3 s: why", "ipc://x is heard", told[0]]
 
@@ -552,55 +578,99 @@ def test_patience_begins_anew_when_something_came(monkeypatch: pytest.MonkeyPatc
 def test_the_last_word_of_patience_is_the_reason_that_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s, told = 0.0, list[str]()
     monkeypatch.setattr("seldrt.runtime.display.time.monotonic", lambda: now_s)
-    patience = Patience("ipc://x", told.append)
-    for step in range(300):  # a tenth of a second each: for long one, passing ones, another, and the first again
+    connection = connected("ipc://x")
+    patience = Patience([connection], told.append)
+    for step in range(340):  # a tenth of a second each: for long one, passing ones, another, and the first again
         now_s = step / 10
-        patience.turn(
-            False, "refused" if step < 100 else ("absent", "refused")[step // 10 % 2] if step < 200 else "absent"
-        )
-    for _ in range(40):
-        now_s += 0.1
-        patience.turn(False, "refused")
+        passing = ("absent", "refused")[step // 10 % 2]
+        connection.trouble = passing if 100 <= step < 200 else "absent" if 200 <= step < 300 else "refused"
+        patience.turn()
     assert [line.rpartition(" ")[2] for line in told] == ["refused", "absent", "refused"]
+
+
+def test_patience_knows_several_daemons_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, told = 0.0, list[str]()
+    monkeypatch.setattr("seldrt.runtime.display.time.monotonic", lambda: now_s)
+    roof, gate = connected("ipc://roof"), connected("ipc://gate", "absent")
+    patience = Patience([roof, gate], told.append)
+    for step in range(100):
+        now_s = roof.heard_s = step / 10
+        if step >= 50:
+            gate.heard_s = now_s
+        patience.turn("h3", "ipc://roof")
+        if 60 <= step < 80:
+            patience.turn("h3", "ipc://gate")
+    assert told == [
+        "nothing heard from ipc://gate for 3 s: absent",
+        "ipc://gate is heard",
+        "ipc://gate and ipc://roof are both called h3: start one with another --source",
+    ]
 
 
 def test_the_live_table_shows_what_sounds_and_when_nothing_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     def text() -> str:
         console = Console(file=io.StringIO(), width=120)
-        console.print(table.render("why"))
+        console.print(table.render())
         return str(console.file.getvalue())  # type: ignore[attr-defined]
 
     now_s = 100.0
+    connection = connected("ipc://x", "why")
+
+    def add(kind: Any, plain: dict[str, Any]) -> None:
+        connection.heard_s = now_s
+        table.add(msgspec.convert(plain, kind), "ipc://x")
+
     monkeypatch.setattr("seldrt.runtime.display.time.monotonic", lambda: now_s)
-    table = LiveTable("ipc://x")
+    table = LiveTable([connection])
     found: dict[str, Any] = {"class": "piano", "class_id": 13, "track": 0, "confidence": 0.9, "onset_ns": 0}
     frame = {"source": "roof", "t_capture_ns": 2_500_000_000, "sample": 0, "frame_ms": 100, "type": "frame"}
     frame["t_pub_ns"] = 3_650_000_000
     detection = found | {"azimuth_deg": -90.0, "elevation_deg": 20.0}
-    table.add(msgspec.convert(frame | {"detections": [detection]}, Frame))
+    add(Frame, frame | {"detections": [detection]})
     assert re.search(r"roof .*piano .*-90° .*\+20° .*0\.90 .*2\.5 s", text())
     status = {"source": "roof", "t_capture_ns": 0, "sample": 0, "uptime_s": 5, "overruns": 0, "lost_samples": 7}
     status |= {"real_time_factor": 0.2, "latency_p50_ms": 1.0, "latency_p95_ms": 2.0, "latency_p99_ms": 3.0}
     status |= {"type": "status", "state": "running", "model_id": "compact", "degraded": False, "why": ""}
-    table.add(msgspec.convert(status, Status))
+    add(Status, status)
     assert "model compact, 1.2 s behind, 2 ms of it computing (p95)" in " ".join(text().split())
     now_s += 10
-    table.add(msgspec.convert(frame | {"source": "cellar", "detections": [found | detection]}, Frame))
+    add(Frame, frame | {"source": "cellar", "detections": [found | detection]})
     assert re.search(r"cellar .*piano", text())
     assert not re.search(r"roof .*piano", text())
     assert "roof: nothing heard for 10 s: is it running?" in text()
     now_s += 10
-    table.add(msgspec.convert(status | {"state": "ended"}, Status))
+    add(Status, status | {"state": "ended"})
     assert re.search("cellar: nothing heard for 10 s: is it running[?] roof: ended ", " ".join(text().split()))
     now_s += 10
-    table.add(msgspec.convert(frame | {"source": "cellar", "detections": []}, Frame))
+    add(Frame, frame | {"source": "cellar", "detections": []})
     assert "roof" not in text()
     now_s += 10
-    assert "nothing heard for 10 s: why" in text()
+    assert "nothing heard from ipc://x for 10 s: why" in text()
     assert "piano" not in text()
-    table = LiveTable("ipc://x", "roof")
+    table = LiveTable([connection], "roof")
     now_s += 10
-    assert "nothing heard of --source roof for 10 s: why" in " ".join(text().split())
+    assert "nothing heard of --source roof from ipc://x for 20 s: why" in " ".join(text().split())
+
+
+def test_the_live_table_shows_several_daemons(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 9.0
+    monkeypatch.setattr("seldrt.runtime.display.time.monotonic", lambda: now_s)
+    roof, gate = connected("ipc://roof", "absent"), connected("ipc://gate")
+    gate.heard_s = now_s
+    table = LiveTable([roof, gate])
+    found = {"class": "piano", "class_id": 13, "track": 0, "confidence": 0.9, "onset_ns": 0}
+    found |= {"azimuth_deg": -90.0, "elevation_deg": 20.0}
+    frame = {"type": "frame", "source": "h3", "t_capture_ns": 0, "sample": 0, "frame_ms": 100, "detections": [found]}
+    table.add(msgspec.convert(frame, Frame), gate.url)
+    console = Console(file=io.StringIO(), width=120)
+    console.print(table.render())
+    table.add(msgspec.convert(frame, Frame), roof.url)
+    console.print(table.render())
+    first, _, second = console.file.getvalue().rpartition("seldrt ipc://roof, ipc://gate")  # type: ignore[attr-defined]
+    assert re.search(r"h3 .*piano .*-90°", first)
+    assert "nothing heard from ipc://roof for 9 s: absent" in first
+    assert "called" not in first
+    assert "ipc://gate and ipc://roof are both called h3: start one with another" in " ".join(second.split())
 
 
 def listed_devices(change: str = "") -> tuple[int, str, str]:

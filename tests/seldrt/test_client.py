@@ -58,10 +58,15 @@ def publisher() -> Iterator[Publisher]:
     publisher.close()
 
 
+def takes(subscriber: Subscriber, count: int) -> Iterator[AnyMessage]:
+    for _ in range(count):
+        message = subscriber.receive(WAIT_S)
+        assert message is not None, subscriber.problem
+        yield message
+
+
 def told(subscriber: Subscriber, count: int) -> list[AnyMessage]:
-    got = [subscriber.receive(WAIT_S) for _ in range(count)]
-    assert all(got), subscriber.problem
-    return [message for message in got if message is not None]
+    return list(takes(subscriber, count))
 
 
 def test_messages_come_in_order_with_nothing_lost(publisher: Publisher) -> None:
@@ -73,6 +78,42 @@ def test_messages_come_in_order_with_nothing_lost(publisher: Publisher) -> None:
         assert told(subscriber, 4) == sent
         assert (subscriber.lost, subscriber.malformed, subscriber.restarts) == (0, 0, 0)
         assert subscriber.receive(0.0) is None
+
+
+def test_several_daemons_are_heard_by_turns_and_counted_apart(publisher: Publisher) -> None:
+    """Also when they have the same name and one of them sends much more than is read."""
+    other = Publisher("tcp://127.0.0.1:*")
+    with Subscriber([publisher.endpoint, other.endpoint]) as subscriber:
+        expect_subscribers(publisher)
+        expect_subscribers(other)
+        for sample in range(50):
+            publisher.send(frame(sample))
+        other.send(frame(100))
+        assert all(connection.socket.poll(WAIT_S * 1000) for connection in subscriber.connections)
+        first = [(subscriber.url, message.sample) for message in takes(subscriber, 2)]
+        assert dict(first) == {publisher.endpoint: 0, other.endpoint: 100}
+        other._seq[Frame] += 3  # as if they had been dropped
+        other.send(frame(104))
+        seen = {(message.sample, subscriber.url, subscriber.missed) for message in takes(subscriber, 50)}
+        assert (104, other.endpoint, 3) in seen
+        assert (49, publisher.endpoint, 0) in seen
+        assert (subscriber.lost, subscriber.restarts, subscriber.trouble) == (3, 0, "")
+    other.close()
+
+
+def test_the_newest_of_each_of_several_daemons(publisher: Publisher) -> None:
+    other = Publisher("tcp://127.0.0.1:*")
+    with Subscriber([publisher.endpoint, other.endpoint], latest_only=True) as subscriber:
+        expect_subscribers(publisher)
+        expect_subscribers(other)
+        for sample in range(10):
+            publisher.send(frame(sample))
+            other.send(frame(100 + sample))
+        assert all(connection.socket.poll(WAIT_S * 1000) for connection in subscriber.connections)
+        time.sleep(QUIET_S)  # all of it is there
+        got = [(subscriber.url, message.sample) for message in takes(subscriber, 2)]
+        assert dict(got) == {publisher.endpoint: 9, other.endpoint: 109}
+    other.close()
 
 
 def test_an_iteration_ends_when_nothing_comes_in_time(publisher: Publisher) -> None:
@@ -128,7 +169,14 @@ def test_a_choice_that_makes_no_sense_is_refused() -> None:
         with pytest.raises(ConfigError, match=match):
             Subscriber(**choice)  # type: ignore[arg-type]
     with pytest.raises(WireError, match=r"cannot connect to 'nonsense'"):
-        Subscriber("nonsense")
+        Subscriber(["ipc:///tmp/x", "nonsense"])
+    for urls, keys, match in (
+        ([], None, "not none"),
+        (["ipc:///tmp/x"] * 2, None, "Give each address once, not ipc:///tmp/x, ipc:///tmp/x"),
+        (["ipc:///tmp/x", "ipc:///tmp/y", "ipc:///tmp/z"], [("a", "b")] * 2, "2 keys for 3 daemons"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            Subscriber(urls, keys=keys)
 
 
 def test_a_loss_is_counted_once_for_each_kind_and_source(publisher: Publisher) -> None:
@@ -175,7 +223,7 @@ def test_the_newest_of_each_topic_when_only_that_is_wanted(publisher: Publisher)
         publisher.send(event("alarm"))
         publisher._seq[Frame] += 2
         publisher.send(frame(99))
-        assert subscriber._connection.socket.poll(WAIT_S * 1000)
+        assert subscriber.connections[0].socket.poll(WAIT_S * 1000)
         time.sleep(QUIET_S)  # all of it is there
         got = told(subscriber, 3)
         assert [type(message) for message in got] == [Event, Event, Frame]
@@ -302,6 +350,30 @@ def test_with_keys_only_known_clients_of_the_right_daemon_get_anything(keys: Pat
         for subscriber in subscribers.values():
             subscriber.close()
         publisher.close()
+
+
+def test_daemons_may_have_keys_of_their_own(keys: Path, tmp_path: Path) -> None:
+    own, stranger = keys / "laptop.key_secret", tmp_path / "stranger"
+    publishers = [Publisher("tcp://127.0.0.1:*", curve_keys=folder) for folder in (keys, stranger)]
+    urls = [publisher.endpoint for publisher in publishers]
+    pairs = [(own, keys / "server.key"), (stranger / "laptop.key_secret", stranger / "server.key")]
+    try:
+        with Subscriber(urls, keys=pairs) as each, Subscriber(urls, keys=pairs[0]) as one:
+            heard: dict[Subscriber, set[str]] = {each: set(), one: set()}
+            end_s = time.monotonic() + WAIT_S
+            while time.monotonic() < end_s and (heard[each] != set(urls) or "server.key" not in one.trouble):
+                for publisher in publishers:
+                    publisher.attend("h3")
+                    publisher.send(frame())
+                for subscriber, found in heard.items():
+                    if subscriber.receive(0.02) is not None:
+                        found.add(subscriber.url)
+            assert heard == {each: set(urls), one: {urls[0]}}
+            assert each.trouble == ""
+            assert one.trouble == f"{urls[1]}: the daemon there is not that of {keys}/server.key, or has no keys"
+    finally:
+        for publisher in publishers:
+            publisher.close()
 
 
 def test_a_key_that_is_added_counts_at_once_and_one_that_is_deleted_no_more(keys: Path, tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ def test_text_from_the_network_commands_neither_the_terminal_nor_the_table() -> 
     hostile = status("[/red] [bold]\x1b]0;title\x07\nnext line")
     line = message_line(hostile)
     assert line is not None
-    table, screen = LiveTable("tcp://127.0.0.1:5577"), io.StringIO()
-    table.add(hostile)
+    table, screen = LiveTable([]), io.StringIO()
+    table.add(hostile, "ipc://x")
     Console(file=screen, width=400).print(table.render())
     for text in (line, " ".join(screen.getvalue().split())):
         assert "[/red] [bold]?]0;title??next line" in text
@@ -37,15 +37,15 @@ def test_text_from_the_network_commands_neither_the_terminal_nor_the_table() -> 
 def test_a_trouble_that_lasts_is_one_line_until_it_comes_back() -> None:
     well = msgspec.structs.replace(status(""), degraded=False)
     script = iter([status("3 s deaf"), None, status("4 s deaf"), status("blind"), well, status("blind")])
-    subscriber, lines = SimpleNamespace(receive=lambda _: next(script), trouble=""), list[str]()
+    subscriber, lines = SimpleNamespace(receive=lambda _: next(script), url="ipc://x"), list[str]()
     with pytest.raises(StopIteration):
-        show_lines(cast(Subscriber, subscriber), lines.append, Patience("ipc://x", lines.append))
+        show_lines(cast(Subscriber, subscriber), lines.append, Patience([], lines.append))
     assert [line.split()[-1] for line in lines] == ["deaf", "blind", "blind"]
 
 
 def test_levels_stand_below_the_table() -> None:
-    table, screen = LiveTable("tcp://127.0.0.1:5577"), io.StringIO()
+    table, screen = LiveTable([]), io.StringIO()
     peaks = [-1.0, -20.4, -30.0, -120.0]
-    table.add(Level(source="h3", t_capture_ns=1, sample=0, level_ms=100, rms_dbfs=peaks, peak_dbfs=peaks))
+    table.add(Level(source="h3", t_capture_ns=1, sample=0, level_ms=100, rms_dbfs=peaks, peak_dbfs=peaks), "ipc://x")
     Console(file=screen, width=400).print(table.render())
     assert "h3: peaks W -1  Y -20  Z -30  X -120 dBFS" in screen.getvalue()
