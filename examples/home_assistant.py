@@ -45,9 +45,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--url", default="tcp://127.0.0.1:5577")
 parser.add_argument("--key", metavar="FILE", help="your secret key, where the daemon asks for keys")
 parser.add_argument("--server-key", metavar="FILE", help="the daemon's public key")
-parser.add_argument(
-    "--classes", default="", help="names, as `seldrt info` has them, with commas; else all that are heard"
-)
+parser.add_argument("--classes", default="", help="names, as `seldrt info` has them, with commas; else all")
 parser.add_argument("--broker", metavar="HOST", default="localhost")
 parser.add_argument("--port", type=int, default=1883, help="of the broker; with --tls often 8883")
 parser.add_argument("--user", help="your name at the broker")
@@ -154,7 +152,7 @@ socket.subscribe(b"seld1.status.")  # once a second, so that silence means somet
 classes = [name for name in wanted.classes.split(",") if name]
 broker, bridge = f"the broker {wanted.broker}:{wanted.port}", topic("bridge", f"{platform.node()} {wanted.url}")
 told, answers = {}, queue.Queue()  # what the broker keeps, by topic; how the connection to it is
-heard, first, epochs, attributes, deaf = {}, {}, {}, {}, {}
+heard, first, epochs, attributes, deaf, odd = {}, {}, {}, {}, {}, set()
 sounding = {}  # by source, class and event: when it was last told
 client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
 client.will_set(bridge, "offline", retain=True)
@@ -194,10 +192,17 @@ while True:
         silent, last = False, now
         first.setdefault(source, now)
         if not running or message["epoch"] != epochs.get(source):  # offsets of what sounded may have been missed
-            sounding[source] = {class_: {} for class_ in [*sounding.get(source, []), *classes]}
+            sounding[source] = {class_: {} for class_ in sounding.get(source, [])}
         epochs[source], heard[source] = message["epoch"], now if running else float("-inf")
         if message["type"] == "status":
             deaf[source] = not hears(message)
+            known = message.get("classes", classes)  # that may be reported; older daemons do not tell
+            if (strange := set(classes).difference(known)) and source not in odd:
+                odd.add(source)
+                names = " and no ".join(sorted(strange))
+                print(f"{source} reports no {names}, but {', '.join(known)}", file=sys.stderr, flush=True)
+            for class_ in set(known).intersection(classes or known):
+                sounding[source].setdefault(class_, {})
         if message["type"] == "event" and message["class"] in (classes or [message["class"]]):
             events = sounding[source].setdefault(message["class"], {})
             if message["phase"] == "offset":

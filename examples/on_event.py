@@ -44,6 +44,7 @@ except (zmq.ZMQError, OSError, ValueError) as error:
 socket.subscribe(b"seld1.event.")
 socket.subscribe(b"seld1.status.")  # once a second, so that silence means something
 classes = wanted.classes.split(",")
+told = set()  # which daemons know no such class
 
 silent = 0  # how often 3 s
 while True:
@@ -59,6 +60,11 @@ while True:
     if silent:
         print(f"{message['source']} is heard", file=sys.stderr, flush=True)
     silent = 0
+    known = ["any", *message.get("classes", classes)]  # a status has those that may be reported
+    if (strange := set(classes).difference(known)) and message["source"] not in told:
+        told.add(message["source"])
+        names = " and no ".join(sorted(strange))
+        print(f"{message['source']} reports no {names}, but {', '.join(known[1:])}", file=sys.stderr, flush=True)
     if message.get("phase") == wanted.phase and ("any" in classes or message["class"] in classes):
         try:
             # Each word is filled in by itself, and no shell reads it: what is heard cannot become a command.

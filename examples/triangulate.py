@@ -87,6 +87,7 @@ try:
         socket.connect(url)
         for name in places:
             socket.subscribe(f"seld1.frame.{name}.")
+            socket.subscribe(f"seld1.status.{name}.")
         poller.register(socket, zmq.POLLIN)
         urls[socket] = url
 except (zmq.ZMQError, OSError, ValueError) as error:
@@ -94,7 +95,7 @@ except (zmq.ZMQError, OSError, ValueError) as error:
 
 began = time.monotonic()
 heard, tried = dict.fromkeys(places, began), dict.fromkeys(urls, began)  # when a frame came; one comes every 100 ms
-silent, hinted = set(), set()
+silent, hinted, told = set(), set(), set()
 directions = {}  # by class and microphone: time of the sound, unit vector
 said_ns = {}  # by class
 while True:
@@ -113,8 +114,16 @@ while True:
             silent ^= {name}
             said = f"nothing heard from {name} for {SILENT_S} s: is its daemon running, and is that its name?"
             print(said if name in silent else f"{name} is heard", file=sys.stderr, flush=True)
+    for message in messages:
+        known = message.get("classes", classes)  # a status has those that may be reported
+        if (strange := set(classes).difference(known)) and message["source"] not in told:
+            told.add(message["source"])
+            names = " and no ".join(sorted(strange))
+            print(f"{message['source']} reports no {names}, but {', '.join(known)}", file=sys.stderr, flush=True)
     for source, time_ns, found in [
-        (message["source"], message["t_capture_ns"], found) for message in messages for found in message["detections"]
+        (message["source"], message["t_capture_ns"], found)
+        for message in messages
+        for found in message.get("detections", [])
     ]:
         class_ = found["class"]
         if classes and class_ not in classes:

@@ -139,6 +139,7 @@ class Status(Message, tag_field="type", tag="status"):
     model_id: str
     degraded: bool
     why: str  # "" when not degraded
+    classes: list[Name] = []  # that may be reported, in the order of `class_id`; older daemons do not tell
 
 
 class Gap(Message, tag_field="type", tag="gap"):

@@ -97,6 +97,8 @@ class Pipeline:
         self.sample_rate = features.sample_rate
         self.samples_per_label = features.samples_per_label
         self.classes = description.classes
+        check_classes(only, self.classes)
+        self.reported = tuple(name for name in self.classes if not only or name in only)
         self.model_card = _card(networks, name)
         self.postprocess = postprocess or description.postprocess
         self._stages = {
@@ -105,8 +107,7 @@ class Pipeline:
             "post-processing": postprocess_stage(self.postprocess, self.classes),
         }
         self._chain = Blocks(Chain(*self._stages.values()), block_labels * self.samples_per_label)
-        check_classes(only, self.classes)
-        self._tracker = Tracker(self.samples_per_label, np.isin(self.classes, only) if only else None, ignore)
+        self._tracker = Tracker(self.samples_per_label, np.isin(self.classes, self.reported), ignore)
 
     @property
     def latency_samples(self) -> int:

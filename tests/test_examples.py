@@ -130,17 +130,21 @@ def test_a_command_for_each_event_of_a_daemon_that_comes_and_goes(tmp_path: Path
     say = "import os, sys, time\nprint(*sys.argv[2:], flush=True)\n"
     say += "for _ in range(6000):\n  if not os.path.exists(sys.argv[1]): time.sleep(0.1)"
     command = [sys.executable, "-c", say, str(over), "{class}", "{azimuth_deg:.0f}", "; ls"]
-    process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--url", url, *keys, "alarm,piano", *command)
+    process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--url", url, *keys, "alarm,piano,pianino", *command)
     assert process.stdout is not None
     assert process.stderr is not None
+    strange = ""
     for _ in range(2):
         assert process.stderr.readline() == f"nothing heard from {url} for 3 s: is the daemon running?\n"
         daemon = replay(garden, "--bind", url, "--curve-keys", str(tmp_path))
         assert process.stderr.readline() == "garden is heard\n"
+        if not strange:
+            strange = process.stderr.readline()
         while process.stdout.readline() != "piano -90 ; ls\n":
             assert process.poll() is None
         daemon.communicate(timeout=60)
     over.touch()  # no command has ended before
+    assert re.fullmatch("garden reports no pianino, but alarm, .*, piano\n", strange)
     assert "Traceback" not in interrupted(process)[1]
 
 

@@ -234,7 +234,7 @@ def test_what_a_daemon_hears(
 def test_a_daemon_that_dies_and_a_program_that_dies(
     garden: Path, start: Start, url: str, broker: Broker, reader: Reader
 ) -> None:
-    program = begin(start, url, broker, reader)
+    program = begin(start, url, broker, reader, "--classes", "piano")
     daemon = replay(garden, "--bind", url, "--quiet")
     reader.until(f"{PIANO}/state", "ON")
     daemon.kill()
@@ -259,7 +259,9 @@ def test_a_daemon_that_dies_and_a_program_that_dies(
     assert reader.has(f"{PIANO}/state", "ON")
     assert reader.has(AVAILABILITY, "online")
     before = len(reader.read)
-    program = begin(start, url, broker, reader)  # what it said before is not to be believed, as no daemon is heard
+    program = begin(
+        start, url, broker, reader, "--classes", "piano"
+    )  # what it said before is not to be believed, as no daemon is heard
     after = reader.read[before:]
     assert after[-1] == (reader.bridge, "online")
     assert sorted(after[:-1]) == sorted([(AVAILABILITY, "offline"), (CONFIG, reader.payloads(CONFIG)[0])])
@@ -267,6 +269,21 @@ def test_a_daemon_that_dies_and_a_program_that_dies(
     reader.until(reader.bridge, "offline")
     begin(start, url, broker, reader, "--classes", "alarm")
     assert reader.has(CONFIG, "")  # removed
+
+
+def test_the_sensors_are_those_of_the_classes_that_may_be_reported(
+    start: Start, url: str, broker: Broker, reader: Reader, actor: Actor
+) -> None:
+    """Before anything sounds, so that automations can name them; a misspelt one is told and never made."""
+    program = begin(start, url, broker, reader)
+    actor.until(f"{PIANO}/state", "OFF", classes=["piano", "alarm"])
+    actor.until("seldrt/garden/alarm/state", "OFF", classes=["piano", "alarm"])
+    program.kill()
+    program = begin(start, url, broker, reader, "--classes", "alarm,dorbell")
+    actor.until(CONFIG, "", classes=["piano", "alarm"])
+    actor.until(AVAILABILITY, "online", classes=["piano", "alarm"])
+    assert not any("dorbell" in topic for topic, _ in reader.read)
+    assert "garden reports no dorbell, but piano, alarm\n" in interrupted(program)[1]
 
 
 def test_a_broker_that_is_started_anew(start: Start, url: str, broker: Broker, reader: Reader, actor: Actor) -> None:

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from seldrt.detection import Detection, Frame
+from seldrt.detection import Detection, Frame, Status
 from seldrt.keys import make_keys
 from seldrt.runtime.publisher import Publisher
 from tests import test_examples
@@ -57,6 +58,16 @@ class Yard:
                 place = {"azimuth_deg": azimuth, "elevation_deg": elevation}
                 found = [Detection(class_=class_, class_id=0, track=0, confidence=0.9, onset_ns=now_ns, **place)]
             daemon.send(Frame(source=name, t_capture_ns=now_ns, sample=0, frame_ms=100, detections=found))
+
+    def tell(self, classes: list[str]) -> None:
+        """A status of each daemon."""
+        for name, daemon in self._daemons.items():
+            daemon.attend(name)
+            figures = dict.fromkeys(("real_time_factor", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms"))
+            counts = dict.fromkeys(("t_capture_ns", "sample", "uptime_s", "overruns", "lost_samples"), 0)
+            well = {"state": "running", "model_id": "m", "degraded": False, "why": ""}
+            plain = {"type": "status", "source": name, "classes": classes, **figures, **counts, **well}
+            daemon.send(msgspec.convert(plain, Status))
 
     def close(self) -> None:
         for daemon in self._daemons.values():
@@ -176,6 +187,23 @@ def test_who_is_silent_is_named(yard: Yard, start: Start) -> None:
         yard.say({})
         time.sleep(0.05)
     assert lines == ["nothing heard from shed for 3 s: is its daemon running, and is that its name?\n"]
+
+
+def test_a_class_that_is_not_reported_is_told_once_of_each(yard: Yard, start: Start) -> None:
+    flags = ["--classes", "piano,pianino", *arguments("roof", "gate")]
+    process = start(sys.executable, SCRIPT, *yard.urls("roof", "gate"), *yard.keys, *flags)
+    assert process.stderr is not None
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(process.stderr.readline() for _ in range(2)))
+    reader.start()
+    while reader.is_alive():
+        yard.tell(["piano", "alarm"])
+        time.sleep(0.05)
+    assert sorted(lines) == [f"{name} reports no pianino, but piano, alarm\n" for name in ("gate", "roof")]
+    for _ in range(8):
+        yard.tell(["piano", "alarm"])
+        time.sleep(0.05)
+    assert interrupted(process) == ("", "")
 
 
 @pytest.mark.parametrize(

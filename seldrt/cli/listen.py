@@ -48,7 +48,7 @@ def listen(
     from seldrt.runtime.display import Patience, show_json, show_lines, show_table
 
     with subscribed(connect, source, key, server_key, classes=classes) as subscriber, until_stopped():
-        patience = Patience(subscriber.connections, say, source or "")
+        patience = Patience(subscriber.connections, say, source or "", classes)
         if jsonl:
             show_json(subscriber, sys.stdout, patience)
         elif sys.stdout.isatty() and sys.stderr.isatty():

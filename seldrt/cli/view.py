@@ -20,7 +20,6 @@ SHOWN = ("frame", "event", "status")
 @daemon_options
 @click.option("--bind", metavar="HOST:PORT", default="127.0.0.1:8600", show_default=True, help="Where the page is.")
 @click.option("--insecure-bind", is_flag=True, help="Let others on the network watch.")
-@setting("--model", env="MODEL", metavar="PATH", meaning="The daemon's, if it does not ship: to know its classes.")
 @setting("--clips", env="CLIPS", metavar="DIR", meaning="Let them listen to what `run --clips DIR` keeps.")
 def view(
     connect: tuple[str, ...],
@@ -29,7 +28,6 @@ def view(
     server_key: tuple[str, ...],
     bind: str,
     insecure_bind: bool,
-    model: str | None,
     clips: str | None,
 ) -> None:
     """Show what daemons hear in a browser, until stopped."""
@@ -44,19 +42,11 @@ def view(
         find = partial(find_clip, Path(clips))
     with (
         subscribed(connect, source, key, server_key, kinds=SHOWN) as subscriber,
-        closing(Viewer(bind, insecure_bind, find, classes_of_models(model))) as viewer,
+        closing(Viewer(bind, insecure_bind, find)) as viewer,
         until_stopped(),
     ):
         say(f"open {' or '.join(viewer.urls)} in a browser; Ctrl-C ends it")
         show_page(subscriber, viewer, Patience(subscriber.connections, say, source or ""))
-
-
-def classes_of_models(model: str | None) -> dict[str, list[str]]:
-    """The classes of the models that ship, and of one more, by the names that a status gives the models."""
-    from seldrt.description import describe
-    from seldrt.models import model_path, shipped
-
-    return {path.stem: list(describe(path).classes) for path in (*shipped().values(), model_path(model))}
 
 
 def check_folder(name: str) -> None:

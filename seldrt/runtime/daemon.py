@@ -33,6 +33,7 @@ class Pipeline(Protocol):
     sample_rate: int
     samples_per_label: int
     classes: tuple[str, ...]
+    reported: tuple[str, ...]  # those of them that are reported
     model_id: str
 
     @property
@@ -234,6 +235,7 @@ class Daemon:
             model_id=self._pipeline.model_id,
             degraded=bool(why),
             why=why,
+            classes=list(self._pipeline.reported),
         )
         self._publisher.send(status)
 

@@ -133,17 +133,27 @@ class LiveTable:
 class Patience:
     """Says through ``tell`` where nothing comes from, and why, when that changes, and is over.
 
-    Of one ``source`` only, where that is asked for. Also when daemons are called alike.
+    Of one ``source`` and its ``classes`` only, where they are asked for. Also when daemons are called alike.
     """
 
-    def __init__(self, connections: Sequence[Connection], tell: Callable[[str], None], source: str = "") -> None:
-        self._tell, self._source = tell, source
+    def __init__(
+        self,
+        connections: Sequence[Connection],
+        tell: Callable[[str], None],
+        source: str = "",
+        classes: Sequence[str] = (),
+    ) -> None:
+        self._tell, self._source, self._classes = tell, source, classes
+        self._unheard_of = ""
         self._silences = [_Silence(connection) for connection in connections]
         self._heard_s: dict[tuple[str, str], float] = {}  # by source and url
         self._alike: list[str] = []
 
-    def turn(self, source: str = "", url: str = "") -> None:
-        """A turn of waiting ends, in which a message of that ``source`` came from ``url``, or none."""
+    def turn(self, source: str = "", url: str = "", reported: Sequence[str] = ()) -> None:
+        """A turn of waiting ends, in which a message of that ``source`` came from ``url``, or none.
+
+        ``reported`` are the classes that there may be, if it said so.
+        """
         now_s = time.monotonic()
         self._heard_s = {key: at_s for key, at_s in self._heard_s.items() if now_s - at_s < SILENT_S}
         if source:
@@ -154,6 +164,11 @@ class Patience:
         before, self._alike = self._alike, _namesakes(self._heard_s, now_s)
         for news in set(self._alike) - set(before):
             self._tell(news)
+        if reported:
+            unheard_of = ", ".join(name for name in self._classes if name not in reported)
+            if unheard_of != self._unheard_of and unheard_of:
+                self._tell(printable(f"{source} reports no {unheard_of}, but {', '.join(reported)}"))
+            self._unheard_of = unheard_of
 
 
 class _Silence:
@@ -194,7 +209,8 @@ def show_lines(subscriber: Subscriber, write: Callable[[str], None], patience: P
     states: dict[str, tuple[str, str]] = {}  # by source
     while True:
         message = subscriber.receive(REFRESH_S)
-        patience.turn(message.source if message else "", subscriber.url)
+        reported = message.classes if isinstance(message, Status) else ()
+        patience.turn(message.source if message else "", subscriber.url, reported)
         if isinstance(message, Status):
             without_numbers = re.sub(r"\d", "", message.why)  # how long it lasts is no change
             before, states[message.source] = states.get(message.source), (message.state, without_numbers)
@@ -223,12 +239,13 @@ def json_messages(subscriber: Subscriber, patience: Patience) -> Iterator[tuple[
     while True:
         received = subscriber.receive_bytes(REFRESH_S)
         plain: dict[str, Any] = {}
-        line = b""
+        line, reported = b"", list[str]()
         with suppress(msgspec.MsgspecError, TypeError, ValueError, RecursionError):  # not ours
             if received:
                 plain = msgspec.msgpack.decode(received[1], type=dict[str, Any])
                 line = msgspec.json.encode(plain)
-        patience.turn(str(plain.get("source", "")), subscriber.url)
+                reported = [str(name) for name in plain.get("classes", ())]
+        patience.turn(str(plain.get("source", "")), subscriber.url, reported)
         if line:
             yield plain, line
 

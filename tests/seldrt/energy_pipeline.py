@@ -30,7 +30,7 @@ class EnergyPipeline:
 
     sample_rate = SAMPLE_RATE
     samples_per_label = LABEL
-    classes = DCASE2020_CLASSES
+    classes = reported = DCASE2020_CLASSES
     latency_samples = LABEL
 
     def __init__(self, model: str | Path | None = None) -> None:

@@ -561,6 +561,20 @@ def connected(url: str, trouble: str = "") -> Any:
     return SimpleNamespace(url=url, trouble=trouble, heard_s=0.0)
 
 
+@pytest.mark.parametrize("form", [[], ["--jsonl"]])
+def test_listen_says_which_class_cannot_come(recording: Path, tmp_path: Path, form: list[str]) -> None:
+    url = f"ipc://{tmp_path}/s"
+    chosen = [part for name in ("piano", "pianino", "alarm") for part in ("--class", name)]
+    process = start("listen", "--connect", url, "--source", "garden", *chosen, *form)
+    daemon = start("replay", recording, "--speed", "0.5", "--bind", url, program=SMALL)
+    says(process, "garden reports no pianino, but alarm, crying_baby, crash")
+    time.sleep(2.5)  # two more of the same status
+    for ends in (daemon, process):
+        ends.send_signal(signal.SIGINT)
+    daemon.communicate(timeout=20)
+    assert "pianino" not in process.communicate(timeout=20)[1]
+
+
 def test_patience_begins_anew_when_something_came(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s, told = 0.0, list[str]()
     monkeypatch.setattr("seldrt.runtime.display.time.monotonic", lambda: now_s)

@@ -48,7 +48,7 @@ KEYS = {
     "event": HEADER | DETECTION | {"event_id", "phase", "duration_ms"},
     "gap": HEADER | {"lost_samples"},
     "status": HEADER
-    | {"state", "uptime_s", "overruns", "lost_samples", "real_time_factor", "model_id", "degraded", "why"}
+    | {"state", "uptime_s", "overruns", "lost_samples", "real_time_factor", "model_id", "degraded", "why", "classes"}
     | {"latency_p50_ms", "latency_p95_ms", "latency_p99_ms"},
     "level": HEADER | {"level_ms", "rms_dbfs", "peak_dbfs"},
 }
@@ -87,6 +87,7 @@ def messages() -> dict[str, AnyMessage]:
         model_id="compact",
         degraded=False,
         why="",
+        classes=["alarm"],
     )
     return {
         "frame": INFO.frame(label_frame(3, source()), CLOCK),
@@ -223,7 +224,7 @@ def test_every_message_keeps_to_the_json_schema_and_damage_does_not() -> None:
         assert not list(validator.iter_errors(plain))
         assert not list(validator.iter_errors(plain | {"new_key": [1]}))
         for key in plain:
-            if key not in ("v", "seq", "epoch", "t_pub_ns"):  # those have defaults
+            if key not in ("v", "seq", "epoch", "t_pub_ns", "classes"):  # those have defaults
                 assert list(validator.iter_errors({k: v for k, v in plain.items() if k != key})), key
             assert list(validator.iter_errors(plain | {key: {}})), key
     assert list(validator.iter_errors(plain | {"rms_dbfs": [-200.0]}))

@@ -136,6 +136,7 @@ def test_settings_open_a_pipeline_that_reports_what_is_wanted(tmp_path: Path) ->
     assert pipeline.postprocess.sed_thresholds == pytest.approx((0.45, 0.45, 0.45 / (0.45 + 3 * 0.55)))
     assert pipeline.postprocess.doa_window_labels == 1
     assert pipeline.postprocess.sad_threshold == 0.3
+    assert (pipeline.classes, pipeline.reported) == (("clap", "voice", "bell"), ("bell",))
     frames = pipeline.push(bursts(80)) + pipeline.flush()
     assert {source.class_id for frame in frames for source in frame.sources} == {2}
     with pytest.raises(ConfigError, match="the model has no class 'dog'; it has clap, voice, bell"):

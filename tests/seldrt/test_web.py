@@ -22,8 +22,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from seldrt.cli.view import classes_of_models
-from seldrt.description import CheckpointError, describe
+from seldrt.description import describe
 from seldrt.detection import WireError
 from seldrt.models import shipped
 from seldrt.runtime import web
@@ -101,7 +100,7 @@ def test_a_browser_gets_what_a_daemon_hears(tmp_path: Path) -> None:
     watching = Watching(page)
     daemon = start("replay", recording, "--bind", url, program=SMALL)
     messages = [watching.message()[1]]
-    assert watching.about == {"clips": False, "models": {n: list(describe(p).classes) for n, p in shipped().items()}}
+    assert watching.about == {"clips": False}
     while (messages[-1]["type"], messages[-1].get("state")) != ("status", "ended"):
         messages.append(watching.message()[1])
     assert daemon.wait(20) == 0
@@ -181,7 +180,7 @@ def test_a_clip_is_found_by_what_its_message_says(clips: Path) -> None:
         watching = Watching(viewer.urls[0])
         viewer.show(b"{}", keep=True)
         watching.message()
-        assert watching.about == {"clips": True, "models": {}}
+        assert watching.about == {"clips": True}
         watching.close()
 
         def clip(class_: str = "piano", source: str = "roof", onset_ms: object = ONSET_MS) -> tuple[int, bytes]:
@@ -289,15 +288,6 @@ def test_the_address_for_others_is_none_of_the_loopback() -> None:
     for address in web._address_on_the_network():  # none where there is no network
         assert is_address(address)
         assert not is_loopback(address)
-
-
-def test_the_classes_of_a_model_of_ones_own_are_known(tmp_path: Path) -> None:
-    own = tmp_path / "roof.safetensors"
-    own.write_bytes(shipped()["light"].read_bytes())
-    assert set(classes_of_models(str(own))) == {"compact", "light", "roof"}
-    own.write_text("no model")
-    with pytest.raises(CheckpointError, match=r"roof\.safetensors cannot be read as a model"):
-        classes_of_models(str(own))
 
 
 def test_who_is_too_slow_is_dropped_and_holds_nobody_up(viewer: Viewer) -> None:
@@ -454,7 +444,7 @@ def test_colours_can_be_told_from_the_ground_and_each_other() -> None:
     light = dict(re.findall(r"--(\w+): (#\w+);", first))
     colours = in_node("page.COLOURS")
     assert isinstance(colours, list)
-    assert len(set(colours)) == len(colours) >= max(len(classes) for classes in classes_of_models(None).values())
+    assert len(set(colours)) == len(colours) >= max(len(describe(path).classes) for path in shipped().values())
     for scheme in (light, light | dict(re.findall(r"--(\w+): (#\w+);", dark))):
         for text in ("text", "trouble"):
             assert contrast(scheme[text], scheme["ground"]) >= 4.5
@@ -631,8 +621,8 @@ def test_words_that_mean_no_class_are_marked() -> None:
         look();
         write("doorbell");
         write("alarms; doorbell");
-        source.about({ data: JSON.stringify({ clips: false, models: { own: ["alarm", "crying_baby", "piano"] } }) });
         live(status());
+        live(status({ classes: ["alarm", "crying_baby", "piano"] }));
         look();
         const boxes = element_("classes").children.map((label) => label.children[0]);
         answer.push(boxes.map((box) => box.checked));
@@ -670,8 +660,7 @@ def test_what_is_ticked_never_means_the_opposite() -> None:
         element_("wanted").input();
         tick_(0, true);
         tick_(0, false);
-        source.about({ data: JSON.stringify({ clips: false, models: { own: ["alarm", "piano"] } }) });
-        live(status());
+        live(status({ classes: ["alarm", "piano"] }));
         element_("wanted").value = "";
         element_("wanted").input();
         tick_(0, false);

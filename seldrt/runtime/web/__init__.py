@@ -13,7 +13,7 @@ import socket
 import socketserver
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,7 +53,7 @@ class Viewer:
 
     Others on the network reach it only with ``insecure_bind``. Browsers must ask for it by an address or a name of this
     machine. ``find_clip`` gives the sound file of an event by its class, source and onset (UNIX ms), for the page to
-    play; ``models`` are the classes of models by name, for it to offer. `WireError` for an address that will not do.
+    play. `WireError` for an address that will not do.
     """
 
     def __init__(
@@ -61,7 +61,6 @@ class Viewer:
         address: str,
         insecure_bind: bool = False,
         find_clip: FindClip | None = None,
-        models: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         host, port = _split(address)
         if not (is_loopback(host) or insecure_bind):
@@ -70,7 +69,7 @@ class Viewer:
                 "--insecure-bind if you want exactly that"
             )
         self.find_clip = find_clip
-        self._about = json.dumps({"clips": find_clip is not None, "models": models or {}}).encode()
+        self._about = json.dumps({"clips": find_clip is not None}).encode()
         self._lock = threading.Lock()
         self._watching: set[queue.Queue[bytes]] = set()
         self._past: deque[bytes] = deque(maxlen=PAST)

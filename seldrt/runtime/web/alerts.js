@@ -81,8 +81,7 @@ export class Alerts {
     this.able = found("able");
     this.banner = found("alarm");
     this.boxes = new Map(); // by class, of all that are known
-    this.models = new Map(); // the classes of those that the server knows
-    this.used = new Set(); // the models of the daemons
+    this.told = new Map(); // the classes that each microphone may report
     this.troubles = new Map();
     this.waiting = 0; // alerts that nobody has confirmed yet, and
     this.last = ""; // what the last one says
@@ -116,17 +115,11 @@ export class Alerts {
     this.show();
   }
 
-  /** The classes of models by name: those of the daemons' models are all that there is to choose from. */
-  know(models) {
-    this.models = new Map(Object.entries(models));
-    for (const model of this.used) this.learn(this.models.get(model) ?? []);
-    this.show();
-  }
-
-  use(model) {
-    if (this.used.has(model)) return;
-    this.used.add(model);
-    this.learn(this.models.get(model) ?? []);
+  /** The classes that a microphone may report: those of all are what there is to choose from; none, if it does not tell. */
+  know(source, names) {
+    if (this.told.get(source)?.join() === names.join()) return;
+    this.told.set(source, names);
+    this.learn(names);
     this.show();
   }
 
@@ -146,7 +139,7 @@ export class Alerts {
 
   /** Whether all classes are known that there can be. */
   get complete() {
-    return this.used.size > 0 && [...this.used].every((model) => this.models.has(model));
+    return this.told.size > 0 && [...this.told.values()].every((names) => names.length);
   }
 
   /** Takes over what is ticked; what was written and means no known class stays. All that there can be is no word. */

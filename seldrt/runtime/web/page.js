@@ -163,14 +163,13 @@ class Page {
     this.heard = performance.now();
     if (!this.microphones.has(message.source)) this.microphones.set(message.source, new Microphone(message.source));
     this.microphones.get(message.source).take(message);
-    if (message.type === "status") this.alerts.use(message.model_id);
+    if (message.type === "status") this.alerts.know(message.source, message.classes ?? []);
     if (message.type === "event") this.event(message, true);
   }
 
-  /** What the server has: sound files to listen to, and the classes of models. */
-  about({ clips, models }) {
+  /** What the server has: sound files to listen to. */
+  about({ clips }) {
     document.body.classList.toggle("clips", clips);
-    this.alerts.know(models);
   }
 
   /** An event in the list. It sounds as long as it is told of live: then it is said, too, however it was learnt of. What
