@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from offline.dataset import Recording
 from offline.encoding import read_foa
-from offline.evaluate import BLOCK_LABELS, LABEL_RATE_HZ, Progress, prediction_rows, silent
-from offline.workers import results
+from offline.evaluate import BLOCK_LABELS, prediction_rows
+from offline.workers import ShowProgress, results, silent
 from seldrt import checkpoint
-from seldrt.config import PostprocessConfig
+from seldrt.config import LABEL_RATE_HZ, PostprocessConfig
 from seldrt.description import describe
 from seldrt.features import features_stage
 from seldrt.files import whole
@@ -46,7 +46,9 @@ class Job(msgspec.Struct, frozen=True):
     form: Form = "streamed"
 
 
-def estimates_of(job: Job, kept: Path | None = None, workers: int = 1, progress: Progress = silent) -> list[Estimates]:
+def estimates_of(
+    job: Job, kept: Path | None = None, workers: int = 1, progress: ShowProgress = silent
+) -> list[Estimates]:
     """The estimates of each recording, with one thread a process.
 
     With a folder ``kept``, what lies there whole is not computed again. Raises `CheckpointError` for a model that
@@ -56,7 +58,7 @@ def estimates_of(job: Job, kept: Path | None = None, workers: int = 1, progress:
     paths = [_kept_path(folder, recording) if folder else None for recording in job.recordings]
     found = {i: known for i, path in enumerate(paths) if path and (known := _read_kept(path)) is not None}
     progress(len(found), len(paths))
-    for i, estimates in _computed(job, [i for i in range(len(paths)) if i not in found], workers):
+    for i, estimates in results(_compute, job, [i for i in range(len(paths)) if i not in found], workers):
         found[i] = estimates
         path = paths[i]
         if path:
@@ -96,12 +98,6 @@ def _read_kept(path: Path) -> Estimates | None:
         return np.load(path)
     except (OSError, EOFError, ValueError):  # it is not there, or damaged
         return None
-
-
-def _computed(job: Job, missing: Sequence[int], workers: int) -> Iterable[tuple[int, Estimates]]:
-    if workers == 1 or len(missing) < 2:
-        return (_compute(job, i) for i in missing)
-    return results(_compute, job, missing, workers)
 
 
 def _compute(job: Job, index: int) -> tuple[int, Estimates]:

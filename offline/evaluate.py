@@ -7,10 +7,9 @@ detections and those of any other system are measured alike.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import as_completed
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import numpy as np
@@ -34,19 +33,15 @@ from offline.metrics import (
     count,
     event_recall,
 )
-from offline.workers import worker_pool
-from seldrt.config import ConfigError, PostprocessConfig, named
+from offline.workers import ShowProgress, results, silent
+from seldrt.config import LABEL_RATE_HZ, ConfigError, PostprocessConfig, named
 from seldrt.detection import LabelFrame
 from seldrt.spatial import wrap_azimuth
 
-LABEL_RATE_HZ = 10
+if TYPE_CHECKING:
+    from seldrt.pipeline import Networks
+
 BLOCK_LABELS = 50  # label frames that share one computation: faster than live, equal but for rounding
-
-Progress = Callable[[int, int], None]
-
-
-def silent(done: int, total: int) -> None:
-    """No progress is shown."""
 
 
 # Predicting
@@ -72,41 +67,33 @@ class Job(msgspec.Struct, frozen=True):
     postprocess: PostprocessConfig | None = None
 
 
-def predict(job: Job, recordings: Sequence[Recording], workers: int = 1, progress: Progress = silent) -> None:
+def predict(job: Job, recordings: Sequence[Recording], workers: int = 1, progress: ShowProgress = silent) -> None:
     """Write one CSV a recording into ``job.out``, with as many processes as ``workers`` of one thread each.
 
     Raises `ConfigError` for recordings or classes that do not fit the model, `CheckpointError` for a model
     that cannot be read.
     """
-    if workers == 1:
-        pipeline = _load(job)
-        for done, recording in enumerate(recordings, 1):
-            _predict_one(pipeline, job, recording)
-            progress(done, len(recordings))
-        return
-    with worker_pool(workers) as pool:
-        futures = [pool.submit(_predict_in_worker, job, recording) for recording in recordings]
-        for done, future in enumerate(as_completed(futures), 1):
-            future.result()
-            progress(done, len(recordings))
+    for done, _ in enumerate(results(_predict_one, job, recordings, workers), 1):
+        progress(done, len(recordings))
 
 
-def _load(job: Job) -> FramePipeline:
-    from seldrt.pipeline import load_pipeline
-
-    return load_pipeline(job.model, job.postprocess, threads=1, block_labels=BLOCK_LABELS)
-
-
-_load_once = functools.lru_cache(maxsize=1)(_load)
-
-
-def _predict_in_worker(job: Job, recording: Recording) -> None:
-    _predict_one(_load_once(job), job, recording)
-
-
-def _predict_one(pipeline: FramePipeline, job: Job, recording: Recording) -> None:
+def _predict_one(job: Job, recording: Recording) -> None:
+    pipeline = _pipeline(job)
     frames = predicted_frames(pipeline, recording)
     write_metadata(job.out / f"{recording.name}.csv", prediction_rows(frames, pipeline.classes, job.classes))
+
+
+def _pipeline(job: Job) -> FramePipeline:
+    from seldrt.pipeline import Pipeline
+
+    return Pipeline(_networks(job.model), job.model.stem, job.postprocess, BLOCK_LABELS)
+
+
+@functools.lru_cache(maxsize=1)
+def _networks(model: Path) -> Networks:
+    from seldrt.pipeline import open_networks
+
+    return open_networks(model, labels_at_once=BLOCK_LABELS)
 
 
 def predicted_frames(pipeline: FramePipeline, recording: Recording) -> list[LabelFrame]:

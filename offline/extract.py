@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 from zipfile import BadZipFile
 
 import msgspec
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from offline import dataset, targets
 from offline.encoding import read_foa
-from offline.workers import worker_pool
+from offline.workers import ShowProgress, results, silent
 from seldrt import features, stream
 from seldrt.config import ConfigError, FeatureConfig
 from seldrt.files import NO_ROOM, whole
@@ -78,10 +77,12 @@ class Store:
                 raise ValueError(f"{name} do not fit manifest.json")
 
 
-def _extract_one(recording: dataset.Recording, first_frame: int, frames: int, config: FeatureConfig, out: Path) -> None:
+def _extract_one(job: tuple[FeatureConfig, Path], item: tuple[dataset.Recording, StoredRecording]) -> None:
+    (config, out), (recording, place) = job, item
+    first, frames = (labels * config.frames_per_label for labels in (place.first_label, place.labels))
     samples = read_foa(recording, config.sample_rate)[: frames * config.hop_length]
     store = np.load(out, mmap_mode="r+")
-    store[first_frame : first_frame + frames] = stream.run(features.features_stage(config), samples, config.sample_rate)
+    store[first : first + frames] = stream.run(features.features_stage(config), samples, config.sample_rate)
     store.flush()
 
 
@@ -119,7 +120,7 @@ def extract(
     out: Path,
     config: FeatureConfig,
     workers: int = 1,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: ShowProgress = silent,
     *,
     array: str = "foa",
     folds: tuple[int, ...] | None = None,
@@ -149,14 +150,9 @@ def extract(
     _remove_left(out)
     with whole(out / "features.npy") as partial:
         _reserve(partial, shape)
-        with worker_pool(workers) as pool:
-            jobs: list[Any] = []
-            for recording, place in zip(recordings, stored, strict=True):
-                first, frames = (n * config.frames_per_label for n in (place.first_label, place.labels))
-                jobs.append(pool.submit(_extract_one, recording, first, frames, config, partial))
-            for done, job in enumerate(jobs, 1):
-                job.result()
-                progress(done, len(jobs))
+        items = list(zip(recordings, stored, strict=True))
+        for done, _ in enumerate(results(_extract_one, (config, partial), items, workers), 1):
+            progress(done, len(items))
         with whole(out / "targets.npz") as partial_targets, partial_targets.open("wb") as file:
             np.savez(
                 file,

@@ -6,7 +6,6 @@ the phases advance as those of the first channel (W) want it, and the others kee
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -17,13 +16,12 @@ from numpy.typing import NDArray
 
 from offline import dataset
 from offline.dataset import Recording
-from offline.workers import worker_pool
-from seldrt.config import ConfigError
+from offline.workers import ShowProgress, results, silent
+from seldrt.config import LABEL_RATE_HZ, ConfigError
 from seldrt.files import whole
 
 WINDOW, HOP = 2048, 512  # samples; librosa's defaults
 SLOWEST, FASTEST = 0.5, 2.0
-LABEL_RATE_HZ = 10
 
 Floats = NDArray[np.floating]
 
@@ -73,7 +71,7 @@ def stretched_labels(rows: NDArray[np.int64], labels: int, rate: float) -> NDArr
 
 def stretch(
     folder: Path, out: Path, rate: float, array: str = "foa", workers: int = 1,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: ShowProgress = silent,
 ) -> None:  # fmt: skip
     """A dataset folder ``out`` with every recording of another, stretched, and its labels; those there are kept.
 
@@ -93,14 +91,12 @@ def stretch(
     recordings = dataset.list_recordings(folder, array)
     dataset.write_classes(out, dataset.read_classes(folder))
     dataset.write_file(record, msgspec.json.encode(made))
-    with worker_pool(workers) as pool:
-        jobs = [pool.submit(_stretch_one, recording, out, rate, array) for recording in recordings]
-        for done, job in enumerate(jobs, 1):
-            job.result()
-            progress(done, len(jobs))
+    for done, _ in enumerate(results(_stretch_one, (out, rate, array), recordings, workers), 1):
+        progress(done, len(recordings))
 
 
-def _stretch_one(recording: Recording, out: Path, rate: float, array: str) -> None:
+def _stretch_one(job: tuple[Path, float, str], recording: Recording) -> None:
+    out, rate, array = job
     audio = dataset.audio_folder(out, array) / recording.audio.name
     if audio.exists():  # it is written last
         return

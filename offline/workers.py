@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -14,10 +14,17 @@ from typing import Any, TypeVar
 
 from seldrt.config import SeldrtError
 
+ShowProgress = Callable[[int, int], None]  # how many are done, of how many
+
 Job = TypeVar("Job")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 SINGLE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+def silent(done: int, total: int) -> None:
+    """No progress is shown."""
 
 
 @contextmanager
@@ -90,25 +97,28 @@ class WorkerError(SeldrtError):
 
 
 def results(
-    function: Callable[[Job, int], Result], job: Job, items: Iterable[int], workers: int
+    function: Callable[[Job, Item], Result], job: Job, items: Collection[Item], workers: int
 ) -> Generator[Result, None, None]:
-    """``function(job, item)`` of each item in processes here, as they are done; the function must be importable.
+    """``function(job, item)`` of each item, as they are done: in so many processes, or in this one where one will do.
 
-    `WorkerError` as `worker_pool`.
+    The function must be importable. `WorkerError` as `worker_pool`.
     """
+    if (workers := min(workers, len(items))) <= 1:
+        yield from (function(job, item) for item in items)
+        return
     with worker_pool(workers, _begin, function, job) as pool:
         for future in as_completed([pool.submit(_call, item) for item in items]):
             yield future.result()
 
 
-_task: tuple[Callable[[Any, int], Any], Any]  # of this worker process
+_task: tuple[Callable[[Any, Any], Any], Any]  # of this worker process
 
 
-def _begin(function: Callable[[Any, int], Any], job: Any) -> None:
+def _begin(function: Callable[[Any, Any], Any], job: Any) -> None:
     global _task
     _task = (function, job)
 
 
-def _call(item: int) -> Any:
+def _call(item: Any) -> Any:
     function, job = _task
     return function(job, item)

@@ -10,9 +10,10 @@ from offline.cli.measuring import calibrate, evaluate, report
 from offline.cli.stretching import stretch
 from offline.cli.training import blend, merge, train
 from seldrt import __version__
+from seldrt.cli.shell import HELP, Group
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("offline", cls=Group, context_settings=HELP)
 @click.version_option(__version__, prog_name="offline")
 def main() -> None:
     """Make, learn from and measure recordings of sound events."""

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import click
 
-from offline.cli.shell import PATH, explain_mistakes
+from offline.cli.shell import PATH, Work
 
 
-@click.command()
+@click.command(cls=Work)
 @click.option("--out", type=PATH, required=True, help="Bank of sounds: the folders of the classes are made in it.")
 @click.option("--count", type=click.IntRange(1), default=45, show_default=True, help="Of each class.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
-@explain_mistakes()
 def alarms(out: Path, count: int, seed: int) -> None:
     """Make alarms and ringing telephones by rule, to train with beside recordings."""
     from offline import alarms as making

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from offline.cli.shell import PATH, explain_mistakes, progress_bar
+from offline.cli.shell import PATH, Work, progress_bar
 from offline.config import read_section, section
 from seldrt.cli.shell import Number
 from seldrt.config import ConfigError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from offline.synthesis import Engine
 
 
-@click.command()
+@click.command(cls=Work, repeat="goes on, scenes that are made are kept")
 @click.option("--events", type=PATH, required=True, help="Folder with one folder of sounds for each class.")
 @click.option(
     "--part",
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 @click.option("--vary/--no-vary", default=None, help="Vary speed and colour of the sounds.  [default: vary]")
 @click.option("--imperfections/--no-imperfections", default=None, help="Channel gain errors.  [default: on]")
 @click.option("--time-budget", type=Number(0), help="Begin no scene after so many minutes; what is made stays.")
-@explain_mistakes("goes on, scenes that are made are kept")
 def synthesize(
     events: Path,
     part: Part,
@@ -106,7 +105,7 @@ def synthesize(
     click.echo(", ".join(f"{name} {digest[:12]}" for name, digest in manifest.content.items()), err=True)
 
 
-@click.command()
+@click.command(cls=Work)
 @click.option(
     "--data",
     type=PATH,
@@ -120,7 +119,6 @@ def synthesize(
 @click.option("--preset", default="compact", show_default=True, help="Features: compact or paper.")
 @click.option("--config", "config_file", type=PATH, help="TOML file with a [features] section.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@explain_mistakes()
 def extract(
     data: Path,
     array: str,
@@ -143,14 +141,13 @@ def extract(
     click.echo(f"{out}: {len(stored)} recordings, {minutes:.0f} minutes")
 
 
-@click.command()
+@click.command(cls=Work)
 @click.option("--events", type=PATH, required=True, help="Bank of sounds: a folder with train and val.")
 @click.option("--out", type=PATH, default="bundle", show_default=True, help="Folder to make.")
 @click.option("--python", default="3.12", show_default=True, help="Version of Python there.")
 @click.option("--config", type=PATH, help="TOML file with [scenes], [features], [network], [train] to use there.")
 @click.option("--run", "runs", type=PATH, multiple=True, help="Folder sad, sed or doae to go on from; may be repeated.")
 @click.option("--weights-only", is_flag=True, help="Of these folders, only the best weights to begin with.")
-@explain_mistakes()
 def bundle(
     events: Path, out: Path, python: str, config: Path | None, runs: tuple[Path, ...], weights_only: bool
 ) -> None:

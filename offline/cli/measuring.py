@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from offline.cli.shell import PATH, check_model_out, explain_mistakes, progress_bar
+from offline.cli.shell import PATH, Work, check_model_out, progress_bar
 from seldrt.cli.shell import Number, Sensitivity, say
 from seldrt.config import ConfigError, PipelineConfig, override
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from offline.estimates import Estimates, Job
 
 
-@click.command()
+@click.command(cls=Work)
 @click.option("--data", type=PATH, required=True, help="Dataset folder.")
 @click.option("--format", "array", type=click.Choice(["foa", "mic"]), default="foa", show_default=True)
 @click.option("--split", type=click.Choice(["dev", "eval"]), default="dev", show_default=True)
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 @click.option("--sensitivity", type=Sensitivity(), metavar="X,CLASS=X,...", help="As `seldrt run` has it.")
 @click.option("--quick", is_flag=True, help="As `seldrt run` has it.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@explain_mistakes()
 def evaluate(
     data: Path,
     array: str,
@@ -89,7 +88,7 @@ def evaluate(
         say("note: the thresholds of this model were chosen on these very scenes: expect less of others")
 
 
-@click.command()
+@click.command(cls=Work, repeat="begins anew, but for what lies in --cache")
 @click.argument("model")
 @click.option("--data", type=PATH, required=True, help="Validation scenes: no training sounds.")
 @click.option("--format", "array", type=click.Choice(["foa", "mic"]), default="foa", show_default=True)
@@ -106,7 +105,6 @@ def evaluate(
 @click.option("--cache", type=PATH, help="Folder for what the networks say, for the next time.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--out", type=PATH, required=True, help="Model to write, .safetensors.")
-@explain_mistakes("begins anew, but for what lies in --cache")
 def calibrate(
     model: str,
     data: Path,
@@ -128,7 +126,7 @@ def calibrate(
     from msgspec.structs import replace
 
     from offline import calibrate as calibration
-    from offline.dataset import content_digest, list_recordings, read_classes
+    from offline.dataset import content_digest, list_quiet, list_recordings, read_classes
     from offline.estimates import Job
     from seldrt import checkpoint
     from seldrt.models import model_path
@@ -138,13 +136,13 @@ def calibrate(
     path = model_path(model)
     loaded = checkpoint.load(path)
     description = loaded.description
-    scenes, noise = list_recordings(data, array), [one for folder in quiet for one in list_recordings(folder, array)]
+    scenes, noise = list_recordings(data, array), list_quiet(quiet, array)
     classes = read_classes(data)
-    calibration.check_scenes(description, classes, scenes, noise)  # before the work, not after it
+    calibration.check_scenes(description, classes, scenes)  # before the work, not after it
+    start = calibration.waiting(description.postprocess, lookback, longest_median)
     pairs = [zip(g, _estimates(Job(path, tuple(g)), cache, workers), strict=True) for g in (scenes, noise)]
     trials = calibration.Trials(description, classes, *map(list, pairs))
     click.echo(f"as it was: {trials.heard(description.postprocess)}", err=True)
-    start = calibration.waiting(description.postprocess, lookback, longest_median)
     limits = (max_false_per_minute, criterion)
     chosen = calibration.calibrate(trials, start, *limits, lambda told: click.echo(told, err=True))
     heard = trials.heard(chosen)
@@ -165,7 +163,7 @@ def calibrate(
     click.echo(f"{out}")
 
 
-@click.command()
+@click.command(cls=Work, repeat="goes on, what the networks said is kept")
 @click.option("--data", type=PATH, required=True, help="Dataset folder.")
 @click.option("--format", "array", type=click.Choice(["foa", "mic"]), default="foa", show_default=True)
 @click.option("--split", type=click.Choice(["dev", "eval"]), default="dev", show_default=True)
@@ -178,7 +176,6 @@ def calibrate(
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--cache", type=PATH, help="Folder for what the networks say.  [default: OUT/estimates]")
 @click.option("--out", type=PATH, required=True, help="Folder to write.")
-@explain_mistakes("goes on, what the networks said is kept")
 def report(
     data: Path,
     array: str,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,48 +9,30 @@ from typing import Any
 
 import click
 
-from seldrt.cli.shell import Command, say
-from seldrt.config import ConfigError, SeldrtError
+from seldrt.cli.shell import say
+from seldrt.config import ConfigError
 
 PATH = click.Path(path_type=Path)
 EXTRA = ("pyroomacoustics", "tensorboard", "matplotlib", "onnx", "onnxscript", "torch")
 
 
-class Mistake(click.ClickException):
-    """A user's mistake: one line, exit status 2."""
+class Work(click.Command):
+    """A command that takes its time: when it is interrupted, it says what a ``repeat`` of it does."""
 
-    exit_code = 2
+    def __init__(self, *args: Any, repeat: str = "begins anew", **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.repeat = repeat
 
-
-def explain_mistakes(repeat: str = "begins anew") -> Callable[[Command], Command]:
-    """Turn the errors that a user can mend into one line and exit status 2.
-
-    And Ctrl-C into one that says what a ``repeat`` of the command does, and 130.
-    """
-
-    def decorate(command: Command) -> Command:
-        @functools.wraps(command)
-        def wrapped(*args: Any, **kwargs: Any) -> None:
-            try:
-                command(*args, **kwargs)
-            except KeyboardInterrupt:
-                say(f"stopped: the same command {repeat}")
-                sys.exit(130)
-            except SeldrtError as error:
-                raise Mistake(str(error)) from None
-            except ModuleNotFoundError as error:
-                if error.name not in EXTRA:
-                    raise
-                raise Mistake(f"{error.name} is not installed: pip install 'seldrt[offline]'") from None
-            except BrokenPipeError:  # the reader of stdout has gone: click ends quietly
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say(f"stopped: the same command {self.repeat}")
+            raise click.Abort from None
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRA:
                 raise
-            except OSError as error:
-                told = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-                raise Mistake(" ".join(told.split())) from None
-
-        return wrapped
-
-    return decorate
+            raise ConfigError(f"{error.name} is not installed: pip install 'seldrt[offline]'") from None
 
 
 def check_model_out(out: Path) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from offline.cli.shell import PATH, check_model_out, explain_mistakes
+from offline.cli.shell import PATH, Work, check_model_out
 from offline.config import read_section, section
 from seldrt.cli.shell import Number
-from seldrt.config import ConfigError
+from seldrt.config import MOST_VIEWS, ConfigError
 
 
-@click.command()
+@click.command(cls=Work, repeat="begins as this one did")
 @click.argument("task", type=click.Choice(["sad", "sed", "doae", "baseline"]))
 @click.option(
     "--store",
@@ -61,7 +61,6 @@ from seldrt.config import ConfigError
     "[train] teacher_share of them. Overrides the recipe.",
 )
 @click.option("--mapped", is_flag=True, help="Read features from disk as needed: for stores larger than memory.")
-@explain_mistakes("begins as this one did")
 def train(
     task: str,
     stores: tuple[Path, ...],
@@ -138,12 +137,11 @@ def train(
         sys.exit(130)
 
 
-@click.command()
+@click.command(cls=Work)
 @click.argument("before")
 @click.argument("after", type=PATH)
 @click.option("--share", type=Number(0, 1), default=0.5, show_default=True, help="Of AFTER; 0 is BEFORE, 1 is AFTER.")
 @click.option("--out", type=PATH, required=True, help="Checkpoint to write, .safetensors.")
-@explain_mistakes()
 def blend(before: str, after: Path, share: float, out: Path) -> None:
     """Make a network between BEFORE and AFTER, which has learnt more, begun with BEFORE.
 
@@ -165,13 +163,14 @@ def blend(before: str, after: Path, share: float, out: Path) -> None:
     click.echo(f"{out}")
 
 
-@click.command()
+@click.command(cls=Work)
 @click.argument("checkpoints", nargs=-1, required=True)
 @click.option("--out", type=PATH, required=True, help="Model to write, .safetensors.")
 @click.option("--card", type=PATH, help="TOML file whose section [card] goes into the model, for `seldrt info`.")
 @click.option("--weight", "weights", type=float, multiple=True, help="How much the networks of each checkpoint count "
               "in an ensemble; one for each, in their order.  [default: as they say, 1]")  # fmt: skip
-@click.option("--views", type=click.IntRange(1, 8), help="Turns of the sound that DOAE averages over.  [default: 1]")
+@click.option("--views", type=click.IntRange(1, MOST_VIEWS), help="Turns of the sound that DOAE averages over.  "
+              "[default: 1]")  # fmt: skip
 @click.option("--focus", type=click.IntRange(0), help="Label frames whose intensity draws directions to where it "
               "crowds; 0 = none.  [default: as trained]")  # fmt: skip
 @click.option("--max-gain", type=Number(0, 100), help="Of the automatic gain, in dB; 0 = none.  "
@@ -180,7 +179,6 @@ def blend(before: str, after: Path, share: float, out: Path) -> None:
               "[default: as trained]")  # fmt: skip
 @click.option("--graph/--no-graph", default=True, help="The graph by which a CPU runs it, three times as fast as by "
               "PyTorch; takes half a minute.  [default: --graph]")  # fmt: skip
-@explain_mistakes()
 def merge(
     checkpoints: tuple[str, ...],
     out: Path,
@@ -217,9 +215,8 @@ def merge(
     if description.postprocess == PostprocessConfig():  # not calibrated
         lengths = median_labels(description.mean_event_labels)
         description = replace(description, postprocess=PostprocessConfig(sed_median_labels=lengths))
-    changes = {name: value for name, value in (("views", views), ("focus_labels", focus)) if value is not None}
     shapes = dict(description.networks)
-    shapes["doae"] = tuple(replace(shape, **changes) for shape in shapes.get("doae", ()))
+    shapes["doae"] = tuple(override(shape, views=views, focus_labels=focus) for shape in shapes.get("doae", ()))
     for network, shape in zip(model.networks.get("doae", ()), shapes["doae"], strict=True):
         network.config = shape
     features = override(description.features, max_gain_db=max_gain, max_rumble_cut_db=max_rumble_cut)

@@ -7,11 +7,8 @@ exit code 2. Every heavy import stands inside its command, so that --help is qui
 
 from __future__ import annotations
 
-import errno
 import os
-import sys
 from collections.abc import Iterable
-from typing import TextIO
 
 import click
 
@@ -25,20 +22,14 @@ from seldrt.cli.replay import replay
 from seldrt.cli.run import run
 from seldrt.cli.schema import schema
 from seldrt.cli.service import service
-from seldrt.cli.shell import say
+from seldrt.cli.shell import HELP, Group, say
 from seldrt.cli.view import view
-from seldrt.config import SeldrtError
-
-HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
-@click.group(invoke_without_command=True, context_settings=HELP)
+@click.group("seldrt", cls=Group, context_settings=HELP)
 @click.version_option(__version__, prog_name="seldrt")
-@click.pass_context
-def cli(context: click.Context) -> None:
+def cli() -> None:
     """What sounds, where from, and when: from a 4-channel microphone, as it happens."""
-    if context.invoked_subcommand is None:
-        click.echo(context.get_help())
 
 
 for command in (run, replay, listen, view, keys, schema, devices, doctor, service, info):
@@ -55,33 +46,7 @@ def unknown_settings(names: Iterable[str]) -> list[str]:
 
 
 def main() -> None:
-    """Runs the command line; the exit code is 2 for a mistake, told in one line."""
-    code: int | None
+    """Runs the command line."""
     for name in unknown_settings(os.environ):
         say(f"seldrt: note: the environment variable {name} is no setting, see --help of the commands")
-    try:
-        code = cli.main(standalone_mode=False)
-    except (click.ClickException, SeldrtError) as error:
-        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        say("seldrt: " + " ".join(text.splitlines()))
-        code = 2
-    except (click.Abort, KeyboardInterrupt):
-        code = 130
-    except OSError as error:  # click itself ends where the reader of a pipe has gone
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        say(f"seldrt: {error.filename or 'stdout'}: cannot be written: {error.strerror}")
-        code = 2
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            drop_unwritten(stream)
-    sys.exit(code)
-
-
-def drop_unwritten(stream: TextIO | None) -> None:
-    """Forgets what a stream did not take; Python would fail at it once more when it ends."""
-    if stream is not None:
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    cli()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from seldrt.cli.shell import say, setting
+from seldrt.cli.shell import Group, say, setting
 
 folder_option = setting(
     *("--dir", "folder"),
@@ -18,7 +18,7 @@ folder_option = setting(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def keys() -> None:
     """Make keys, so that only their owners can listen to a daemon."""
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
-from seldrt.config import EVERY_CLASS
+from seldrt.config import EVERY_CLASS, SeldrtError
+from seldrt.files import NO_ROOM
+
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 Command = Callable[..., Any]
 
@@ -19,6 +24,49 @@ def say(line: str) -> None:
     """A line for people; the work goes on where it cannot be written."""
     with suppress(OSError):
         click.echo(line, err=True)
+
+
+class Group(click.Group):
+    """Commands, told where none is given. As a program: a mistake is one line and exit code 2, an interruption 130.
+
+    `click.ClickException`, `SeldrtError` and `OSError` are mistakes.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args or ["--help"])
+
+    def main(self, *args: Any, **more: Any) -> Any:
+        code: int | None = 2
+        try:
+            code = super().main(*args, **more | {"standalone_mode": False})
+        except (click.ClickException, SeldrtError, OSError) as error:  # click itself ends when a pipe has no reader
+            say(f"{self.name}: {' '.join(_explained(error).splitlines())}")
+        except (click.Abort, KeyboardInterrupt):
+            code = 130
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                _drop_unwritten(stream)
+        sys.exit(code)
+
+
+def _explained(error: Exception) -> str:
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if not isinstance(error, OSError):
+        return str(error)
+    reason = error.strerror or str(error)
+    if error.errno in NO_ROOM:
+        return f"{error.filename or 'stdout'}: cannot be written: {reason}"
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def _drop_unwritten(stream: TextIO | None) -> None:
+    """Forgets what a stream did not take; Python would fail at it once more when it ends."""
+    if stream is not None:
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Number(click.FloatRange):

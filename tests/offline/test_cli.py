@@ -19,7 +19,7 @@ from seldrt.config import PostprocessConfig
 from seldrt.description import describe
 from seldrt.models import shipped
 from seldrt.postprocess import median_labels
-from tests.models import small_model
+from tests.models import CAUSAL, small_model
 from tests.offline.stores import write_tones
 
 ROOT = Path(__file__).parents[2]
@@ -123,7 +123,8 @@ def test_what_is_no_model_is_not_overwritten(tmp_path: Path, command: str) -> No
     more = {"merge": ["--no-graph"], "calibrate": ["--data", "x"], "blend": [str(model)]}[command]
     result = CliRunner().invoke(cli.main, [command, str(model), *more, "--out", str(notes)])
     assert result.exit_code == 2
-    assert result.stderr == f"Error: {notes} is there and no model that can be read: give another --out, or remove it\n"
+    said = f"offline: {notes} is there and no model that can be read: give another --out, or remove it\n"
+    assert result.stderr == said
     assert notes.read_text() == "mine"
     if command != "calibrate":
         assert CliRunner().invoke(cli.main, [command, str(model), *more, "--out", str(model)]).exit_code == 0
@@ -143,13 +144,14 @@ def test_merge_takes_models_that_ship_and_says_what_to_give_of_a_folder(tmp_path
 def test_a_file_that_cannot_be_written_is_told_by_its_own_name(tmp_path: Path) -> None:
     checkpoint.save(small_model(), tmp_path / "a.safetensors")
     result = CliRunner().invoke(cli.main, ["merge", str(tmp_path / "a.safetensors"), "--out", "/proc/model"])
-    assert (result.exit_code, result.stderr) == (2, "Error: /proc/model: No such file or directory\n")
+    assert (result.exit_code, result.stderr) == (2, "offline: /proc/model: No such file or directory\n")
 
 
-def test_ctrl_c_is_one_line_that_says_what_a_repeat_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_is_one_line_that_says_what_a_repeat_does(tmp_path: Path, workers: str) -> None:
     """As a terminal does it: the signal goes to the workers, too, and while they start."""
     write_tones(tmp_path / "data", 40, 20.0, 0)
-    given = ["extract", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "store"), "--workers", "2"]
+    given = ["extract", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "store"), "--workers", workers]
     process = subprocess.Popen(
         [sys.executable, "-m", "offline.cli", *given], cwd=ROOT, stderr=subprocess.PIPE, text=True, process_group=0
     )
@@ -187,6 +189,13 @@ def test_another_ctrl_c_ends_the_workers(tmp_path: Path) -> None:
     assert process.returncode != 0
 
 
+@pytest.mark.parametrize("shown", [[], ["--help"]])
+def test_without_a_command_it_says_which_there_are(shown: list[str]) -> None:
+    result = CliRunner().invoke(cli.main, shown)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "synthesize" in result.stdout
+
+
 @pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf"])
 def test_merge_refuses_what_is_no_weight(tmp_path: Path, weight: str) -> None:
     checkpoint.save(small_model(), tmp_path / "model.safetensors")
@@ -194,6 +203,22 @@ def test_merge_refuses_what_is_no_weight(tmp_path: Path, weight: str) -> None:
     result = CliRunner().invoke(cli.main, given)
     assert result.exit_code == 2
     assert f"weight is {float(weight)}: it must be finite and above 0" in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["--focus", "8"], "focus_labels need representation"),
+        (["--views", "9"], "9 is not in the range 1<=x<=8"),
+    ],
+)
+def test_merge_refuses_what_the_directions_cannot_have(tmp_path: Path, change: list[str], said: str) -> None:
+    checkpoint.save(small_model(replace(CAUSAL, representation="azel")), tmp_path / "model.safetensors")
+    given = ["merge", str(tmp_path / "model.safetensors"), *change, "--out", str(tmp_path / "merged")]
+    result = CliRunner().invoke(cli.main, given)
+    assert result.exit_code == 2
+    assert said in result.stderr.splitlines()[-1]
     assert not (tmp_path / "merged").exists()
 
 
