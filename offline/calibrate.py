@@ -19,7 +19,7 @@ from offline.estimates import Estimates, Rows, rows_of
 from offline.evaluate import class_numbers
 from offline.metrics import LABELS_PER_MINUTE, EventCounts, Scores, SeldCounts, count, event_recall
 from offline.thresholds import CRITERIA, Scenes, Strip, best_combination
-from seldrt.config import ConfigError, PostprocessConfig
+from seldrt.config import ConfigError, PostprocessConfig, override
 from seldrt.description import Description
 from seldrt.postprocess import median_labels
 
@@ -49,22 +49,17 @@ class Heard(msgspec.Struct, frozen=True):
         return text if np.isnan(self.false_per_minute) else text + quiet
 
 
-def check_scenes(
-    model: Description, classes: Sequence[str], scenes: Sequence[Recording], quiet: Sequence[Recording] = ()
-) -> None:
+def check_scenes(model: Description, classes: Sequence[str], scenes: Sequence[Recording]) -> None:
     """`ConfigError` for what cannot serve to calibrate a model, before a network has heard it.
 
-    Scenes without labels, or in which no class of the model sounds; labels in a quiet scene; classes of the model
-    that ``classes``, the names by which the labels count, lack.
+    Scenes without labels, or in which no class of the model sounds; classes of the model that ``classes``, the names
+    by which the labels count, lack.
     """
     numbers = class_numbers(model.classes, classes)
     labels = [_labels(recording) for recording in scenes]
     if not any(np.isin(rows[:, 1], numbers).any() for rows in labels):
         told = f"{scenes[0].audio.parent}: no class of the model ever sounds: nothing to choose thresholds by"
         raise ConfigError(f"{told}; quiet scenes are for --quiet")
-    for recording in quiet:
-        if recording.metadata and len(_labels(recording)):
-            raise ConfigError(f"{recording.metadata}: has labels; quiet scenes hold nothing that is to be heard")
 
 
 class Trials:
@@ -104,9 +99,9 @@ def _labels(recording: Recording) -> Rows:
 def waiting(start: PostprocessConfig, lookback: int | None, longest_median: int | None) -> PostprocessConfig:
     """``start`` with another lookback and no longer medians, in label frames: what its latency is made of.
 
-    Medians are odd: of an even ``longest_median`` they have one less.
+    Medians are odd: of an even ``longest_median`` they have one less. `ConfigError` for a lookback out of range.
     """
-    settings = start if lookback is None else replace(start, sed_lookback_labels=lookback)
+    settings = override(start, sed_lookback_labels=lookback)
     if longest_median is None:
         return settings
     longest = longest_median - (longest_median + 1) % 2

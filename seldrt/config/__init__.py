@@ -43,6 +43,7 @@ DCASE2020_CLASSES = (
 )
 
 EVERY_CLASS = "all"  # stands for the classes that are not named, in a sensitivity
+LABEL_RATE_HZ = 10  # label frames, everywhere
 RATES_HZ = (8000, 768_000)  # lowest and highest of devices and recordings
 
 
@@ -67,15 +68,11 @@ class FeatureConfig(Section, frozen=True):
         return self.sample_rate / self.hop_length
 
     @property
-    def label_rate_hz(self) -> float:
-        return self.frame_rate_hz / self.frames_per_label
-
-    @property
     def samples_per_label(self) -> int:
         return self.hop_length * self.frames_per_label
 
     def __post_init__(self) -> None:
-        if self.hop_length * self.frames_per_label * 10 != self.sample_rate or self.frames_per_label < 1:
+        if self.hop_length * self.frames_per_label * LABEL_RATE_HZ != self.sample_rate or self.frames_per_label < 1:
             raise ValueError("hop_length * frames_per_label must be 100 ms at sample_rate: a label frame")
         if not 0 < self.hop_length <= self.win_length <= self.n_fft:
             raise ValueError("needs 0 < hop_length <= win_length <= n_fft")
@@ -124,6 +121,9 @@ class PostprocessConfig(Section, frozen=True):
         require(self, speeds, lambda v: 0 <= v < math.inf, "must be finite and not negative")
 
 
+MOST_VIEWS = 8  # of the turns and mirrors of `seldrt.networks.turns`
+
+
 class NetworkConfig(Section, frozen=True):
     """Shape of one network; the defaults are the reconstruction of the ETRI report's (see `seldrt.networks`).
 
@@ -154,19 +154,22 @@ class NetworkConfig(Section, frozen=True):
     direct_labels: int = 0  # label frames whose masked intensity tells the direction (DOAE with xyz only); 0 = none
     focus_labels: int = 0  # label frames whose intensity draws a model's directions to it (of its first DOAE); 0 = none
     weight: float = 1.0  # of the answers of this network among those of its task, in an ensemble
-    views: int = 1  # turns and mirrors of the sound over which a listening DOAE averages, 1..8; costs as many times
+    views: int = 1  # turns and mirrors of the sound over which a listening DOAE averages; costs as many times
 
     def __post_init__(self) -> None:
         labels = ("lookahead_labels", "direct_labels", "focus_labels")
         require(self, labels, lambda n: n >= 0, "must not be negative")
         widths = ("stem_width", "widths", "converted", "guidance_width", "trellis_hidden", "pyramid_bins", "bands")
-        steps = ("chunk_frames", "stem_stride", "pool_stride", "strides", "blocks", "trellis_dilations", "views")
+        steps = ("chunk_frames", "stem_stride", "pool_stride", "strides", "blocks", "trellis_dilations")
         require(self, (*widths, *steps), lambda n: 1 <= n <= 4096, "must be 1 to 4096")
         require(self, ("blocks",), lambda n: n <= 100, "must be at most 100")
         require(self, ("dropout",), lambda p: 0 <= p < 1, "must be 0 or more, and below 1")
+        require(self, ("views",), lambda n: 1 <= n <= MOST_VIEWS, f"must be 1 to {MOST_VIEWS}")
         require(self, ("weight",), lambda weight: 0 < weight < math.inf, "must be finite and above 0")
         if len(self.strides) != len(self.widths):
             raise ValueError(f"strides has {len(self.strides)} pairs: give {len(self.widths)}, one for each stage")
+        if (self.direct_labels or self.focus_labels) and self.representation != "xyz":
+            raise ValueError('direct_labels and focus_labels need representation = "xyz": an intensity is a vector')
 
 
 class CaptureConfig(Section, frozen=True):

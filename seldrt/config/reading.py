@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -57,7 +57,7 @@ def decode(data: bytes | str | dict[str, Any], kind: type[SectionT], where: str)
             return msgspec.convert(data, kind)
         return msgspec.json.decode(data, type=kind)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise ConfigError(f"{where}: {_plainly(str(error))}") from None
+        raise ConfigError(f"{where}: {_plainly(str(error), kind)}") from None
 
 
 PLAIN_WORDS = {
@@ -74,15 +74,25 @@ PLAIN_WORDS = {
 }
 
 
-def _plainly(error: str) -> str:
+def _plainly(error: str, kind: type[Any]) -> str:
     """What msgspec says of a value, for those who wrote it: first where it stands, then in words what is wrong."""
     message, _, place = error.partition(" - at `$")
     place = place.strip(".`")
+    if choices := message.startswith("Invalid enum value") and _choices(kind, place):
+        message += f": use {' or '.join(map(repr, choices))}"
     if message.startswith("Expected `"):
         message = re.sub(r"`([a-z |]+)`", lambda kinds: _kinds_in_words(kinds[1]), message)
     if place and message.startswith(("Expected ", "Invalid ", "Object ")):  # not a name that our own errors begin with
         message = message[0].lower() + message[1:]
     return f"{place}: {message}" if place else message
+
+
+def _choices(kind: Any, place: str) -> list[Any]:
+    """What a `Literal` setting, or one that may be missing, can be, by its keys with dots between them."""
+    for key in place.split("."):
+        fields = msgspec.structs.fields(kind) if _is_section(kind) else ()
+        kind = next((field.type for field in fields if field.name == key), None)
+    return [choice for of in (kind, *get_args(kind)) if get_origin(of) is Literal for choice in get_args(of)]
 
 
 def _kinds_in_words(kinds: str) -> str:
@@ -103,7 +113,7 @@ def load_toml(path: str | Path, kind: type[SectionT]) -> SectionT:
 def override(section: SectionT, **values: Any) -> SectionT:
     """The section with those values that are not None; `ConfigError` as for a file."""
     given = {key: value for key, value in values.items() if value is not None}
-    return decode(msgspec.to_builtins(section) | given, type(section), "command line") if given else section
+    return decode(msgspec.to_builtins(section) | given, type(section), "flags or environment") if given else section
 
 
 def _refuse_unknown_keys(

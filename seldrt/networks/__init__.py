@@ -22,7 +22,6 @@ from seldrt.networks.efficientnet import EfficientNetLite
 from seldrt.networks.guidance import GuidanceFlow, PyramidGuidance, TrellisGuidance
 from seldrt.networks.heads import Head, decode_doa, split_joint
 from seldrt.networks.interface import Network
-from seldrt.networks.turns import MOST_VIEWS
 
 __all__ = ["PRESETS", "TASKS", "Network", "State", "build", "class_weights", "decode_doa", "preset", "split_joint"]
 
@@ -133,10 +132,6 @@ def build(task: str, n_classes: int, features: FeatureConfig, config: NetworkCon
         )
     if config.chunk_frames % features.frames_per_label:
         raise ConfigError(f"chunk_frames {config.chunk_frames} is no multiple of {features.frames_per_label}")
-    if not 1 <= config.views <= MOST_VIEWS:
-        raise ConfigError(f"views is {config.views}: use 1 to {MOST_VIEWS}")
-    if (config.direct_labels or config.focus_labels) and config.representation != "xyz":
-        raise ConfigError('direct_labels and focus_labels need representation = "xyz": an intensity is a vector')
     labels = config.chunk_frames // features.frames_per_label
     if not 0 <= config.lookahead_labels < labels:
         raise ConfigError(f"lookahead_labels {config.lookahead_labels} must lie in 0..{labels - 1}, within a chunk")

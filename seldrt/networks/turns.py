@@ -18,11 +18,10 @@ _VIEWS = (
     (False, 1, 1, 1), (False, -1, -1, 1), (True, 1, -1, -1), (True, -1, 1, -1),
     (True, -1, -1, -1), (True, 1, 1, -1), (False, 1, -1, 1), (False, -1, 1, 1),
 )  # fmt: skip
-MOST_VIEWS = len(_VIEWS)
 
 
 def views(count: int) -> tuple[Tensor, Tensor]:
-    """The first ``count`` patterns of a fixed list of `MOST_VIEWS`; the first leaves everything as it is."""
+    """The first ``count`` patterns of a fixed list, at most `MOST_VIEWS`; the first leaves everything as it is."""
     chosen = _VIEWS[:count]
     return torch.tensor([view[0] for view in chosen]), torch.tensor([view[1:] for view in chosen], dtype=torch.float32)
 

@@ -10,13 +10,14 @@ from msgspec.structs import replace
 from torch.nn import functional
 
 from seldrt import features
-from seldrt.config import ConfigError, FeatureConfig, NetworkConfig, override
+from seldrt.config import MOST_VIEWS, ConfigError, FeatureConfig, NetworkConfig, override
 from seldrt.networks import PRESETS, TASKS, Network, build, decode_doa, preset
 from seldrt.networks.causal import Memory
 from seldrt.networks.direct import MaskedIntensity
 from seldrt.networks.efficientnet import EfficientNetLite
 from seldrt.networks.focus import Focus
 from seldrt.networks.trellis import Trellis
+from seldrt.networks.turns import views
 from seldrt.spatial import foa_gains, unit_vector
 from seldrt.stream import run
 
@@ -46,6 +47,9 @@ def settled(network: Network, seed: int = 0) -> Network:
         ({"pyramid_bins": (0,)}, "pyramid_bins is 0: it must be 1 to 4096"),
         ({"dropout": 1.0}, "dropout is 1.0: it must be 0 or more, and below 1"),
         ({"lookahead_labels": -1}, "lookahead_labels is -1: it must not be negative"),
+        ({"views": MOST_VIEWS + 1}, "views is 9: it must be 1 to 8"),
+        ({"direct_labels": 4, "representation": "azel"}, "direct_labels and focus_labels need representation"),
+        ({"focus_labels": 4, "representation": "azel"}, "direct_labels and focus_labels need representation"),
     ],
 )
 def test_shapes_that_are_none_are_refused(change: dict[str, Any], said: str) -> None:
@@ -230,9 +234,8 @@ def test_a_baseline_that_cannot_be_is_refused(shape: NetworkConfig, mels: int, s
         build("baseline", 14, replace(SMALL_FEATURES, n_mels=mels), shape)
 
 
-def test_masked_intensity_needs_vectors() -> None:
-    with pytest.raises(ConfigError, match="direct_labels and focus_labels need representation"):
-        build("doae", 5, SMALL_FEATURES, replace(SMALL, direct_labels=4, representation="azel"))
+def test_there_are_as_many_views_as_may_be_asked_for() -> None:
+    assert len(set(zip(*(map(str, part.tolist()) for part in views(MOST_VIEWS)), strict=True))) == MOST_VIEWS
 
 
 def two_waves(louder_db: float) -> tuple[torch.Tensor, torch.Tensor]:
