@@ -120,7 +120,7 @@ def channel_numbers(text: str) -> tuple[int, ...]:
     if re.fullmatch(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", text):
         for part in text.split(","):
             first, *last = (int(number) for number in part.split("-"))
-            numbers += range(first, max([first, *last]) + 1)
+            numbers += range(first, (last or [first])[0] + 1)
     if len(numbers) != 4:
         raise ConfigError(f"--channels {text}: give four numbers from 1, like 5,6,7,8 or 5-8")
     return tuple(numbers)

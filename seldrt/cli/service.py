@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from seldrt.cli.chain import Flags, check_publishing, check_wanted
 from seldrt.cli.run import run, run_settings
 from seldrt.cli.shell import say
-from seldrt.config import ConfigError
+from seldrt.config import ConfigError, DaemonConfig
 from seldrt.models import model_path
 
 WATCHDOG_S = 30  # the daemon is heard of once a second
@@ -45,7 +45,7 @@ StateDirectory=seldrt
 CacheDirectory=seldrt
 RuntimeDirectory=seldrt
 WorkingDirectory=%S/seldrt
-MemoryMax=4G
+MemoryMax=80%
 Environment=NUMBA_CACHE_DIR=%C/seldrt
 ProtectSystem=strict
 ProtectHome=read-only
@@ -89,17 +89,17 @@ def service(for_user: bool, arguments: tuple[str, ...]) -> None:
     options = context.params
     if not options["device"] and not options["config"]:
         raise ConfigError('which microphone? give its options after --, like: seldrt service -- --device "Zoom H3-VR"')
-    check(options)
+    config = check(options)
     program = own_program()
-    for warning in [] if for_user else warnings(program[0], options):
+    for warning in [] if for_user else warnings(program[0], options, config):
         say(f"note: {warning}")
     click.echo(unit([*program, "run", *arguments], for_user, given_by_environment(context)), nl=False)
 
 
-def check(flags: Flags) -> None:
-    """Refuses what `run` would refuse before it opens anything; a file that is not there yet may still come.
+def check(flags: Flags) -> DaemonConfig:
+    """What the service will use; refuses what `run` would before it opens anything.
 
-    A model without a folder is one that ships.
+    A file that is not there yet may still come; a model without a folder is one that ships.
     """
     if flags["config"] and not os.path.exists(flags["config"]):
         flags = flags | {"config": None, "device": flags["device"] or "as the file will say"}
@@ -114,6 +114,7 @@ def check(flags: Flags) -> None:
     model = config.pipeline.model
     if not os.path.dirname(model) or os.path.exists(model):
         check_wanted(config.pipeline)
+    return config
 
 
 def given_by_environment(context: click.Context) -> list[str]:
@@ -158,29 +159,34 @@ def own_program() -> list[str]:
     return [os.path.abspath(sys.executable), "-m", "seldrt"]
 
 
-def warnings(program: str, options: dict[str, object]) -> list[str]:
-    """What a service of the system could not do."""
+def warnings(program: str, flags: Flags, config: DaemonConfig) -> list[str]:
+    """What a service of the system could not do, as flags or the settings want it."""
     found = []
+    publisher = config.publisher
+    wanted = {"record": config.record.dir, "clips": config.clips.dir, "model": config.pipeline.model}
+    wanted |= {"mic": config.capture.mic, "curve_keys": publisher.curve_keys}
+    wanted |= {"bind": publisher.bind, "control": publisher.control}
+    wanted |= {option: str(value) for option, value in flags.items() if value}
     home = os.path.expanduser("~")
     if program.startswith(("/root/", "/home/", home.rstrip("/") + "/", "/tmp/", "/var/tmp/")):
         found.append(f"{program} lies where the service may not look: install it in /opt, or --user")
     for option in ("record", "clips", "csv", "jsonl"):
-        name = options.get(option)
-        place = os.path.normpath(os.path.join(STATE, str(name)))
+        name = wanted.get(option)
+        place = os.path.normpath(os.path.join(STATE, name or ""))
         if name and name != "-" and not place.startswith(f"{STATE}/"):
             found.append(f"--{option} {name}: the service can write to {STATE} only")
-    for option in ("bind", "control"):
-        name = options.get(option)
-        if isinstance(name, str) and name.startswith("ipc://") and not name.startswith("ipc:///run/seldrt/"):
+    for option in () if flags["no_publish"] else ("bind", "control"):
+        name = wanted.get(option, "")
+        if name.startswith("ipc://") and not name.startswith("ipc:///run/seldrt/"):
             found.append(f"--{option} {name}: the service can make sockets in /run/seldrt only")
-    keys = str(options.get("curve_keys") or "")
+    keys = wanted["curve_keys"]
     if os.path.isdir(keys) and not os.path.abspath(keys).startswith(f"{STATE}/"):
         found.append(
             f"--curve-keys {keys}: only its owner may read what is secret there, and the service is a user of its own: "
             f"move the folder to {STATE}/keys and, once that exists, `chown -R --reference={STATE} {STATE}/keys`"
         )
     for option in ("config", "model", "mic", "curve_keys"):
-        name, flag = str(options.get(option) or ""), f"--{option.replace('_', '-')}"
+        name, flag = wanted.get(option, ""), f"--{option.replace('_', '-')}"
         if os.path.exists(name) and not os.path.isabs(name):
             found.append(f"{flag} {name}: give the whole path, the service starts in {STATE}")
         elif name and not os.path.exists(name) and (os.path.dirname(name) or option in ("config", "curve_keys")):

@@ -229,7 +229,7 @@ def test_channels_are_lists_and_ranges(text: str, numbers: tuple[int, ...]) -> N
     assert channel_numbers(text) == numbers
 
 
-@pytest.mark.parametrize("text", ["", "a", "1,,2", "-1", "1-", "1-2-3", "99999", "1 2 3 4", "3", "1-5"])
+@pytest.mark.parametrize("text", ["", "a", "1,,2", "-1", "1-", "1-2-3", "99999", "1 2 3 4", "3", "1-5", "5-3,6,7,8"])
 def test_channels_that_cannot_be_read_are_told(text: str) -> None:
     with pytest.raises(ConfigError, match="give four numbers from 1, like"):
         channel_numbers(text)

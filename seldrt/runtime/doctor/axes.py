@@ -84,6 +84,11 @@ def reading(mic: Profile, rate: int) -> ToFoa:
     return to_foa
 
 
+def reading_by(to_ambix: Floats) -> ToFoa:
+    """How a matrix (4, 4) reads the frames of a device."""
+    return lambda frames: frames @ to_ambix.T
+
+
 def onsets(frames: Floats, rate: int) -> list[int]:
     """The frames at which something begins at once, and much louder than the room."""
     millisecond = max(rate // 1000, 1)
@@ -203,7 +208,7 @@ def _likeliest(seen: Seen, front: Floats, left: Floats, rate: int) -> Axes | Non
     if axes and axes[0].error_deg <= CLOSE_DEG:
         return axes[0]
     for name, matrix in TO_AMBIX.items():
-        other = look(front, left, rate, matrix.T.__rmatmul__)
+        other = look(front, left, rate, reading_by(matrix))
         if other.clear:
             axes.append(explain(other, "upright", name))
     return min(axes, key=lambda found: found.cost, default=None)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from seldrt.microphones import profile
 from seldrt.microphones.layout import Layout
 
 Floats = NDArray[np.floating]
@@ -123,11 +124,5 @@ def _spread_db(cells: Floats) -> float:
     return float(np.median(10 * np.log10(powers.max(1) / powers.min(1))))
 
 
-_2, _3 = 2**0.5, 3**0.5
-TO_AMBIX = {
-    "ambix": np.eye(4),
-    "fuma": np.array([[_2, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 1, 0, 0]]),
-    "n3d": np.diag([1, 1 / _3, 1 / _3, 1 / _3]),
-    "tetrahedron": np.array([[1, 1, 1, 1], [_3, -_3, _3, -_3], [_3, -_3, -_3, _3], [_3, _3, -_3, -_3]]) / 2,
-}
+TO_AMBIX = {name: profile(name).layout.matrix for name in ("ambix", "fuma", "n3d", "tetrahedron")}
 _WEIGHTS = {name: _powers(matrix) for name, matrix in TO_AMBIX.items()}

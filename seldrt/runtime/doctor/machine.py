@@ -99,7 +99,8 @@ def check_model(config: PipelineConfig, changes: Mapping[str, Any]) -> Finding:
         "longest_ms": round(worst_ms, 1),
         "latency_ms": round(sum(ms for _, ms in pipeline.latency_table), 1),
     }
-    remedy = "close other programs, try --threads, or choose a smaller --model"
+    smaller = "" if pipeline.model_id == "light" else "choose --model light, "
+    remedy = f"{smaller}close other programs, or try more --threads"
     if config.device == "cpu" and engine == "PyTorch":
         remedy = f"give it a graph if its networks are causal (`offline merge`), {remedy}"
     if factor > REAL_TIME:
