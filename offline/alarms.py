@@ -25,6 +25,7 @@ Generator = np.random.Generator
 
 
 def time_s(seconds: float) -> Sound:
+    """The times (n,) of so many seconds of samples, in s from 0; one at least."""
     return np.arange(max(round(seconds * SAMPLE_RATE), 1)) / SAMPLE_RATE
 
 
@@ -56,6 +57,7 @@ def repeated(part: Sound, seconds: float) -> Sound:
 def beeps(
     rng: Generator, frequency_hz: float, shape: float, count: int, on_s: float, off_s: float, rest_s: float
 ) -> Sound:
+    """``count`` times a `tone` of ``on_s`` and silence of ``off_s``, then ``rest_s`` of silence: (n,)."""
     one = np.concatenate([tone(rng, frequency_hz, on_s, shape), silence(off_s)])
     return np.concatenate([one] * count + [silence(rest_s)])
 
@@ -105,6 +107,7 @@ def clock_alarm(rng: Generator) -> Sound:
 
 
 def buzzer(rng: Generator) -> Sound:
+    """A rough tone of 90 to 600 Hz, again and again for 1 to 5 s: (n,)."""
     part = beeps(rng, rng.uniform(90, 600), rng.uniform(0.5, 1), 1, rng.uniform(0.2, 1.5), rng.uniform(0.05, 0.6), 0)
     return repeated(part, rng.uniform(1, 5))
 
@@ -178,6 +181,7 @@ def car_alarm(rng: Generator) -> Sound:
 
 
 def two_tones(rng: Generator) -> Sound:
+    """The hi-lo of a siren: two tones of 400 to 2560 Hz in turn, 0.15 to 0.9 s each, for 2 to 7 s: (n,)."""
     first_hz, on_s, shape = rng.uniform(400, 1600), rng.uniform(0.15, 0.9), rng.random()
     second_hz = first_hz * rng.uniform(1.12, 1.6)
     return repeated(np.concatenate([tone(rng, hz, on_s, shape) for hz in (first_hz, second_hz)]), rng.uniform(2, 7))

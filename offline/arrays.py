@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import eval_legendre
 
-from seldrt.microphones.capsules import modal
+from seldrt.microphones.capsules import SPEED_OF_SOUND_M_PER_S, modal
 from seldrt.spatial import foa_gains, unit_vector
 
 Floats = NDArray[np.floating]
 
 SAMPLE_RATE = 24000
-SPEED_OF_SOUND_M_PER_S = 343.0
 TAPS = 64  # length of the pulse of one plane wave
 FREQUENCIES_HZ = np.fft.rfftfreq(TAPS, 1 / SAMPLE_RATE)
 

@@ -103,6 +103,15 @@ def list_recordings(
     return [_recording(name, path, labels.get(name), array) for name, path in sorted(audio.items())]
 
 
+def list_quiet(bases: Iterable[Path], array: str = "foa") -> list[Recording]:
+    """The recordings of datasets where nothing is to be heard; `ConfigError` also for one that has labels."""
+    recordings = [recording for base in bases for recording in list_recordings(base, array)]
+    for recording in recordings:
+        if recording.metadata and len(read_metadata(recording.metadata)):
+            raise ConfigError(f"{recording.metadata}: has labels; quiet scenes hold nothing that is to be heard")
+    return recordings
+
+
 def _recording(name: str, audio: Path, metadata: Path | None, array: str) -> Recording:
     found = NAME.fullmatch(name)
     overlap = found["overlap"] if found else None

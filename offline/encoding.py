@@ -14,8 +14,7 @@ from offline.arrays import SAMPLE_RATE
 from offline.convolution import convolve_sum
 from offline.dataset import BLOCK_S, CHANNELS, Recording, audio_blocks
 from seldrt import microphones, stream
-from seldrt.microphones.layout import Capsules as Tetrahedron
-from seldrt.microphones.layout import Layout
+from seldrt.microphones.layout import Capsules, Layout
 
 Floats = NDArray[np.floating]
 
@@ -24,7 +23,7 @@ DELAY_SAMPLES = FILTER_TAPS // 2  # of the filters; taken out again
 BINS_HZ = np.fft.rfftfreq(FILTER_TAPS, 1 / SAMPLE_RATE)
 
 
-class Capsules(msgspec.Struct, frozen=True):
+class CapsuleArray(msgspec.Struct, frozen=True):
     """Four capsules: on the rigid `sphere` of the DCASE array, or an open `tetrahedron` of cardioids.
 
     patterns: a of a + (1 - a) cos (tetrahedron). delays_us: of each capsule. low_cuts_hz: corner of each capsule's
@@ -38,7 +37,7 @@ class Capsules(msgspec.Struct, frozen=True):
     low_cuts_hz: tuple[float, ...] = (0.0,) * CHANNELS
 
 
-def capsule_errors(capsules: Capsules) -> NDArray[np.complex128]:
+def capsule_errors(capsules: CapsuleArray) -> NDArray[np.complex128]:
     """Gains (bins, 4) at BINS_HZ by which the capsules differ from ideal ones of their kind, but for patterns."""
     turn = -2j * np.pi * BINS_HZ[:, None] * 1e-6
     frequency = np.maximum(BINS_HZ, BINS_HZ[1] / 4)[:, None]
@@ -53,7 +52,7 @@ def filtered(samples: Floats, gains: NDArray[np.complex128]) -> NDArray[np.float
     return convolve_sum(padded.T, filters[:, :, None] * np.eye(CHANNELS)[:, None, :])[DELAY_SAMPLES:]
 
 
-def to_foa(samples: Floats, capsules: Capsules) -> NDArray[np.float32]:
+def to_foa(samples: Floats, capsules: CapsuleArray) -> NDArray[np.float32]:
     """Recording (n, 4) of ideal capsules of a kind at 24 kHz -> FOA (n, 4) as `capsules` with their errors give it.
 
     The conversion takes them for ideal, as a live one does.
@@ -70,7 +69,7 @@ def to_foa(samples: Floats, capsules: Capsules) -> NDArray[np.float32]:
 def _tetrahedron(radius_mm: float) -> microphones.Profile:
     channels = ("FLU", "FRD", "BLD", "BRU")
     return microphones.Profile(
-        "tetrahedron", Layout(about="", channels=channels, capsules=Tetrahedron(radius_mm=radius_mm))
+        "tetrahedron", Layout(about="", channels=channels, capsules=Capsules(radius_mm=radius_mm))
     )
 
 

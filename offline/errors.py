@@ -28,6 +28,7 @@ from offline.metrics import (
     row_pairs,
 )
 from offline.plans import Scene
+from seldrt.config import LABEL_RATE_HZ
 from seldrt.spatial import angle_deg, unit_vector
 
 Floats = NDArray[np.float64]
@@ -138,7 +139,7 @@ def analyse(recording: Recording, prediction: Rows, classes: int, plan: Scene | 
         tuple(_false(predicted, reference, cells.false, set(instead.items()), classes)),
         tuple((float(angle), known[first_row[int(f), int(c)]]) for f, c, angle in matched),
         tuple(
-            float(found[0] - reference[rows[0], 0]) / 10
+            float(found[0] - reference[rows[0], 0]) / LABEL_RATE_HZ
             for rows, found in zip(events, hit_frames, strict=True)
             if len(found)
         ),
@@ -160,7 +161,7 @@ def _known(reference: Floats, events: Sequence[NDArray[np.intp]], plan: Scene | 
         frames, azimuth, elevation = reference[rows][:, [0, 3, 4]].T
         doa = unit_vector(azimuth, elevation)
         ends = doa[[0, len(doa) // 2, -1]]
-        seconds = (frames[-1] - frames[0]) / 10
+        seconds = (frames[-1] - frames[0]) / LABEL_RATE_HZ
         turned = float(angle_deg(ends[:-1], ends[1:]).sum())
         of_event = {"speed": float(turned / seconds) if seconds else 0.0} | _planned(reference[rows], plan)
         for row in rows:
@@ -172,7 +173,7 @@ def _known(reference: Floats, events: Sequence[NDArray[np.intp]], plan: Scene | 
 def _planned(rows: Floats, plan: Scene | None) -> dict[str, float]:
     """What the plan says of an event: that of its class and track which sounds longest during it."""
     targets = [event for event in plan.events if event.label >= 0] if plan else []
-    first, last = rows[0, 0] / 10, (rows[-1, 0] + 1) / 10
+    first, last = rows[0, 0] / LABEL_RATE_HZ, (rows[-1, 0] + 1) / LABEL_RATE_HZ
     own = [event for event in targets if (event.label, event.layer) == (rows[0, 1], rows[0, 2])]
     together = [min(last, e.onset_s + e.seconds) - max(first, e.onset_s) for e in own]
     if plan is None or not own or max(together) <= 0:

@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
-from seldrt.config import SeldrtError
+from seldrt.config import LABEL_RATE_HZ, SeldrtError
+from seldrt.detection import GAP_LABELS
 from seldrt.spatial import angle_deg, unit_vector
 
 METRICS = ("er_20", "f_20", "le_cd", "lr_cd", "lr_recall", "seld")
-LABELS_PER_MINUTE = 600.0
+LABELS_PER_MINUTE = 60.0 * LABEL_RATE_HZ
 EPS = 2.0**-52  # where the official code has it: errors over an empty reference give an ER of 4.5e15
 THRESHOLD_DEG = 20.0
 SEGMENT_LABELS = 10  # label frames: 1 s
@@ -210,10 +211,10 @@ class EventCounts:
 def event_recall(reference: ArrayLike, prediction: ArrayLike, classes: int, label_frames: int) -> EventCounts:
     """Count events instead of segments: what a user of the daemon would say it heard, missed and invented.
 
-    An event is a run of rows of one class and track (a gap of one label frame does not end it). It is found
-    when at least one label frame has a prediction of its class; its angle is the median over those frames of
-    the angle to the nearest one. A predicted event is false when no frame of it has a true event of its
-    class. ``label_frames`` is the length of the recording (100 ms each). Rows as for `count`.
+    Events are those of `event_rows`. One is found when at least one label frame has a prediction of its class; its
+    angle is the median over those frames of the angle to the nearest one. A predicted event is false when no frame of
+    it has a true event of its class. ``label_frames`` is the length of the recording (100 ms each). Rows as for
+    `count`.
     """
     ref, pred = checked_rows(reference, classes, "reference"), checked_rows(prediction, classes, "prediction")
     i, j = row_pairs(ref, pred, classes)
@@ -296,13 +297,13 @@ def row_pairs(ref: Floats, pred: Floats, classes: int) -> tuple[NDArray[np.intp]
     return np.repeat(ref_order, stop - start), pred_order[np.concatenate([np.zeros(0, dtype=np.intp), *partners])]
 
 
-def event_rows(rows: Floats) -> list[NDArray[np.intp]]:
-    """Row indices of each event: one class and track, without a gap of more than one label frame."""
+def event_rows(rows: NDArray[np.number[Any]]) -> list[NDArray[np.intp]]:
+    """Row indices of each event: one class and track, without a gap of more than `GAP_LABELS`."""
     if not len(rows):
         return []
     order = np.lexsort((rows[:, 0], rows[:, 2], rows[:, 1]))
     frame, class_id, track = rows[order, :3].T
-    starts = (np.diff(frame) > 2) | (np.diff(class_id) != 0) | (np.diff(track) != 0)
+    starts = (np.diff(frame) > GAP_LABELS + 1) | (np.diff(class_id) != 0) | (np.diff(track) != 0)
     return np.split(order, np.flatnonzero(starts) + 1)
 
 

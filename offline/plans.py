@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from offline.encoding import Capsules
+from offline.encoding import CapsuleArray
 from offline.rooms import Room
 from seldrt.spatial import unit_vector
 
@@ -134,5 +134,5 @@ class Scene(msgspec.Struct, frozen=True, omit_defaults=True):
     background: Background
     peak_dbfs: float
     channel_gains_db: tuple[float, ...]
-    capsules: Capsules | None = None
+    capsules: CapsuleArray | None = None
     wind: Wind | None = None

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from offline.arrays import SAMPLE_RATE, SPEED_OF_SOUND_M_PER_S, Array, array_named, cardioid_tetrahedron
 from offline.bank import Bank, read_clip
 from offline.convolution import convolve, convolve_moving, convolve_sum
-from offline.encoding import Capsules, to_foa
+from offline.encoding import CapsuleArray, to_foa
 from offline.plans import NO_CLASS, Colour, Event, Scene, Wind
 from offline.rooms import diffuse_tail, early_response, plane_waves
+from seldrt.config import LABEL_RATE_HZ
 from seldrt.spatial import azimuth_elevation, unit_vector
 
 Samples = NDArray[np.float32]
 
-SAMPLES_PER_LABEL = SAMPLE_RATE // 10
+SAMPLES_PER_LABEL = SAMPLE_RATE // LABEL_RATE_HZ
 PATH_STEP = SAMPLE_RATE // 20  # samples between two positions of a moving source
 LOOP_FADE = SAMPLE_RATE // 4
 NOISE_LOOP = 10 * SAMPLE_RATE
@@ -60,7 +61,7 @@ def render(scene: Scene, bank: Bank, array: Array) -> tuple[Samples, NDArray[np.
 
 
 @lru_cache(maxsize=4)
-def _capsule_array(capsules: Capsules) -> Array:
+def _capsule_array(capsules: CapsuleArray) -> Array:
     if capsules.kind == "sphere":
         return array_named("mic")
     return cardioid_tetrahedron(capsules.radius_m, capsules.patterns)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from offline.arrays import SPHERE_RADIUS_M, sphere_grid
 from offline.bank import Bank, Clip
 from offline.config import Range, SceneConfig
-from offline.encoding import Capsules
+from offline.encoding import CapsuleArray
 from offline.plans import NO_CLASS, Background, Colour, Event, MixedIn, Scene, Stream, Trajectory, Wind
 from offline.rooms import Room, draw_open_space, draw_room, free_field
 from seldrt.config import ConfigError
@@ -239,14 +239,14 @@ def _draw_background(config: SceneConfig, bank: Bank, rng: np.random.Generator) 
     )
 
 
-def _draw_capsules(config: SceneConfig, rng: np.random.Generator) -> Capsules | None:
+def _draw_capsules(config: SceneConfig, rng: np.random.Generator) -> CapsuleArray | None:
     kind = config.microphone
     if kind == "mixed":
         kind = (("ideal", "sphere", "tetrahedron"))[rng.integers(3)]
     if kind == "ideal":
         return None
     tetrahedral, pattern, delay = kind == "tetrahedron", config.pattern_error, config.delay_error_us
-    return Capsules(
+    return CapsuleArray(
         kind=kind,
         radius_m=_round(rng.uniform(*config.capsule_radius_m)) if tetrahedral else SPHERE_RADIUS_M,
         patterns=_four(rng, 0.5 - pattern, 0.5 + pattern) if tetrahedral else (0.5,) * 4,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from offline.metrics import event_rows
 from seldrt.config import ConfigError
 from seldrt.spatial import unit_vector
 
@@ -49,13 +50,11 @@ def frame_targets(rows: NDArray[np.int64], n_frames: int, n_classes: int) -> Tar
 def mean_event_labels(recordings: Iterable[NDArray[np.int64]], n_classes: int) -> NDArray[np.float64]:
     """Mean duration of the events of each class (n_classes,), label frames; 0 for a class that never sounds.
 
-    recordings: label rows (m, 5) of each. An event is a run of frames of one class and track.
+    recordings: label rows (m, 5) of each. An event is one of `event_rows`; the gaps within it do not count.
     """
     frames, events = np.zeros(n_classes), np.zeros(n_classes)
     for rows in recordings:
-        ordered = rows[np.lexsort((rows[:, 0], rows[:, 2], rows[:, 1]))]
-        step = np.diff(ordered[:, :3], axis=0, prepend=-2)
-        begins = ~((step[:, 1] == 0) & (step[:, 2] == 0) & (step[:, 0] <= 1))
-        frames += np.bincount(ordered[:, 1], minlength=n_classes)
-        events += np.bincount(ordered[begins, 1], minlength=n_classes)
+        for event in event_rows(rows):
+            frames[rows[event[0], 1]] += len(event)
+            events[rows[event[0], 1]] += 1
     return frames / np.maximum(events, 1)

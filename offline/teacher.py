@@ -10,7 +10,7 @@ from offline.objective import aligned
 from seldrt.checkpoint import load
 from seldrt.config import ConfigError
 from seldrt.description import CheckpointError, Description, require_same
-from seldrt.inference import agreed
+from seldrt.inference import ensemble_mean
 from seldrt.models import model_path
 from seldrt.postprocess import check_classes
 
@@ -46,7 +46,7 @@ class Teacher:
             answers = [aligned(y, batch, network.config)[0] for y, network in zip(heard, self.networks, strict=True)]
             labels = min(answer.shape[1] for answer in answers)
             weights = [network.config.weight for network in self.networks]
-            known = agreed(self.task, [answer[:, :labels] for answer in answers], weights)
+            known = ensemble_mean(self.task, [answer[:, :labels] for answer in answers], weights)
         taught = batch.target(self.task).clone()
         by_labels = (batch.sed[:, :labels] * self.untaught).amax(-1, keepdim=True) > 0
         if self.task == "sed":

@@ -17,7 +17,7 @@ from offline.estimates import Estimates, Rows
 from offline.metrics import ROUNDING_DEG, SEGMENT_LABELS, THRESHOLD_DEG, scores_of
 from seldrt.config import PostprocessConfig
 from seldrt.detection import GAP_LABELS
-from seldrt.postprocess import activity_stage, begun_earlier, held
+from seldrt.postprocess import activity_stage, begun_earlier, hysteresis
 from seldrt.spatial import angle_deg, azimuth_elevation, unit_vector
 from seldrt.stream import run
 
@@ -133,7 +133,7 @@ def _active(
     if hold == 1:
         return on
     keep = is_open & (median > (levels.astype(float) * hold).astype(levels.dtype))
-    return begun_earlier(held(on.T, keep.T), keep.T, lookback).T
+    return begun_earlier(hysteresis(on.T, keep.T), keep.T, lookback).T
 
 
 def _outcomes(active: Bools, angle: Floats, in_ref: Bools) -> tuple[Bools, Bools, Floats]:

@@ -193,6 +193,8 @@ class Subscriber:
 
 def subscriptions(kinds: Sequence[str] = (), source: str = "", classes: Sequence[str] = ()) -> list[str]:
     """The prefixes of topics that bring this choice; see `Subscriber`."""
+    if isinstance(kinds, str) or isinstance(classes, str):
+        raise ConfigError(f"{kinds or classes!r} is one name: give a list of them")
     for kind in kinds:
         if kind not in KINDS:
             raise ConfigError(f"kind of message {kind!r} is unknown: use {', '.join(KINDS)}")

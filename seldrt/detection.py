@@ -225,6 +225,7 @@ class Clock(msgspec.Struct, frozen=True):
     sample_rate: int
 
     def ns(self, sample: int) -> int:
+        """UNIX time of a sample, nanoseconds."""
         return self.origin_ns + sample * 1_000_000_000 // self.sample_rate
 
 
@@ -242,6 +243,7 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
             check_name(name, "class name")
 
     def frame(self, frame: LabelFrame, clock: Clock) -> Frame:
+        """The message of a label frame; it is dated by its middle."""
         return Frame(
             source=self.source,
             t_capture_ns=clock.ns(frame.sample + self.samples_per_label // 2),
@@ -251,6 +253,7 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def event(self, change: EventChange, clock: Clock) -> Event:
+        """The message of a change of an event; it is dated by the middle of the label frame of the change."""
         return Event(
             source=self.source,
             t_capture_ns=clock.ns(change.sample + self.samples_per_label // 2),
@@ -262,10 +265,12 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def gap(self, sample: int, lost_samples: int, clock: Clock) -> Gap:
+        """The message of so many lost samples, from ``sample`` on."""
         middle = clock.ns(sample + lost_samples // 2)
         return Gap(source=self.source, t_capture_ns=middle, sample=sample, lost_samples=lost_samples)
 
     def level(self, loudness: Loudness, clock: Clock) -> Level:
+        """The message of how loud the samples of ``loudness`` were."""
         return Level(
             source=self.source,
             t_capture_ns=clock.ns(loudness.sample + loudness.samples // 2),

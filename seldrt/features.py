@@ -144,10 +144,9 @@ def harmonic_percussive(power_spectra: Array, config: FeatureConfig) -> tuple[Ar
     whole window; frame k of the result masks frame k + (kernel - 1) / 2 of the input when the median is centred,
     k + kernel - 1 when it is trailing. Bins are mirrored at both ends.
     """
-    reach = config.hpss_kernel // 2
-    offset = reach if config.hpss_time == "centred" else 2 * reach
+    reach, past = config.hpss_kernel // 2, hpss_past(config)
     harmonic = running_median(power_spectra, config.hpss_kernel)
-    present = power_spectra[offset : offset + len(harmonic)]
+    present = power_spectra[past : past + len(harmonic)]
     bins_first = np.ascontiguousarray(np.moveaxis(present, -1, 0))
     mirrored = np.pad(bins_first, [(reach, reach), (0, 0), (0, 0)], mode="symmetric")
     percussive = np.moveaxis(running_median(mirrored, config.hpss_kernel), 0, -1)

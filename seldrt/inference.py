@@ -122,7 +122,7 @@ class Estimator:
                 y = torch.cat([probability.unsqueeze(-1), doa], dim=-1)
             answers.append(y)
             after.append(state)
-        return agreed(task, answers, [network.config.weight for network in self.networks[task]]), after
+        return ensemble_mean(task, answers, [network.config.weight for network in self.networks[task]]), after
 
     def _directions(self, network: Network, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Vectors (batch, label frames, classes, 3), averaged over the network's views of the sound, and its state."""
@@ -179,7 +179,7 @@ class Estimator:
         return answers
 
 
-def agreed(task: str, answers: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+def ensemble_mean(task: str, answers: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """The weighted mean of the answers of several networks of a task: of the log-odds of probabilities, and of vectors.
 
     Networks that learnt by soft F are sure of themselves, and near 1 a mean of probabilities asks whether all are; the

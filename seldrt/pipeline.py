@@ -137,15 +137,11 @@ class Pipeline:
 
 
 def load_pipeline(
-    model: str | Path | None = None,
-    postprocess: PostprocessConfig | None = None,
-    device: str = "cpu",
-    threads: int = 1,
-    block_labels: int = 1,
+    model: str | Path | None = None, postprocess: PostprocessConfig | None = None, block_labels: int = 1
 ) -> Pipeline:
     """The pipeline of a model (default: the shipped one); `ConfigError` or `CheckpointError` in one line."""
     path = model_path(model)
-    return Pipeline(open_networks(path, device, threads, block_labels), path.stem, postprocess, block_labels)
+    return Pipeline(open_networks(path, labels_at_once=block_labels), path.stem, postprocess, block_labels)
 
 
 def check_names(config: PipelineConfig) -> None:

@@ -69,9 +69,9 @@ def check_classes(names: Iterable[str], classes: Sequence[str]) -> None:
             raise ConfigError(f"the model has no class {name!r}; it has {', '.join(classes)}")
 
 
-def postprocess_stage(config: PostprocessConfig, classes: Sequence[str], label_rate_hz: float = 10.0) -> Chain:
+def postprocess_stage(config: PostprocessConfig, classes: Sequence[str]) -> Chain:
     """Estimates (n, classes, 5) -> active, confidence, unit vector: `activity_stage`, then `doa_stage`."""
-    return Chain(activity_stage(config, classes), doa_stage(config, label_rate_hz))
+    return Chain(activity_stage(config, classes), doa_stage(config))
 
 
 def activity_stage(config: PostprocessConfig, classes: Sequence[str]) -> Stage:
@@ -104,7 +104,7 @@ def activity_stage(config: PostprocessConfig, classes: Sequence[str]) -> Stage:
         return y
 
     def hold_on(before: NDArray[np.bool_], x: Array) -> tuple[NDArray[np.bool_], Array]:
-        active = held(x[..., 0] > 1, x[..., 0] > 0, before)
+        active = hysteresis(x[..., 0] > 1, x[..., 0] > 0, before)
         y = x.copy()
         y[..., 0] = np.where(active, 2, x[..., 0] > 0)
         return active[-1], y
@@ -119,7 +119,9 @@ def activity_stage(config: PostprocessConfig, classes: Sequence[str]) -> Stage:
     return Chain(decision, Scan(hold_on, lambda: np.zeros(len(classes), bool)), beginning)
 
 
-def held(on: NDArray[np.bool_], keep: NDArray[np.bool_], before: NDArray[np.bool_] | bool = False) -> NDArray[np.bool_]:
+def hysteresis(
+    on: NDArray[np.bool_], keep: NDArray[np.bool_], before: NDArray[np.bool_] | bool = False
+) -> NDArray[np.bool_]:
     """Active (n, ...) from the first ``on`` for as long as ``keep`` lasts; ``before`` (...) it was active or not."""
     index = np.arange(1, len(on) + 1).reshape(-1, *[1] * (on.ndim - 1))
     latest_on = np.maximum.accumulate(np.where(on, index, 0), axis=0)

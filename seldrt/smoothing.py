@@ -6,7 +6,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from seldrt.config import PostprocessConfig
+from seldrt.config import LABEL_RATE_HZ, PostprocessConfig
 from seldrt.detection import GAP_LABELS
 from seldrt.spatial import normalized
 from seldrt.stream import Array, Map, Stage, Windowed
@@ -17,7 +17,7 @@ STILL = np.zeros(1)  # the speeds of what does not move
 Floats = NDArray[np.float64]
 
 
-def doa_stage(config: PostprocessConfig, label_rate_hz: float = 10.0) -> Stage:
+def doa_stage(config: PostprocessConfig) -> Stage:
     """Active, confidence, x, y, z (n, classes, 5) -> the same with smoothed unit vectors where active.
 
     In a centred window of ``doa_window_labels`` and the ``doa_history_labels`` before it an event is taken to
@@ -32,8 +32,8 @@ def doa_stage(config: PostprocessConfig, label_rate_hz: float = 10.0) -> Stage:
         return Map(lambda x: x)
     future = config.doa_window_labels // 2
     past = future + config.doa_history_labels
-    speeds = np.radians(sorted(config.speeds_deg_per_s)) / label_rate_hz
-    fastest = speeds[-1] if len(speeds) else np.radians(config.max_speed_deg_per_s) / label_rate_hz
+    speeds = np.radians(sorted(config.speeds_deg_per_s)) / LABEL_RATE_HZ
+    fastest = speeds[-1] if len(speeds) else np.radians(config.max_speed_deg_per_s) / LABEL_RATE_HZ
 
     def smooth(x: Array) -> Array:
         y = x[past : len(x) - future].copy()

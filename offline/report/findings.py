@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from offline.dataset import Recording, content_digest, list_recordings, read_classes, read_metadata
+from offline.dataset import Recording, content_digest, list_quiet, list_recordings, read_classes, read_metadata
 from offline.errors import Errors, analyse, read_plan
 from offline.estimates import Estimates, Form, Job, rows_of
 from offline.evaluate import Report, class_numbers, compare
@@ -121,10 +121,7 @@ class Findings(msgspec.Struct, frozen=True):
 def gather(data: Dataset, wanted: Wanted, estimate: Estimate, progress: Callable[[str], None]) -> Findings:
     """Everything; raises `ConfigError` and `CheckpointError` for what cannot be measured, at once."""
     learning = {str(run): read_learning(run) for run in wanted.runs}
-    quiet = [recording for folder in wanted.quiet for recording in list_recordings(folder, data.recordings[0].array)]
-    loud = [r for r in quiet if r.metadata and len(read_metadata(r.metadata))]
-    if loud:
-        raise ConfigError(f"{loud[0].metadata}: has labels; quiet scenes hold nothing that is to be heard")
+    quiet = list_quiet(wanted.quiet, data.recordings[0].array)
     paths = [model_path(model) for model in (*wanted.models, *((wanted.baseline,) if wanted.baseline else ()))]
     systems = []
     for i, (name, path) in enumerate(zip(_names(paths), paths, strict=True)):

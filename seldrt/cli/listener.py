@@ -56,7 +56,7 @@ class Listener:
     ) -> StreamInfo:
         """Until the source ends or a signal comes; ``begun_ns`` is when a recording began, UNIX time, for the files."""
         from seldrt.detection import Clock
-        from seldrt.runtime.aside import Aside
+        from seldrt.runtime.background import LineWriter
         from seldrt.runtime.clips import ClipSink
         from seldrt.runtime.daemon import Daemon, stream_info
         from seldrt.runtime.display import EventLines
@@ -65,7 +65,7 @@ class Listener:
         config, flags, publisher = self._config, self._flags, self._publisher
         with ExitStack() as stack:
             stack.enter_context(stop_on_signals(source.stop))
-            tell = stack.enter_context(closing(Aside(say))).say if source.live else say
+            tell = stack.enter_context(closing(LineWriter(say))).say if source.live else say
             first = self._pipeline is None
             pipeline = self._pipeline or self._open(add=source.live)
             stream = stream_info(pipeline, config.publisher.source or default_name)
@@ -74,13 +74,13 @@ class Listener:
                 clock = partial(Clock, begun_ns, stream.sample_rate)
             sinks = list(more_sinks)
             for kind, file in self._outputs:
-                aside = source.live and not file.is_stdout  # who reads stdout may hold everything up, and end it
-                writer = kept_aside(file.write, kind.KIND, aside, tell, LINES_THAT_WAIT)
+                in_background = source.live and not file.is_stdout  # its reader may hold everything up, and end it
+                writer = keeping(file.write, kind.KIND, in_background, tell, LINES_THAT_WAIT)
                 sinks.append(kind(stream, clock, *stack.enter_context(writer)))
             if flags["dcase"]:
                 sinks.append(stack.enter_context(closing(DcaseCsv(flags["dcase"], stream.samples_per_label))))
             if self._clips is not None:
-                keep = stack.enter_context(kept_aside(self._clips.keep, "clips", source.live, tell))
+                keep = stack.enter_context(keeping(self._clips.keep, "clips", source.live, tell))
                 sinks.append(ClipSink(stream, clock, config.clips, pipeline.latency_samples, *keep))
             if not flags["quiet"]:
                 sinks.append(EventLines(stream, tell))
@@ -137,21 +137,21 @@ def clip_folder(config: ClipsConfig) -> ClipFolder | None:
 
 
 @contextmanager
-def kept_aside(
-    keep: Callable[[Item], None], what: str, aside: bool, tell: Callable[[str], None], room: int = 50
+def keeping(
+    keep: Callable[[Item], None], what: str, in_background: bool, tell: Callable[[str], None], room: int = 50
 ) -> Iterator[tuple[Callable[[Item], None], Callable[[], str]]]:
-    """What keeps and what says why something was lost; ``aside`` in a thread of its own: then sound does not wait."""
-    if not aside:
+    """What keeps and what says why something was lost; ``in_background``, sound does not wait for it."""
+    if not in_background:
         yield keep, str
         return
-    from seldrt.runtime.aside import Behind
+    from seldrt.runtime.background import BackgroundWorker
 
-    behind = Behind(keep, what, room)
+    worker = BackgroundWorker(keep, what, room)
     try:
-        with closing(behind):
-            yield behind.give, behind.complaint
+        with closing(worker):
+            yield worker.give, worker.complaint
     finally:  # what was done last, nobody else tells
-        if trouble := behind.complaint():
+        if trouble := worker.complaint():
             tell(f"{what}: {trouble}")
 
 

@@ -1,1 +1,1 @@
-"""The only rooms with threads, devices, sockets and clocks."""
+"""What runs: threads, devices, the sockets of the daemon, clocks and files."""

@@ -17,7 +17,6 @@ from seldrt.detection import Clock
 from seldrt.microphones import CHANNELS, Profile
 
 TURN_S = 0.2
-LABELS_PER_S = 10  # label frames; a stream begins with a whole one
 
 Samples = NDArray[np.float32]
 

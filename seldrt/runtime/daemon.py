@@ -21,7 +21,7 @@ from seldrt.microphones import CHANNELS
 from seldrt.runtime.capture import Block, Source
 from seldrt.runtime.health import DEAF_S, Health
 from seldrt.runtime.publisher import Publisher
-from seldrt.runtime.sinks import Sink, wire_sink
+from seldrt.runtime.sinks import MessageSink, Sink
 from seldrt.runtime.systemd import ServiceManager
 
 STATUS_S = 1.0
@@ -83,7 +83,7 @@ class Daemon:
     ) -> None:
         self._pipeline, self._source, self._publisher = pipeline, source, publisher
         self._info = info
-        wire = [wire_sink(info, source.clock, publisher)] if publisher else []
+        wire = [MessageSink(info, source.clock, publisher.send)] if publisher else []
         self._sinks = [*wire, *sinks]
         self._events = events or EventTracker(pipeline.sample_rate, pipeline.samples_per_label)
         self._health = Health(pipeline.sample_rate)

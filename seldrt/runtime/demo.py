@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from rich.table import Table
 
-from seldrt.config import ConfigError
+from seldrt.config import LABEL_RATE_HZ, ConfigError
 from seldrt.detection import GAP_LABELS, LabelFrame
 from seldrt.runtime.devices import CaptureError
 from seldrt.runtime.sinks import Sink
@@ -122,7 +122,7 @@ def verdict_table(verdicts: list[Verdict], classes: tuple[str, ...]) -> Table:
     for event, error_deg in verdicts:
         azimuth_deg, elevation_deg = event.directions[event.first]
         table.add_row(
-            f"{event.first / 10:.1f} s",
+            f"{event.first / LABEL_RATE_HZ:.1f} s",
             classes[event.class_id],
             f"{azimuth_deg:+.0f}°",
             f"{elevation_deg:+.0f}°",

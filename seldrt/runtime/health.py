@@ -30,6 +30,7 @@ class Health:
         return time.monotonic() - self._start_s
 
     def computed(self, seconds: float, samples: int) -> None:
+        """So many samples took so many seconds of computation."""
         now_s = time.monotonic()
         if samples:
             self._heard_s = now_s
@@ -38,10 +39,12 @@ class Health:
         _forget(self._computations)
 
     def published(self, latency_ns: int) -> None:
+        """A label frame went out so long after the newest sample that it needed."""
         self._latencies_ms.append((time.monotonic(), latency_ns / 1e6))
         _forget(self._latencies_ms)
 
     def lost(self, samples: int) -> None:
+        """So many samples were never heard."""
         self._lost_s = time.monotonic()
         self.lost_samples += samples
 

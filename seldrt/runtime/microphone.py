@@ -9,9 +9,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from seldrt.config import LABEL_RATE_HZ
 from seldrt.detection import Clock
 from seldrt.microphones import CHANNELS, Profile
-from seldrt.runtime.capture import LABELS_PER_S, TURN_S, Block, Resampler
+from seldrt.runtime.capture import TURN_S, Block, Resampler
 from seldrt.runtime.channels import ChannelCheck, is_sound
 from seldrt.runtime.clock import WallClock
 from seldrt.runtime.devices import FIRST_CHANNELS
@@ -27,7 +28,7 @@ class Keeper(Protocol):
 
 
 class Microphone:
-    """A live input device; four of its channels, numbered from 1, are what ``profile`` says, or makes of its name.
+    """A live input device; four of its channels, numbered from 1, are what ``profile_of`` makes of its name.
 
     ``device`` is a number, a name, or a part of a name that fits one input only. ``device_rate`` is in Hz; 0 takes what
     the device prefers. `CaptureError` when there is no such device, it is ambiguous, has too few channels or cannot be
@@ -42,7 +43,7 @@ class Microphone:
     def __init__(
         self,
         device: str,
-        profile: Profile | Callable[[str], Profile],
+        profile_of: Callable[[str], Profile],
         block_ms: int = 20,
         ring_s: float = 10.0,
         device_rate: int = 0,
@@ -59,7 +60,7 @@ class Microphone:
         try:
             self._input.open()
             self.name = self._input.device.name if self._input.device else device
-            self.profile = profile if isinstance(profile, Profile) else profile(self.name)
+            self.profile = profile_of(self.name)
         except BaseException:
             self.close()
             raise
@@ -73,11 +74,6 @@ class Microphone:
     def overruns(self) -> int:
         ring = self._input.ring
         return self._input.overflows + (ring.overruns if ring else 0)
-
-    @property
-    def openings(self) -> int:
-        """How often the device has been opened."""
-        return self._input.openings
 
     @property
     def seeking(self) -> bool:
@@ -119,7 +115,7 @@ class Microphone:
             if over and stopping:
                 break
             if len(frames) and resampler is None:  # from a whole label frame on, so that what is kept replays the same
-                skipped = min(-first % (rate // LABELS_PER_S), len(frames))
+                skipped = min(-first % (rate // LABEL_RATE_HZ), len(frames))
                 first, frames = first + skipped, frames[skipped:]
                 expected = first
             if len(frames):

@@ -24,12 +24,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seldrt.config import RecordConfig
+from seldrt.config import LABEL_RATE_HZ, RecordConfig
 from seldrt.microphones import CHANNELS
-from seldrt.runtime.capture import LABELS_PER_S
 from seldrt.runtime.folders import size_bytes, surplus, why_not, writable_folder
+from seldrt.runtime.health import RECENT_S
 
-RECENT_S = 10.0  # how long trouble counts as present
 PAUSE_S = 60.0  # after a failure
 BACKLOG_S = 20.0  # of sound that waits for the disk; beyond that it is not recorded
 FULL_SCALE = 2.0**23
@@ -115,7 +114,7 @@ class Recorder:
         if (first, rate) != (self._expected, self._rate):
             self._end_file()
         self._expected, self._rate = first + len(frames), rate
-        label_frames = max(rate // LABELS_PER_S, 1)
+        label_frames = max(rate // LABEL_RATE_HZ, 1)
         start = 0
         while start < len(frames):
             into_label = self._file.frames % label_frames if self._file else 0
@@ -134,7 +133,7 @@ class Recorder:
 
     def _is_full(self, file: KeptFile, label_frames: int) -> bool:
         """Whether a file is long enough, or too big for old ones to make room for new ones piece by piece."""
-        long = file.frames >= round(self._config.file_s * LABELS_PER_S) * label_frames
+        long = file.frames >= round(self._config.file_s * LABEL_RATE_HZ) * label_frames
         return long or file.size_bytes >= min(self._piece_bytes, WAV_LIMIT_BYTES)
 
     def _named(self, captured_ns: int) -> Path:

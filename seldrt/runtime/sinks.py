@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from seldrt.detection import AnyMessage, Clock, Event, EventChange, LabelFrame, StreamInfo, stream_line
 from seldrt.levels import LevelMeter
 from seldrt.runtime.outputs import cannot_write, open_output
-from seldrt.runtime.publisher import Publisher
 
 
 class Sink:
@@ -87,11 +86,6 @@ class LevelSink(Sink):
     def heard(self, sample: int, samples: NDArray[np.float32]) -> None:
         for loudness in self._meter.push(sample, samples):
             self._send(self._info.level(loudness, self._clock()))
-
-
-def wire_sink(info: StreamInfo, clock: Callable[[], Clock], publisher: Publisher) -> Sink:
-    """All findings to the subscribers."""
-    return MessageSink(info, clock, publisher.send)
 
 
 class Lines(MessageSink, ABC):

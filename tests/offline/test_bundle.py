@@ -135,7 +135,7 @@ def test_mistakes_are_told_in_one_line(bank: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     done = CliRunner().invoke(cli.main, ["bundle", "--events", str(bank), "--out", str(tmp_path / "bundle")])
     assert done.exit_code == 2
-    assert done.output.startswith("Error: the wheels cannot be fetched: ERROR: No matching distribution")
+    assert done.output.startswith("offline: the wheels cannot be fetched: ERROR: No matching distribution")
     assert done.output.count("\n") == 1
 
 

@@ -274,8 +274,9 @@ def test_mistakes_are_one_line_and_exit_2(folder: Path, monkeypatch: pytest.Monk
         "has no folder foa_dev": ("--data", folder / "scenes", "--quiet", folder),
         "quiet/foa_dev: no class of the model ever sounds: nothing to choose": ("--data", folder / "quiet"),
         "the dataset lacks classes of the model: bell (it has clap, voice, car)": ("--data", folder / "other"),
+        "sed_lookback_labels is 700: it must be 0 to 601": ("--data", folder / "scenes", "--lookback", 700),
     }
-    unfit = list(expected)[-2:]
+    unfit = list(expected)[-3:]
     for message, arguments in expected.items():
         with monkeypatch.context() as patched:
             if message in unfit:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
-from offline.cli.shell import explain_mistakes
+from offline.cli.shell import Work
 from offline.config import TRAIN_PRESETS, TrainConfig, read_section, section
+from seldrt.cli.shell import Group
 from seldrt.config import ConfigError
 
 
@@ -58,39 +58,39 @@ def test_training_settings_out_of_range_are_refused(tmp_path: Path, line: str, s
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (FileExistsError(17, "File exists", "run"), "Error: run: File exists\n"),
-        (OSError("no space\nleft"), "Error: no space left\n"),
+        (FileExistsError(17, "File exists", "run"), "offline: run: File exists\n"),
+        (OSError("no space\nleft"), "offline: no space left\n"),
+        (OSError(28, "No space left on device"), "offline: stdout: cannot be written: No space left on device\n"),
+        (ConfigError("this\nand that"), "offline: this and that\n"),
         (
             ModuleNotFoundError("...", name="pyroomacoustics"),
-            "Error: pyroomacoustics is not installed: pip install 'seldrt[offline]'\n",
+            "offline: pyroomacoustics is not installed: pip install 'seldrt[offline]'\n",
         ),
     ],
 )
 def test_mistakes_around_the_program_are_one_line_and_exit_2(error: Exception, said: str) -> None:
-    @click.command()
-    @explain_mistakes()
-    def command() -> None:
-        raise error
-
-    result = CliRunner().invoke(command)
+    result = failing(error)
     assert (result.exit_code, result.output) == (2, said)
 
 
+def failing(error: BaseException, **how: str) -> Result:
+    """What comes of a command that ends with an error."""
+    program = Group("offline")
+
+    @program.command(cls=Work, **how)
+    def command() -> None:
+        raise error
+
+    return CliRunner().invoke(program, ["command"])
+
+
 def test_other_missing_modules_are_no_mistake_of_the_user() -> None:
-    @click.command()
-    @explain_mistakes()
-    def command() -> None:
-        raise ModuleNotFoundError("...", name="offline.typo")
-
-    assert isinstance(CliRunner().invoke(command).exception, ModuleNotFoundError)
+    error = ModuleNotFoundError("...", name="offline.typo")
+    assert failing(error).exception is error
 
 
-@pytest.mark.parametrize("how", [(), ("goes on",)])
-def test_ctrl_c_says_what_a_repeat_does(how: tuple[str, ...]) -> None:
-    @click.command()
-    @explain_mistakes(*how)
-    def command() -> None:
-        raise KeyboardInterrupt
-
-    result = CliRunner().invoke(command)
-    assert (result.exit_code, result.output) == (130, f"stopped: the same command {how[0] if how else 'begins anew'}\n")
+@pytest.mark.parametrize("how", [{}, {"repeat": "goes on"}])
+def test_ctrl_c_says_what_a_repeat_does(how: dict[str, str]) -> None:
+    result = failing(KeyboardInterrupt(), **how)
+    said = f"stopped: the same command {how.get('repeat', 'begins anew')}\n"
+    assert (result.exit_code, result.output) == (130, said)

@@ -16,12 +16,12 @@ from offline.arrays import (
     sphere_grid,
 )
 from offline.dataset import Recording
-from offline.encoding import BINS_HZ, Capsules, capsule_errors, filtered, foa_blocks, read_foa, to_foa
+from offline.encoding import BINS_HZ, CapsuleArray, capsule_errors, filtered, foa_blocks, read_foa, to_foa
 from offline.rooms import plane_waves
 from seldrt.spatial import angle_deg, azimuth_elevation, unit_vector
 
-SPHERE = Capsules("sphere", 0.042)
-LIKE_H3VR = Capsules("tetrahedron", 0.012)
+SPHERE = CapsuleArray("sphere", 0.042)
+LIKE_H3VR = CapsuleArray("tetrahedron", 0.012)
 LOW, HIGH = (200, 1500), (6000, 10000)
 
 
@@ -51,13 +51,15 @@ def test_an_encoded_array_points_at_the_source_all_over_the_sphere(capsules):
 def test_filters_keep_the_time_and_the_length():
     samples = np.random.default_rng(0).standard_normal((5000, 4)).astype(np.float32)
     np.testing.assert_allclose(filtered(samples, np.ones((len(BINS_HZ), 4), complex)), samples, atol=1e-4)
-    late = filtered(samples, capsule_errors(Capsules("sphere", 0.042, delays_us=(0.0, 1e6 / SAMPLE_RATE, 0.0, 0.0))))
+    late = filtered(
+        samples, capsule_errors(CapsuleArray("sphere", 0.042, delays_us=(0.0, 1e6 / SAMPLE_RATE, 0.0, 0.0)))
+    )
     np.testing.assert_allclose(late[600:-600, 1], samples[599:-601, 1], atol=1e-3)
     np.testing.assert_allclose(late[600:-600, 0], samples[600:-600, 0], atol=1e-3)
 
 
 def test_capsules_are_late_and_lose_their_lows_as_planned():
-    capsules = Capsules("sphere", 0.042, delays_us=(0.0, 50.0, -20.0, 0.0), low_cuts_hz=(0.0, 0.0, 0.0, 100.0))
+    capsules = CapsuleArray("sphere", 0.042, delays_us=(0.0, 50.0, -20.0, 0.0), low_cuts_hz=(0.0, 0.0, 0.0, 100.0))
     gains = capsule_errors(capsules)
     k = 40
     assert np.angle(gains[k]) == pytest.approx(
@@ -70,7 +72,9 @@ def test_capsules_are_late_and_lose_their_lows_as_planned():
 
 def test_capsules_that_differ_blur_the_direction():
     doas = sphere_grid(30)
-    errors = Capsules("tetrahedron", 0.012, delays_us=(15.0, -15.0, 10.0, -10.0), low_cuts_hz=(5.0, 60.0, 20.0, 40.0))
+    errors = CapsuleArray(
+        "tetrahedron", 0.012, delays_us=(15.0, -15.0, 10.0, -10.0), low_cuts_hz=(5.0, 60.0, 20.0, 40.0)
+    )
     ideal, _ = hears(LIKE_H3VR, doas, (50, 300))
     blurred, _ = hears(LIKE_H3VR, doas, (50, 300), errors)
     assert angle_deg(ideal, doas).mean() + 1 < angle_deg(blurred, doas).mean() < 30

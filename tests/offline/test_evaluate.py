@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -89,7 +90,7 @@ def dataset(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "_load", lambda job: Reader())
+    monkeypatch.setattr(evaluate, "_pipeline", lambda job: Reader())
 
 
 def found_by(dataset: Path, out: Path) -> list[Recording]:
@@ -222,7 +223,7 @@ def test_labels_and_recordings_are_never_overwritten(dataset: Path, model: Path,
     given = [command, "--data", str(dataset), "--model", str(model), "--out", str(dataset / out)]
     result = CliRunner().invoke(main, given)
     assert result.exit_code == 2
-    assert result.stderr.startswith(f"Error: {dataset / out}: would overwrite what lies in {dataset}/")
+    assert result.stderr.startswith(f"offline: {dataset / out}: would overwrite what lies in {dataset}/")
     assert sorted(dataset.rglob("*")) == before
     assert (dataset / "metadata_dev" / "fold1_room1_mix001_ov1.csv").read_bytes() == labels
 
@@ -268,6 +269,26 @@ def test_the_command_runs_a_model_and_workers_change_nothing(dataset, model, tmp
     for name in ("fold1_room1_mix001_ov1.csv", "fold1_room1_mix002_ov2.csv"):
         assert (tmp_path / "out1" / name).read_bytes() == (tmp_path / "out2" / name).read_bytes()
     assert len(read_metadata(tmp_path / "out1" / "fold1_room1_mix001_ov1.csv"))
+
+
+def test_a_recording_that_fails_leaves_nothing_for_the_next(
+    dataset: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, recordings = Job(model, CLASSES, tmp_path / "out"), list_recordings(dataset)
+
+    def damaged(*_: object) -> Iterator[np.ndarray]:
+        yield np.random.default_rng(0).normal(0, 0.1, (RATE, 4)).astype(np.float32)
+        raise ConfigError("damaged")
+
+    said = []
+    for _ in range(2):
+        predict(job, recordings)
+        said.append([path.read_bytes() for path in sorted((tmp_path / "out").iterdir())])
+        with monkeypatch.context() as patched:
+            patched.setattr(evaluate, "foa_blocks", damaged)
+            with pytest.raises(ConfigError, match="damaged"):
+                predict(job, recordings)
+    assert said[0] == said[1]
 
 
 def test_a_sensitivity_reports_less_or_more(dataset: Path, model: Path, tmp_path: Path) -> None:

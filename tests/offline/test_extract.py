@@ -142,7 +142,10 @@ def test_a_full_disk_is_told_by_the_name_of_the_store(tmp_path: Path) -> None:
         result = CliRunner().invoke(
             main, ["extract", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "store")]
         )
-    assert (result.exit_code, result.stderr) == (2, f"Error: {tmp_path}/store/features.npy: File too large\n")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"offline: {tmp_path}/store/features.npy: cannot be written: File too large\n",
+    )
     assert list((tmp_path / "store").iterdir()) == []
 
 
@@ -157,4 +160,4 @@ def test_the_bar_is_on_stderr_and_leaves_nothing(tmp_path: Path, monkeypatch: py
     assert "features" in result.stderr
     monkeypatch.delenv("FORCE_COLOR")
     path.write_bytes(b"no sound")
-    assert CliRunner().invoke(main, command).output.startswith(f"Error: {path}: not a readable sound file")
+    assert CliRunner().invoke(main, command).output.startswith(f"offline: {path}: not a readable sound file")

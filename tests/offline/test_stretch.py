@@ -119,7 +119,7 @@ def test_a_folder_holds_one_rate_of_one_dataset(tmp_path: Path) -> None:
     record = (out / "stretch.json").read_bytes()
     for data, rate in (("a", "1.5"), ("b", "0.9")):
         told = f"{out}: holds {tmp_path / 'a'} at rate 0.9; go on with that, or give another --out"
-        assert run(data, rate) == (2, f"Error: {told}\n")
+        assert run(data, rate) == (2, f"offline: {told}\n")
     assert (out / "stretch.json").read_bytes() == record
     (out / "stretch.json").write_text("{")
     code, text = run("a", "0.9")

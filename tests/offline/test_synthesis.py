@@ -104,7 +104,7 @@ def test_a_damaged_plan_is_named(sounds, tmp_path):
         path.write_text(text)
         result = invoke("--events", sounds, "--out", tmp_path, "--scenes", 1)
         assert result.exit_code == 2
-        assert f"Error: {path}: is no plan of a scene; remove it" in result.output
+        assert f"offline: {path}: is no plan of a scene; remove it" in result.output
         assert result.output.count("\n") == 1
 
 
@@ -112,8 +112,10 @@ def test_a_worker_names_the_clip_that_holds_no_numbers_and_nothing_else_is_said(
     for name, value in (("bell", 0.1), ("knock", np.nan)):
         (tmp_path / "events" / name).mkdir(parents=True)
         soundfile.write(tmp_path / "events" / name / "a.wav", np.full(24000, value), SAMPLE_RATE, subtype="FLOAT")
-    result = invoke("--events", tmp_path / "events", "--out", tmp_path / "o", "--scenes", 1, "--seconds", 10)
-    said = f"Error: {tmp_path}/events/knock/a.wav: holds samples that are no numbers; remove it\n"
+    result = invoke(
+        "--events", tmp_path / "events", "--out", tmp_path / "o", "--scenes", 2, "--seconds", 10, "--workers", 2
+    )
+    said = f"offline: {tmp_path}/events/knock/a.wav: holds samples that are no numbers; remove it\n"
     assert (result.exit_code, result.output) == (2, said)
 
 
@@ -194,10 +196,12 @@ def make_job(bank, out):
 
 
 def make_or_die(job, index):
-    """`make_scene`, but the first process that writes scene 1 is killed in the midst of its sound."""
+    """`make_scene`, but the first process that writes scene 1 is killed in the midst of its sound, after another."""
     died = job.out / "died"
     if index != 1 or died.exists():
         return make_scene(job, index)
+    while not list(job.out.glob("manifests/*.json")):
+        time.sleep(0.01)
     died.touch()
 
     def write(path, samples, *_, **__):
@@ -226,12 +230,24 @@ def made(out):
 def test_a_killed_worker_is_told_in_one_line_and_nothing_is_lost(bank, tmp_path, expected):
     job = make_job(bank, tmp_path)
     with pytest.raises(WorkerError, match=r"a worker process was killed.*run the command again"):
-        list(results(make_or_die, job, range(3), 1))
+        list(results(make_or_die, job, range(3), 2))
     assert made(tmp_path) != expected
-    again = list(results(make_or_die, job, range(3), 1))
-    assert (again[0][1], again[1][1]) == (False, True)  # scene 0 was there, scene 1 was not
+    first, second, _ = sorted(results(make_or_die, job, range(3), 2))
+    assert (first[1], second[1]) == (False, True)  # scene 0 was there, scene 1 was not
     assert made(tmp_path) == expected
     assert len(list_recordings(tmp_path)) == 3  # what the killed process left is no recording
+
+
+def process_of(job, item):
+    return job, item, os.getpid()
+
+
+@pytest.mark.parametrize(("items", "workers", "apart"), [("ab", 1, False), ("a", 2, False), ("ab", 2, True)])
+def test_where_one_process_will_do_it_is_this_one(items, workers, apart):
+    done = sorted(results(process_of, "job", items, workers))
+    assert [each[:2] for each in done] == [("job", item) for item in items]
+    assert ({os.getpid()} != {each[2] for each in done}) == apart
+    assert list(results(process_of, "job", (), workers)) == []
 
 
 def test_a_process_that_dies_in_any_pool_is_told_in_one_line():
@@ -266,7 +282,7 @@ def test_without_ray_the_engine_says_how_to_get_it(sounds, tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "ray", None)
     result = invoke("--events", sounds, "--out", tmp_path, "--scenes", 1, "--engine", "ray")
     assert result.exit_code == 2
-    assert result.output.splitlines()[-1] == "Error: ray is not installed: pip install 'seldrt[ray]'"
+    assert result.output.splitlines()[-1] == "offline: ray is not installed: pip install 'seldrt[ray]'"
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="processes are found as Linux shows them")

@@ -44,7 +44,7 @@ def test_a_class_too_many_is_refused():
 
 
 def test_mean_durations():
-    first = np.array([[0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [5, 0, 0, 0, 0], [0, 2, 0, 0, 0], [1, 2, 1, 0, 0]])
+    first = np.array([[0, 0, 0, 0, 0], [2, 0, 0, 0, 0], [5, 0, 0, 0, 0], [0, 2, 0, 0, 0], [1, 2, 1, 0, 0]])
     second = np.array([[f, 0, 0, 0, 0] for f in range(6)])
-    # Class 0: runs of 2, 1 and 6 frames; class 2: one frame on each of two tracks.
+    # Class 0: events of 2 (with a gap of one), 1 and 6 frames; class 2: one frame on each of two tracks.
     np.testing.assert_allclose(mean_event_labels([first, second], 3), [3, 0, 1])

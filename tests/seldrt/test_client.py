@@ -162,6 +162,8 @@ def test_a_choice_that_makes_no_sense_is_refused() -> None:
     for choice, match in (
         ({"kinds": ["events"]}, "'events' is unknown: use frame, event"),
         ({"classes": ["piano"]}, "needs the source"),
+        ({"kinds": "event"}, "'event' is one name: give a list"),
+        ({"classes": "piano", "source": "h3"}, "'piano' is one name: give a list"),
         ({"kinds": ["frame"], "source": "h3", "classes": ["piano"]}, "add 'event'"),
         ({"source": "a.b"}, "source name"),
         ({"source": "h3", "classes": ["a b"]}, "class name"),

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from offline.bank import read_bank
 from seldrt.config import ClipsConfig
 from seldrt.detection import Clock, EventChange, Source, StreamInfo
-from seldrt.runtime import aside
-from seldrt.runtime.aside import Behind
+from seldrt.runtime import background
+from seldrt.runtime.background import BackgroundWorker
 from seldrt.runtime.capture import Block
 from seldrt.runtime.clip_folder import Clip, ClipFolder, find_clip, kept_clips
 from seldrt.runtime.clips import ClipSink, beam
@@ -254,24 +254,24 @@ def test_a_slow_disk_holds_nobody_up_and_no_error_ends_the_work(monkeypatch: pyt
             raise [ValueError, FolderError][number == 1]("there is no room" if number == 1 else "")
         done.append(number)
 
-    behind = Behind(work, "test", room=2)
+    worker = BackgroundWorker(work, "test", room=2)
     began = time.monotonic()
-    behind.give(0)
-    waited_for(behind._waiting.empty)  # it is being worked on
+    worker.give(0)
+    waited_for(worker._waiting.empty)  # it is being worked on
     for number in (1, 2, 3):
-        behind.give(number)
+        worker.give(number)
     assert time.monotonic() - began < 10
-    assert behind.complaint() == "the disk is too slow, some are left out"
+    assert worker.complaint() == "the disk is too slow, some are left out"
     goes_on.set()
     waited_for(lambda: 2 in done)
-    assert behind.complaint() == "there is no room"  # though the next one was done
-    behind.give(5)
-    behind.give(4)
-    behind.close()
-    assert behind.complaint() == "ValueError"
+    assert worker.complaint() == "there is no room"  # though the next one was done
+    worker.give(5)
+    worker.give(4)
+    worker.close()
+    assert worker.complaint() == "ValueError"
     assert done == [0, 2, 4]
-    monkeypatch.setattr(aside, "RECENT_S", 0.0)
-    assert behind.complaint() == ""
+    monkeypatch.setattr(background, "RECENT_S", 0.0)
+    assert worker.complaint() == ""
 
 
 def test_what_fails_is_a_complaint_of_the_daemon() -> None:

@@ -27,7 +27,7 @@ from msgspec.structs import replace
 
 from seldrt.detection import Clock, EventChange, LabelFrame, Source
 from seldrt.microphones import profile
-from seldrt.runtime.aside import Aside, Behind
+from seldrt.runtime.background import BackgroundWorker, LineWriter
 from seldrt.runtime.capture import Block
 from seldrt.runtime.daemon import Daemon, stream_info
 from seldrt.runtime.health import Health
@@ -243,7 +243,7 @@ def test_too_slow_a_computer_loses_the_oldest_sound_counted_and_told_in_bounded_
             if pipeline.ramp > 120 * SAMPLE_RATE:
                 microphone.stop()
 
-    microphone = Microphone("h3", profile("ambix"), ring_s=ring_s, device_rate=SAMPLE_RATE)
+    microphone = Microphone("h3", lambda _: profile("ambix"), ring_s=ring_s, device_rate=SAMPLE_RATE)
     pipeline, collected = Slow(), Heard()
     monkeypatch.setattr(pipeline, "flush", lambda: [])  # a flush takes no sound, so no time either
     publisher = Publisher("tcp://127.0.0.1:*")
@@ -633,7 +633,7 @@ def test_what_is_added_to_waits_for_room(tmp_path: Path) -> None:
 
 
 def test_what_failed_last_is_in_trouble_until_something_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seldrt.runtime.aside.RECENT_S", 0.0)
+    monkeypatch.setattr("seldrt.runtime.background.RECENT_S", 0.0)
     done: list[bool] = []
 
     def work(well: bool) -> None:
@@ -641,15 +641,15 @@ def test_what_failed_last_is_in_trouble_until_something_succeeds(monkeypatch: py
         if not well:
             raise OSError("no room")
 
-    behind = Behind(work, "work")
+    worker = BackgroundWorker(work, "work")
     for well, complaint in ((False, "no room"), (False, "no room"), (True, "")):
-        behind.give(well)
+        worker.give(well)
         waited_s = time.monotonic() + 5
-        while (behind.complaint() != complaint or not done or done[-1] != well) and time.monotonic() < waited_s:
+        while (worker.complaint() != complaint or not done or done[-1] != well) and time.monotonic() < waited_s:
             time.sleep(0.01)
         time.sleep(0.05)
-        assert (behind.complaint(), done[-1]) == (complaint, well)
-    behind.close()
+        assert (worker.complaint(), done[-1]) == (complaint, well)
+    worker.close()
 
 
 def test_the_table_has_the_direction_of_when_the_class_was_surest() -> None:
@@ -675,15 +675,15 @@ def test_the_table_has_the_direction_of_when_the_class_was_surest() -> None:
 def test_a_terminal_that_is_held_holds_nobody_up() -> None:
     read: list[str] = []
     goes_on = threading.Event()
-    aside = Aside(lambda line: goes_on.wait(20) and read.append(line), room=10)
+    writer = LineWriter(lambda line: goes_on.wait(20) and read.append(line), room=10)
     for number in range(30):
-        aside.say(f"line {number}")
+        writer.say(f"line {number}")
         time.sleep(0.01 if number == 0 else 0)  # the first is being written
     goes_on.set()
     while len(read) < 11:
         time.sleep(0.001)
-    aside.say("the last line")
-    aside.close()
+    writer.say("the last line")
+    writer.close()
     assert read == [
         *(f"line {number}" for number in range(11)),
         "... 19 lines left out: nobody read them",

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -85,7 +86,9 @@ def test_bigger_blocks_change_rounding_only() -> None:
     model, x = small_model(), bursts(30)
     one, many = (Pipeline(Estimator(model, "cpu"), "small", block_labels=n) for n in (1, 10))
     a, b = one.push(x) + one.flush(), many.push(x) + many.flush()
-    assert [[s.class_id for s in frame.sources] for frame in a] == [[s.class_id for s in frame.sources] for frame in b]
+    heard, also = ([msgspec.structs.astuple(s) for frame in y for s in frame.sources] for y in (a, b))
+    assert len(heard) > 20
+    np.testing.assert_allclose(heard, also, rtol=0, atol=1e-3)
 
 
 def test_windowed_networks_see_the_chunk_that_ends_with_their_look_ahead() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 import numpy as np
 import pytest
@@ -169,7 +168,7 @@ def test_settings_that_do_not_fit_the_classes(change, message):
     ],
 )
 def test_settings_that_cannot_be_used(change, message):
-    with pytest.raises(ConfigError, match=f"^command line: {re.escape(message)}"):
+    with pytest.raises(ConfigError, match=f"^flags or environment: {re.escape(message)}"):
         override(PostprocessConfig(), **change)
 
 
@@ -413,17 +412,6 @@ def test_the_streaming_law_of_tracks():
     x = estimates(100)
     x[..., 0] = np.random.default_rng(3).uniform(size=(100, 3)) > 0.4
     assert_streaming_law(lambda: AsArrays(Tracker(2400), classes=3), x, atol=0)
-
-
-def test_fourteen_active_classes_cost_little():
-    x = estimates(60, classes=14)
-    x[..., :2] = 1
-    stage = postprocess_stage(PostprocessConfig(), ["class"] * 14)
-    start = time.process_time()
-    for k in range(len(x)):
-        stage.push(x[k : k + 1])
-    per_label = (time.process_time() - start) / len(x)
-    assert per_label < 5e-3  # 0.4 ms where this was written; a label frame lasts 100 ms
 
 
 # --- what a user wants of it -----------------------------------------------------------------------------------------

@@ -302,7 +302,7 @@ def test_what_was_kept_replays_to_the_bit_also_after_a_loss(tmp_path: Path, monk
     fake_sounddevice.reset()
     x = energy_pipeline.noise(6.0, 60, 10, 48000) * np.linspace(0.1, 2, 6 * 48000, dtype=np.float32)[:, None]
     x = (np.rint(x * 2**23) / 2**23).astype(np.float32)
-    microphone = Microphone("h3", profile("fuma"), ring_s=1.0)
+    microphone = Microphone("h3", lambda _: profile("fuma"), ring_s=1.0)
     microphone.keeper = recorder = Recorder(RecordConfig(dir=str(tmp_path)), "roof", "", "H3-VR")
     live: list[LabelFrame] = []
     daemon = threading.Thread(target=lambda: live.extend(heard(microphone)))

@@ -1,4 +1,4 @@
-"""What is done beside the work: lines for people, files for later."""
+"""What threads of their own do, so that the sound never waits: lines for people, files for later."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
+from seldrt.runtime.health import RECENT_S
+
 Item = TypeVar("Item")
-RECENT_S = 10.0  # how long trouble counts as present
 
 
-class Aside:
+class LineWriter:
     """Says lines from a thread of its own: a terminal that is held, or a pipe that nobody reads, holds nobody up.
 
     What finds no room is left out, and counted.
@@ -46,7 +47,7 @@ class Aside:
         self._thread.join(0.5)
 
 
-class Behind(Generic[Item]):
+class BackgroundWorker(Generic[Item]):
     """Hands items to ``work`` in a thread of its own, so that no disk holds the giver up; see `complaint`."""
 
     def __init__(self, work: Callable[[Item], None], name: str, room: int = 50) -> None:
