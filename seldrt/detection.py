@@ -55,10 +55,10 @@ class LabelFrame(msgspec.Struct, kw_only=True):
 
     index: int  # label frame since the start of the stream
     sample: int  # first sample of the frame
-    sources: list[Source]
+    sources: list[ActiveSource]
 
 
-class Source(msgspec.Struct, kw_only=True):
+class ActiveSource(msgspec.Struct, kw_only=True):
     """One active class in a `LabelFrame`."""
 
     class_id: int
@@ -79,7 +79,7 @@ class EventChange(msgspec.Struct, kw_only=True):
     phase: Phase
     sample: int  # first sample of the label frame that brought the news; of an offset, the first silent sample
     duration_samples: int  # from its onset to the end of the last label frame that heard it
-    source: Source  # as last heard
+    source: ActiveSource  # as last heard
 
 
 class Loudness(msgspec.Struct, kw_only=True):
@@ -283,7 +283,7 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     def _ms(self, samples: int) -> int:
         return round(samples * 1000 / self.sample_rate)
 
-    def _heard(self, source: Source, clock: Clock) -> dict[str, Any]:
+    def _heard(self, source: ActiveSource, clock: Clock) -> dict[str, Any]:
         azimuth_deg = round(source.azimuth_deg, 2)
         return {
             "class_": self.classes[source.class_id],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from seldrt.detection import GAP_LABELS, EventChange, LabelFrame, Phase, Source
+from seldrt.detection import GAP_LABELS, ActiveSource, EventChange, LabelFrame, Phase
 
 UPDATES_PER_S = 2
 
@@ -13,7 +13,7 @@ class _Life(msgspec.Struct):
     """An event that sounds now."""
 
     event_id: int
-    source: Source
+    source: ActiveSource
     heard_until: int  # end of the last label frame that heard it
     told: int | None  # sample of the last message about it
 

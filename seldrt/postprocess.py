@@ -22,7 +22,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from seldrt.config import EVERY_CLASS, ConfigError, PipelineConfig, PostprocessConfig, decode
-from seldrt.detection import GAP_LABELS, LabelFrame, Source
+from seldrt.detection import GAP_LABELS, ActiveSource, LabelFrame
 from seldrt.smoothing import doa_stage
 from seldrt.spatial import azimuth_elevation, within
 from seldrt.stream import Array, Chain, Map, Scan, Stage, Windowed
@@ -192,7 +192,7 @@ class Tracker:
         sources = []
         for class_id in np.flatnonzero(active).tolist():
             track, onset = self._continued(class_id)
-            source = Source(
+            source = ActiveSource(
                 class_id=class_id,
                 track=track,
                 azimuth_deg=float(azimuth[class_id]),

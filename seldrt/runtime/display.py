@@ -17,7 +17,7 @@ from rich.text import Text
 
 from seldrt.client import Subscriber
 from seldrt.connection import Connection
-from seldrt.detection import AnyMessage, Event, EventChange, Frame, Gap, Level, Source, Status, StreamInfo
+from seldrt.detection import ActiveSource, AnyMessage, Event, EventChange, Frame, Gap, Level, Status, StreamInfo
 from seldrt.runtime.sinks import Sink
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ SILENT_S = 3.0  # without any message: something is wrong
 REFRESH_S = 0.25
 
 
-def event_text(phase: str, class_: str, heard: Source | Event, lasted_s: float) -> str:
+def event_text(phase: str, class_: str, heard: ActiveSource | Event, lasted_s: float) -> str:
     """What a line says of an event: at its offset, also how long it lasted."""
     lasted = f"  lasted {lasted_s:.1f} s" if phase == "offset" else ""
     return (

@@ -20,7 +20,7 @@ from offline.metrics import count
 from offline.report.terminal import cells, tables
 from seldrt import checkpoint
 from seldrt.config import ConfigError, PostprocessConfig
-from seldrt.detection import LabelFrame, Source
+from seldrt.detection import ActiveSource, LabelFrame
 from tests.models import small_model
 
 CLASSES = ("dog", "phone", "piano")
@@ -28,8 +28,8 @@ RATE = 24000
 LABEL = RATE // 10
 
 
-def source(class_id: int, azimuth: float, elevation: float = 0.0, track: int = 0) -> Source:
-    return Source(
+def source(class_id: int, azimuth: float, elevation: float = 0.0, track: int = 0) -> ActiveSource:
+    return ActiveSource(
         class_id=class_id,
         track=track,
         azimuth_deg=azimuth,

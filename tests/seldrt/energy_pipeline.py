@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from seldrt.config import DCASE2020_CLASSES, PipelineConfig
-from seldrt.detection import LabelFrame, Source
+from seldrt.detection import ActiveSource, LabelFrame
 from seldrt.spatial import azimuth_elevation, foa_gains, unit_vector
 
 SAMPLE_RATE = 24000
@@ -74,7 +74,7 @@ class EnergyPipeline:
                 self._onset = frame.sample
             azimuth, elevation = azimuth_elevation([np.dot(w, front), np.dot(w, y), np.dot(w, z)])
             frame.sources.append(
-                Source(
+                ActiveSource(
                     class_id=PIANO,
                     track=self._track,
                     azimuth_deg=float(azimuth),

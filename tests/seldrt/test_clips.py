@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from offline.bank import read_bank
 from seldrt.config import ClipsConfig
-from seldrt.detection import Clock, EventChange, Source, StreamInfo
+from seldrt.detection import ActiveSource, Clock, EventChange, StreamInfo
 from seldrt.runtime import background
 from seldrt.runtime.background import BackgroundWorker
 from seldrt.runtime.capture import Block
@@ -50,7 +50,9 @@ def clips_of(blocks: list[Block], **changes: Any) -> list[Clip]:
 
 
 def a_clip(second: int = 0, samples: int = 2400, dated: bool = True) -> Clip:
-    source = Source(class_id=PIANO, track=0, azimuth_deg=-12.4, elevation_deg=3.5, confidence=0.876, onset_sample=0)
+    source = ActiveSource(
+        class_id=PIANO, track=0, azimuth_deg=-12.4, elevation_deg=3.5, confidence=0.876, onset_sample=0
+    )
     change = EventChange(event_id=0, phase="offset", sample=LABEL, duration_samples=LABEL, source=source)
     clock = Clock(NOON.origin_ns * dated + second * 1_000_000_000, SAMPLE_RATE)
     x = np.random.default_rng(abs(second)).standard_normal(samples) / 10

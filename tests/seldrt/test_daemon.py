@@ -25,7 +25,7 @@ import soundfile
 import zmq
 from msgspec.structs import replace
 
-from seldrt.detection import Clock, EventChange, LabelFrame, Source
+from seldrt.detection import ActiveSource, Clock, EventChange, LabelFrame
 from seldrt.microphones import profile
 from seldrt.runtime.background import BackgroundWorker, LineWriter
 from seldrt.runtime.capture import Block
@@ -573,7 +573,7 @@ def test_an_onset_does_not_move_with_the_clock() -> None:
     sink = MessageSink(info, lambda: now, sent.append)
     for index in range(2000):
         now = Clock(1_000_000_000 - index * 1000, SAMPLE_RATE)
-        sources = [Source(class_id=13, track=0, azimuth_deg=0, elevation_deg=0, confidence=1, onset_sample=0)]
+        sources = [ActiveSource(class_id=13, track=0, azimuth_deg=0, elevation_deg=0, confidence=1, onset_sample=0)]
         short = replace(sources[0], class_id=1, track=index, onset_sample=index * LABEL + 1)
         sink.frame(LabelFrame(index=index, sample=index * LABEL, sources=[*sources, short]))
     assert {message.detections[0].onset_ns for message in sent} == {1_000_000_000}
@@ -662,7 +662,7 @@ def test_the_table_has_the_direction_of_when_the_class_was_surest() -> None:
         ("offset", 40, 0.5),
     ):
         for event_id in (0, 1):
-            source = Source(
+            source = ActiveSource(
                 class_id=13, track=event_id, azimuth_deg=azimuth_deg - event_id, elevation_deg=5,
                 confidence=confidence, onset_sample=0,
             )  # fmt: skip

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 
 from seldrt.config import ConfigError
 from seldrt.detection import (
+    ActiveSource,
     AnyMessage,
     Clock,
     EventChange,
     LabelFrame,
     Loudness,
     Message,
-    Source,
     Status,
     StreamInfo,
     WireError,
@@ -55,8 +55,8 @@ KEYS = {
 SAMPLE = Path(__file__).parent / "seld1_sample.jsonl"
 
 
-def source(class_id: int = 1, track: int = 0, onset: int = 0, azimuth_deg: float = 45.0) -> Source:
-    return Source(
+def source(class_id: int = 1, track: int = 0, onset: int = 0, azimuth_deg: float = 45.0) -> ActiveSource:
+    return ActiveSource(
         class_id=class_id,
         track=track,
         azimuth_deg=azimuth_deg,
@@ -66,7 +66,7 @@ def source(class_id: int = 1, track: int = 0, onset: int = 0, azimuth_deg: float
     )
 
 
-def label_frame(index: int, *sources: Source) -> LabelFrame:
+def label_frame(index: int, *sources: ActiveSource) -> LabelFrame:
     return LabelFrame(index=index, sample=index * LABEL, sources=list(sources))
 
 
