@@ -70,8 +70,33 @@ def check_classes(names: Iterable[str], classes: Sequence[str]) -> None:
 
 
 def postprocess_stage(config: PostprocessConfig, classes: Sequence[str]) -> Chain:
-    """Estimates (n, classes, 5) -> active, confidence, unit vector: `activity_stage`, then `doa_stage`."""
-    return Chain(activity_stage(config, classes), doa_stage(config))
+    """Estimates (n, classes, 5) -> active, confidence, unit vector: what is active, where it is, how sure it is."""
+    return Chain(activity_stage(config, classes), doa_stage(config), confidence_stage(config, classes))
+
+
+def confidence_stage(config: PostprocessConfig, classes: Sequence[str]) -> Stage:
+    """Active, confidence, x, y, z (n, classes, 5) -> the same with the confidence that is told.
+
+    Its log-odds are those of before times ``confidence_slopes`` plus ``confidence_offsets``, which `offline calibrate`
+    chooses so that a confidence is right as often as it says (Platt 1999).
+    """
+    slopes = _per_class(config.confidence_slopes, len(classes), "confidence_slopes")
+    offsets = _per_class(config.confidence_offsets, len(classes), "confidence_offsets")
+    if (slopes == 1).all() and (offsets == 0).all():
+        return Map(lambda x: x)
+
+    def tell(x: Array) -> Array:
+        y = x.copy()
+        y[..., 1] = 1 / (1 + np.exp(-(slopes * log_odds(x[..., 1]) + offsets)))
+        return y
+
+    return Map(tell)
+
+
+def log_odds(probability: Array) -> Array:
+    """Of probabilities, as if none were nearer to 0 or 1 than a millionth."""
+    p = np.clip(np.asarray(probability, float), 1e-6, 1 - 1e-6)
+    return np.log(p / (1 - p))
 
 
 def activity_stage(config: PostprocessConfig, classes: Sequence[str]) -> Stage:

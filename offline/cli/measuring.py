@@ -126,6 +126,7 @@ def calibrate(
     from msgspec.structs import replace
 
     from offline import calibrate as calibration
+    from offline import confidence
     from offline.dataset import content_digest, list_quiet, list_recordings, read_classes
     from offline.estimates import Job
     from seldrt import checkpoint
@@ -147,6 +148,14 @@ def calibrate(
     chosen = calibration.calibrate(trials, start, *limits, lambda told: click.echo(told, err=True))
     heard = trials.heard(chosen)
     click.echo(f"calibrated: {heard}", err=True)
+    scored = [*trials.scenes, *trials.quiet]
+    chosen = confidence.calibrated(scored, chosen, trials.numbers)
+    off, off_before = (
+        confidence.expected_error(confidence.reliability(confidence.what_is_said(scored, settings, trials.numbers)))
+        for settings in (chosen, confidence.uncorrected(chosen))
+    )
+    told = f"confidences are off by {100 * off:.1f} % on average; as SED has them {100 * off_before:.1f} %"
+    click.echo(told, err=True)
     if heard.false_per_minute > max_false_per_minute:
         click.echo(f"no setting has as few as {max_false_per_minute:g} false events a minute: more such scenes to "
                    "train with would help", err=True)  # fmt: skip
@@ -154,6 +163,7 @@ def calibrate(
         click.echo(f"with these thresholds never found: {', '.join(heard.never_found)}; make more scenes with them to "
                    "calibrate by (offline synthesize), or train with more recordings of them", err=True)  # fmt: skip
     card = {"scenes": len(scenes), "data": content_digest(scenes), "criterion": criterion}
+    card |= {"confidence_error": round(off, 4)}
     card |= {name: round(getattr(heard.scores, name), 4) for name in ("er_20", "f_20", "le_cd", "lr_cd", "seld")}
     if noise:
         card |= {"quiet_scenes": len(noise), "quiet_data": content_digest(noise)}

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from offline.confidence import expected_error
 from offline.dataset import write_file
 from offline.errors import DIMENSIONS, FALSE, OUTCOMES, Group, by_class, by_dimension, confusions, losses
 from offline.evaluate import Measured
@@ -61,6 +62,14 @@ def csv_tables(findings: Findings, system: str) -> dict[str, tuple[list[str], li
         "confusions": (
             ["class", "taken_for", "class_segments"],
             [[names[a], names[b], n] for a, b, n in confusions(errors)],
+        ),
+        "confidence": (
+            ["system", "frames", "confidence", "right"],
+            [
+                [name, one.frames, _short(one.confidence), _short(one.right)]
+                for name, bins in findings.reliability.items()
+                for one in bins
+            ],
         ),
         "recordings": (
             ["recording", *METRICS, "events", "found", "false", "recall", "median_deg", "false_per_minute"],
@@ -148,6 +157,14 @@ def markdown(findings: Findings, system: str) -> str:
         ),
         "![Confusions](confusions.png)",
         *_by_dimensions(findings, system),
+        "## What a confidence is worth",
+        "Of the label frames in which a class is reported with such a confidence, so many have that class, wherever it "
+        f"is. On average a confidence is off by {100 * expected_error(findings.reliability[system]):.1f} % (expected "
+        "calibration error).",
+        _table(
+            ["confidence", "label frames", "right %"],
+            [[f"{one.confidence:.2f}", one.frames, f"{100 * one.right:.0f}"] for one in findings.reliability[system]],
+        ),
         "## Accuracy against latency",
         "Latency is what is waited for, from the beginning of a label frame, without the computation. The windows of "
         "the post-processing are varied on one model, with its thresholds; how far networks look ahead is trained, so "

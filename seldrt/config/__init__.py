@@ -110,6 +110,8 @@ class PostprocessConfig(Section, frozen=True):
         40.0,
     )  # possible angular speeds; () = any up to the limit
     max_speed_deg_per_s: float = 40.0
+    confidence_slopes: tuple[float, ...] = (1.0,)  # of the log-odds that are told; one for all classes, or one a class
+    confidence_offsets: tuple[float, ...] = (0.0,)  # the same
 
     def __post_init__(self) -> None:
         lengths = ("sad_median_labels", "sed_median_labels", "doa_window_labels")
@@ -119,6 +121,8 @@ class PostprocessConfig(Section, frozen=True):
         require(self, ("sad_threshold", "sed_thresholds", "sed_hold"), lambda p: 0 <= p <= 1, "must be 0 to 1")
         speeds = ("speeds_deg_per_s", "max_speed_deg_per_s")
         require(self, speeds, lambda v: 0 <= v < math.inf, "must be finite and not negative")
+        require(self, ("confidence_slopes",), lambda slope: 0 < slope < math.inf, "must be finite and above 0")
+        require(self, ("confidence_offsets",), math.isfinite, "must be finite")
 
 
 MOST_VIEWS = 8  # of the turns and mirrors of `seldrt.networks.turns`

@@ -19,7 +19,7 @@ from seldrt.config import PostprocessConfig
 from tests.models import WINDOWED, small_model
 
 LISTENING = PostprocessConfig(sad_threshold=0.1, sed_thresholds=(0.4,), sed_median_labels=(3,))
-TABLES = ("table1", "classes", "losses", "errors", "confusions", "recordings", "latency", "learning")
+TABLES = ("table1", "classes", "losses", "errors", "confusions", "confidence", "recordings", "latency", "learning")
 PICTURES = ("table1", "classes", "losses", "confusions", "outcomes", "directions", "latency", "learning")
 
 

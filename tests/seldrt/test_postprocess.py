@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from scipy.ndimage import median_filter
 from scipy.signal import medfilt
 from scipy.spatial.transform import Rotation
+from scipy.special import expit, logit
 
 from seldrt.config import ConfigError, PipelineConfig, PostprocessConfig, override
 from seldrt.postprocess import Tracker, activity_stage, adjusted, median_labels, postprocess_stage
@@ -412,6 +413,19 @@ def test_the_streaming_law_of_tracks():
     x = estimates(100)
     x[..., 0] = np.random.default_rng(3).uniform(size=(100, 3)) > 0.4
     assert_streaming_law(lambda: AsArrays(Tracker(2400), classes=3), x, atol=0)
+
+
+def test_a_corrected_confidence_is_told_and_changes_nothing_else() -> None:
+    config = replace(CONFIG, confidence_slopes=(0.5, 1.0, 2.0), confidence_offsets=(0.0, -1.0, 1.0))
+    x = estimates(400)
+    before, after = (run(postprocess_stage(c, CLASSES), x) for c in (CONFIG, config))
+    assert before is not None
+    assert after is not None
+    expected = expit(logit(before[..., 1].astype(float)) * [0.5, 1, 2] + [0, -1, 1])
+    np.testing.assert_allclose(after[..., 1], expected, atol=1e-5)
+    np.testing.assert_array_equal(np.delete(after, 1, -1), np.delete(before, 1, -1))
+    with pytest.raises(ConfigError, match="confidence_slopes: 2 values for 3 classes"):
+        postprocess_stage(replace(config, confidence_slopes=(1.0, 2.0)), CLASSES)
 
 
 # --- what a user wants of it -----------------------------------------------------------------------------------------

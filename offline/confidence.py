@@ -1,0 +1,108 @@
+"""How often a confidence is right: measured, and made to be what it says.
+
+SED learnt by soft F is surer of itself than it is right, and of some classes more than of others. So the log-odds of a
+confidence get a slope and an offset for each class (Platt 1999) that make it, over the scenes, the share of label
+frames in which the class really sounds, wherever it is. What is reported, where and when, stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from offline.estimates import Estimates, Rows
+from seldrt.config import LABEL_RATE_HZ, PostprocessConfig
+from seldrt.postprocess import log_odds, postprocess_stage
+from seldrt.stream import run
+
+BINS = 10
+SLOPES = (0.2, 5.0)  # a confidence stays one: it rises with that of the network
+PRIOR_S = 3.0  # so many seconds have to speak against a slope of 1 and an offset of 0: few events prove little
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+class Said(NamedTuple):
+    """Label frames in which a class is reported: its number (n,), confidence (n,), and whether it sounds (n,)."""
+
+    class_id: NDArray[np.int64]
+    confidence: Floats
+    right: Bools
+
+
+class Bin(msgspec.Struct, frozen=True):
+    """Label frames with a confidence within a tenth: how many, their mean confidence, and the share that is right."""
+
+    frames: int
+    confidence: float
+    right: float
+
+
+def what_is_said(
+    scenes: Iterable[tuple[Estimates, Rows]], postprocess: PostprocessConfig, numbers: Sequence[int]
+) -> Said:
+    """What the daemon says of estimates with their label rows, in which the classes have these ``numbers``."""
+    parts = [(np.zeros(0, int), np.zeros(0), np.zeros(0, bool))]
+    for estimates, rows in scenes:
+        y = run(postprocess_stage(postprocess, [""] * len(numbers)), estimates)
+        if y is None:
+            continue
+        sounds = np.zeros((len(y), max([*numbers, *rows[:, 1].tolist()]) + 1), bool)
+        within = rows[rows[:, 0] < len(y)]
+        sounds[within[:, 0], within[:, 1]] = True
+        frame, class_id = np.nonzero(y[..., 0] > 0)
+        parts.append((class_id, y[frame, class_id, 1], sounds[frame, np.asarray(numbers)[class_id]]))
+    return Said(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def reliability(said: Said) -> list[Bin]:
+    """What confidences are worth: a row for each tenth in which there are any."""
+    tenth = np.minimum((said.confidence * BINS).astype(int), BINS - 1)
+    groups = [tenth == k for k in np.unique(tenth)]
+    means = [(float(said.confidence[group].mean()), float(said.right[group].mean())) for group in groups]
+    return [Bin(int(group.sum()), *mean) for group, mean in zip(groups, means, strict=True)]
+
+
+def expected_error(bins: Sequence[Bin]) -> float:
+    """By how much confidences are off on average (expected calibration error, Guo et al. 2017); 0 of nothing."""
+    frames = sum(one.frames for one in bins)
+    return sum(one.frames * abs(one.confidence - one.right) for one in bins) / max(frames, 1)
+
+
+def calibrated(
+    scenes: Sequence[tuple[Estimates, Rows]], postprocess: PostprocessConfig, numbers: Sequence[int]
+) -> PostprocessConfig:
+    """The settings with slopes and offsets for which confidences are right as often as they say in these scenes."""
+    class_id, confidence, right = what_is_said(scenes, uncorrected(postprocess), numbers)
+    of_each = [class_id == k for k in range(len(numbers))]
+    slopes, offsets = zip(*(_fitted(confidence[own], right[own]) for own in of_each), strict=True)
+    return replace(postprocess, confidence_slopes=slopes, confidence_offsets=offsets)
+
+
+def uncorrected(postprocess: PostprocessConfig) -> PostprocessConfig:
+    """The settings with confidences as SED has them."""
+    return replace(postprocess, confidence_slopes=(1.0,), confidence_offsets=(0.0,))
+
+
+def _fitted(confidence: Floats, right: Bools) -> tuple[float, float]:
+    """Slope and offset of one class, by logistic regression."""
+    x = log_odds(confidence)
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        slope, offset = parameters
+        y = slope * x + offset
+        wrong = 1 / (1 + np.exp(-y)) - right  # the gradient of the log loss with respect to y
+        value = (np.logaddexp(0, y) - right * y).sum() / LABEL_RATE_HZ + PRIOR_S / 2 * ((slope - 1) ** 2 + offset**2)
+        slopes = np.array([wrong @ x, wrong.sum()]) / LABEL_RATE_HZ + PRIOR_S * np.array([slope - 1, offset])
+        return value, slopes
+
+    found = minimize(loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=[SLOPES, (None, None)])
+    slope, offset = (round(float(value), 4) for value in found.x)
+    return slope, offset
