@@ -66,6 +66,11 @@ def test_the_whole_report(tones: Path, folder: Path, monkeypatch: pytest.MonkeyP
     assert digest in said
     assert all(f"({name}.png)" in said for name in PICTURES)
 
+    sure = [(float(row["confidence"]), float(row["right"])) for row in table(out / "confidence.csv")]
+    assert any(0 < right < 1 for _, right in sure)
+    assert all(0 <= share <= 1 for row in sure for share in row)
+    assert "On average a confidence is off by" in said
+
     rows = table(out / "table1.csv")
     assert [(row["system"], row["output"]) for row in rows] == [
         ("windowed", "offline"),
