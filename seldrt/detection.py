@@ -31,6 +31,7 @@ Nanoseconds = Annotated[int, Meta(ge=0, le=2**63 - 1, description="UNIX time in 
 AzimuthDeg = Annotated[float, Meta(ge=-180, lt=180, description="counter-clockwise from the front: +90 is left")]
 ElevationDeg = Annotated[float, Meta(ge=-90, le=90, description="up is positive")]
 Confidence = Annotated[float, Meta(ge=0, le=1)]
+SpreadDeg = Annotated[float, Meta(ge=0, le=90, description="of the directions around the motion that they are told of")]
 Dbfs = Annotated[float, Meta(ge=-120, description="20 log10 of the amplitude; at least -120")]
 
 
@@ -48,6 +49,7 @@ class Detection(msgspec.Struct, kw_only=True):
     elevation_deg: ElevationDeg
     confidence: Confidence
     onset_ns: Nanoseconds
+    spread_deg: SpreadDeg | None = None  # older daemons do not tell
 
 
 class LabelFrame(msgspec.Struct, kw_only=True):
@@ -66,6 +68,7 @@ class ActiveSource(msgspec.Struct, kw_only=True):
     azimuth_deg: float
     elevation_deg: float
     confidence: float
+    spread_deg: float | None = None  # see `seldrt.smoothing.spread_deg`; None = directions are not smoothed
     onset_sample: int
 
 
@@ -123,6 +126,7 @@ class Event(Message, tag_field="type", tag="event"):
     elevation_deg: ElevationDeg
     confidence: Confidence
     onset_ns: Nanoseconds
+    spread_deg: SpreadDeg | None = None  # older daemons do not tell
 
 
 class Status(Message, tag_field="type", tag="status"):
@@ -292,6 +296,7 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
             "azimuth_deg": azimuth_deg if azimuth_deg < 180.0 else azimuth_deg - 360.0,
             "elevation_deg": round(source.elevation_deg, 2),
             "confidence": round(source.confidence, 4),
+            "spread_deg": None if source.spread_deg is None else round(source.spread_deg, 1),
             "onset_ns": clock.ns(source.onset_sample),
         }
 

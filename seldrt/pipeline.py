@@ -6,7 +6,6 @@ samples -> features -> estimates -> medians and smoothing -> tracks, cut into la
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,24 +46,29 @@ def open_networks(path: Path, device: str = "cpu", threads: int = 1, labels_at_o
     `ConfigError` or `CheckpointError` in one line when nothing can run them.
     """
 
+    why = ""
+
     def graph() -> Networks | None:
-        with suppress(ImportError):
+        nonlocal why
+        try:
             return read_graph(path, threads) if device == "cpu" else None
-        return None
+        except ImportError as error:
+            why = f" (ONNX Runtime cannot be loaded: {error})"
+            return None
 
     if labels_at_once == 1 and (found := graph()):
         return found
     try:
         import torch  # here, because it is large, and a graph needs none of it
-    except ImportError:
+    except (ImportError, OSError) as error:
         if found := graph():
             return found
         if device != "cpu":
             raise ConfigError(
-                f"PyTorch is needed to compute on {device}, and cannot be loaded: pip install torch"
+                f"PyTorch is needed to compute on {device}, and cannot be loaded ({error}): pip install torch"
             ) from None
         raise ConfigError(
-            f"{path} has no graph that can be run: let `offline merge` give it one, or install PyTorch"
+            f"{path} has no graph that can be run: let `offline merge` give it one, or install PyTorch{why}"
         ) from None
     from seldrt import checkpoint
     from seldrt.inference import Estimator
@@ -107,7 +111,8 @@ class Pipeline:
             "post-processing": postprocess_stage(self.postprocess, self.classes),
         }
         self._chain = Blocks(Chain(*self._stages.values()), block_labels * self.samples_per_label)
-        self._tracker = Tracker(self.samples_per_label, np.isin(self.classes, self.reported), ignore)
+        only_these = np.isin(self.classes, self.reported)
+        self._tracker = Tracker(self.samples_per_label, only_these, ignore, self.postprocess.doa_smoothing)
 
     @property
     def latency_samples(self) -> int:

@@ -2,12 +2,13 @@
 
 Estimates are (n, classes, 5) at the label rate (10 Hz): the probability of any sound (SAD; the same for all
 classes), the probability of the class (SED), and a vector x, y, z towards it (DOAE; of any length, zero where
-unknown). Two stages turn them into (n, classes, 5): active 0 or 1, confidence 0..1, x, y, z. The tracker
+unknown). Three stages turn them into (n, classes, 5): active 0 or 1, confidence 0..1, x, y, z. The tracker
 turns those into `LabelFrame`s.
 
-    activity_stage   medians over SAD and SED, gates
-    doa_stage        see `seldrt.smoothing`
-    Tracker          one source a class at a time, with a number from onset to offset
+    activity_stage    medians over SAD and SED, gates
+    doa_stage         see `seldrt.smoothing`
+    confidence_stage  how often that is right
+    Tracker           one source a class at a time, with a number from onset to offset
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from seldrt.config import EVERY_CLASS, ConfigError, PipelineConfig, PostprocessConfig, decode
 from seldrt.detection import GAP_LABELS, ActiveSource, LabelFrame
-from seldrt.smoothing import doa_stage
+from seldrt.smoothing import doa_stage, spread_deg
 from seldrt.spatial import azimuth_elevation, within
 from seldrt.stream import Array, Chain, Map, Scan, Stage, Windowed
 
@@ -183,7 +184,8 @@ class Tracker:
     of onsets and is never used again before the stream ends. A gap of one silent label frame does not end a
     track: nothing is reported in the gap, and afterwards the number and the onset are the old ones. `flush`
     ends the stream. Where ``only`` (classes,) is given, nothing is said of the classes for which it is False, and
-    nothing of what sounds in the sectors to ``ignore``, see `seldrt.spatial.within`.
+    nothing of what sounds in the sectors to ``ignore``, see `seldrt.spatial.within`. ``spreads``: directions were
+    smoothed, so that the lengths of the vectors say how they were spread.
     """
 
     def __init__(
@@ -191,7 +193,9 @@ class Tracker:
         samples_per_label: int,
         only: NDArray[np.bool_] | None = None,
         ignore: Sequence[tuple[float, float]] = (),
+        spreads: bool = True,
     ) -> None:
+        self._spreads = spreads
         self._samples_per_label, self._only = samples_per_label, True if only is None else only
         self._ignore = tuple(ignore)
         self._reset()
@@ -205,7 +209,7 @@ class Tracker:
         """One `LabelFrame` for each of the n label frames."""
         azimuth, elevation = azimuth_elevation(x[..., 2:])
         active = (x[..., 0] > 0) & self._only & ~within(azimuth, self._ignore)
-        rows = zip(active, x[..., 1], azimuth, elevation, strict=True)
+        rows = zip(active, x[..., 1], azimuth, elevation, spread_deg(x[..., 2:]), strict=True)
         return [self._label_frame(*row) for row in rows]
 
     def flush(self) -> list[LabelFrame]:
@@ -213,7 +217,9 @@ class Tracker:
         self._reset()
         return []
 
-    def _label_frame(self, active: Array, confidence: Array, azimuth: Array, elevation: Array) -> LabelFrame:
+    def _label_frame(
+        self, active: Array, confidence: Array, azimuth: Array, elevation: Array, spread: Array
+    ) -> LabelFrame:
         sources = []
         for class_id in np.flatnonzero(active).tolist():
             track, onset = self._continued(class_id)
@@ -223,6 +229,7 @@ class Tracker:
                 azimuth_deg=float(azimuth[class_id]),
                 elevation_deg=float(elevation[class_id]),
                 confidence=float(np.clip(confidence[class_id], 0, 1)),
+                spread_deg=float(spread[class_id]) if self._spreads else None,
                 onset_sample=onset * self._samples_per_label,
             )
             sources.append(source)

@@ -13,17 +13,20 @@ from seldrt.stream import Array, Map, Stage, Windowed
 
 OUTLIER = np.radians(20.0)  # a direction this far off loses most of its weight; the metrics call it wrong, too
 STILL = np.zeros(1)  # the speeds of what does not move
+PRIOR_LABELS, PRIOR_DEG = 2.0, 3.0  # an event that has just begun says little of how exact its directions are
+SHORTEST = 0.01  # length of a vector, so that it has a direction
 
 Floats = NDArray[np.float64]
 
 
 def doa_stage(config: PostprocessConfig) -> Stage:
-    """Active, confidence, x, y, z (n, classes, 5) -> the same with smoothed unit vectors where active.
+    """Active, confidence, x, y, z (n, classes, 5) -> the same with smoothed vectors where active.
 
     In a centred window of ``doa_window_labels`` and the ``doa_history_labels`` before it an event is taken to
     move along a great circle at one of ``speeds_deg_per_s`` (at any speed up to ``max_speed_deg_per_s`` when
     there are none); its direction is that of the fitted motion in the middle of the window. A direction counts
-    the more, the surer the class is and the fewer others sound beside it. Latency: half the window. With
+    the more, the surer the class is and the fewer others sound beside it. The length of a vector is the mean cosine
+    of the angles between the motion and what was heard, see `spread_deg`. Latency: half the window. With
     ``doa_smoothing`` off nothing changes.
 
     Source: report, section 5, which says only that known speeds correct directions that change evenly.
@@ -49,6 +52,11 @@ def doa_stage(config: PostprocessConfig) -> Stage:
     return Windowed(smooth, past, future)
 
 
+def spread_deg(doa: Array) -> Floats:
+    """By smoothed vectors (..., 3): how far directions lay from the motion that they are told of, RMS, degrees."""
+    return np.degrees(np.arccos(np.minimum(np.linalg.norm(doa.astype(float), axis=-1), 1)))
+
+
 def _same_event(active: NDArray[np.bool_], now: int) -> NDArray[np.bool_]:
     """Which of the label frames (m, w) are active with no gap longer than `GAP_LABELS` between them and ``now``."""
 
@@ -63,13 +71,14 @@ def _same_event(active: NDArray[np.bool_], now: int) -> NDArray[np.bool_]:
 
 
 def _fitted_directions(doa: Array, weight: Floats, now: int, speeds: Floats, fastest: float) -> Floats:
-    """Directions (m, 3) at the label frame ``now`` of m windows (m, w, 3), each of a motion along a great circle.
+    """Vectors (m, 3) at the label frame ``now`` of m windows (m, w, 3), each of a motion along a great circle.
 
     ``weight`` (m, w) is 0 for what does not belong to the event; speeds are in radians a label frame. The fit
     starts at the *medoid*, the observation nearest to all others, frames near ``now`` counting more: so of two
     clusters the one around now wins, and a short excursion is outvoted. It first uses what a source at the
     medoid can reach at the fastest speed, then once more with weights that fall with the distance from the
-    first motion. An event stands still unless a motion explains more of what was heard.
+    first motion. An event stands still unless a motion explains more of what was heard. The length of a vector is the
+    mean cosine between the motion and all that was heard, and a little that is as far off as `PRIOR_DEG`.
     """
     u = normalized(doa) * (weight > 0)[..., None]
     labels = np.arange(-now, u.shape[1] - now, dtype=np.float64)
@@ -85,9 +94,12 @@ def _fitted_directions(doa: Array, weight: Floats, now: int, speeds: Floats, fas
     for among in (STILL, speeds):
         track = _fitted_track(u, within, u[medoid], labels, among, fastest)
         track = _fitted_track(u, within * _credence(u, track), track[:, now], labels, among, fastest)
-        fits.append((track[:, now], (weight * _credence(u, track)).sum(axis=-1, keepdims=True)))
+        fits.append((track, (weight * _credence(u, track)).sum(axis=-1)))
     (still, for_still), (moving, for_moving) = fits
-    return np.where(for_moving > for_still, moving, still)
+    track = np.where((for_moving > for_still)[:, None, None], moving, still)
+    agreement = (weight * (u * track).sum(axis=-1)).sum(axis=-1) + PRIOR_LABELS * np.cos(np.radians(PRIOR_DEG))
+    length = agreement / (weight.sum(axis=-1) + PRIOR_LABELS)
+    return track[:, now] * np.maximum(length, SHORTEST)[:, None]
 
 
 def _credence(u: Floats, track: Floats) -> Floats:

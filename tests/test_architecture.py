@@ -148,14 +148,14 @@ OFFLINE = {
     "offline.evaluate": ("dataset", "encoding", "metrics", "workers"),
     "offline.estimates": ("dataset", "encoding", "evaluate", "workers"),
     "offline.thresholds": ("estimates", "metrics"),
-    "offline.confidence": ("estimates",),
+    "offline.reliability": ("estimates", "metrics"),
     "offline.calibrate": ("dataset", "estimates", "evaluate", "metrics", "thresholds"),
     "offline.errors": ("dataset", "estimates", "metrics", "plans"),
-    "offline.report": ("confidence", "dataset", "errors", "estimates", "evaluate", "metrics"),
+    "offline.report": ("dataset", "errors", "estimates", "evaluate", "metrics", "reliability"),
     "offline.cli": (
         *("alarms", "config", "dataset", "bank", "bundle", "synthesis", "stretch", "extract", "train", "transfer"),
         "graph",
-        *("evaluate", "estimates", "confidence", "calibrate", "report"),
+        *("evaluate", "estimates", "reliability", "calibrate", "report"),
     ),
 }
 # Only these rooms know what is heavy or tied to a machine.

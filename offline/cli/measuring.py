@@ -126,7 +126,7 @@ def calibrate(
     from msgspec.structs import replace
 
     from offline import calibrate as calibration
-    from offline import confidence
+    from offline import reliability
     from offline.dataset import content_digest, list_quiet, list_recordings, read_classes
     from offline.estimates import Job
     from seldrt import checkpoint
@@ -149,10 +149,10 @@ def calibrate(
     heard = trials.heard(chosen)
     click.echo(f"calibrated: {heard}", err=True)
     scored = [*trials.scenes, *trials.quiet]
-    chosen = confidence.calibrated(scored, chosen, trials.numbers)
+    chosen = reliability.calibrated(scored, chosen, trials.numbers)
     off, off_before = (
-        confidence.expected_error(confidence.reliability(confidence.what_is_said(scored, settings, trials.numbers)))
-        for settings in (chosen, confidence.uncorrected(chosen))
+        reliability.expected_error(reliability.reliability(reliability.what_is_said(scored, settings, trials.numbers)))
+        for settings in (chosen, reliability.uncorrected(chosen))
     )
     told = f"confidences are off by {100 * off:.1f} % on average; as SED has them {100 * off_before:.1f} %"
     click.echo(told, err=True)

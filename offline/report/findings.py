@@ -14,12 +14,12 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from offline.confidence import Bin, reliability, what_is_said
 from offline.dataset import Recording, content_digest, list_quiet, list_recordings, read_classes, read_metadata
 from offline.errors import Errors, analyse, read_plan
 from offline.estimates import Estimates, Form, Job, rows_of
 from offline.evaluate import Report, class_numbers, compare
 from offline.metrics import EventCounts, event_recall
+from offline.reliability import Said, what_is_said
 from seldrt.config import ConfigError, PostprocessConfig
 from seldrt.description import Description, describe
 from seldrt.models import model_path
@@ -104,7 +104,7 @@ class Findings(msgspec.Struct, frozen=True):
     systems: dict[str, Description]
     rows: tuple[Row, ...]
     errors: dict[str, Errors]
-    reliability: dict[str, tuple[Bin, ...]]
+    said: dict[str, Said]
     latency: tuple[Point, ...]
     quiet: dict[str, EventCounts]
     quiet_digest: str | None
@@ -130,19 +130,19 @@ def gather(data: Dataset, wanted: Wanted, estimate: Estimate, progress: Callable
         names = (NOTHING,) if i == len(wanted.models) else tuple(SMOOTHING)
         systems.append(listen(name, path, names, data, estimate))
     rows: list[Row] = []
-    errors, sure, false, points = {}, {}, {}, []
+    errors, said, false, points = {}, {}, {}, []
     for system in systems:
         progress(f"{system.name}: measuring")
         own = table_rows(system, data)
         rows = own + rows if system.names == (NOTHING,) else rows + own
         errors[system.name] = find_errors(system, data)
-        sure[system.name] = how_reliable(system, data)
+        said[system.name] = all_that_is_said(system, data)
         if quiet:
             false[system.name] = false_events(system, quiet, estimate)
         points += latency_points(system, data) if system.names != (NOTHING,) else []
     models = {system.name: system.model for system in systems}
     digest = content_digest(quiet) if quiet else None
-    return Findings(data, models, tuple(rows), errors, sure, tuple(points), false, digest, learning)
+    return Findings(data, models, tuple(rows), errors, said, tuple(points), false, digest, learning)
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -213,12 +213,12 @@ def find_errors(system: System, data: Dataset) -> Errors:
     return Errors.joined(parts)
 
 
-def how_reliable(system: System, data: Dataset) -> tuple[Bin, ...]:
-    """What the confidences of a system, streamed, as it is calibrated, are worth."""
+def all_that_is_said(system: System, data: Dataset) -> Said:
+    """What a system says, streamed, as it is calibrated, beside the labels."""
     labels = [read_metadata(recording.metadata) for recording in data.recordings if recording.metadata]
     scenes = zip(system.estimates["streamed"], labels, strict=True)
     numbers = class_numbers(system.model.classes, data.classes)
-    return tuple(reliability(what_is_said(scenes, system.postprocess, numbers)))
+    return what_is_said(scenes, system.postprocess, numbers)
 
 
 def false_events(system: System, recordings: Sequence[Recording], estimate: Estimate) -> EventCounts:

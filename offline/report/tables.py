@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from offline.confidence import expected_error
 from offline.dataset import write_file
 from offline.errors import DIMENSIONS, FALSE, OUTCOMES, Group, by_class, by_dimension, confusions, losses
 from offline.evaluate import Measured
-from offline.metrics import METRICS, Scores
+from offline.metrics import METRICS, THRESHOLD_DEG, Scores
+from offline.reliability import exactness, expected_error, reliability
 from offline.report.findings import AS_IT_IS, Findings, Row
 from offline.report.terminal import HEADINGS, cells
 
@@ -67,8 +67,16 @@ def csv_tables(findings: Findings, system: str) -> dict[str, tuple[list[str], li
             ["system", "frames", "confidence", "right"],
             [
                 [name, one.frames, _short(one.confidence), _short(one.right)]
-                for name, bins in findings.reliability.items()
-                for one in bins
+                for name, said in findings.said.items()
+                for one in reliability(said)
+            ],
+        ),
+        "spread": (
+            ["system", "frames", "spread_deg", "median_deg", "far"],
+            [
+                [name, one.frames, *map(_short, (one.spread_deg, one.median_deg, one.far))]
+                for name, said in findings.said.items()
+                for one in exactness(said)
             ],
         ),
         "recordings": (
@@ -115,7 +123,7 @@ def _short(value: Any) -> Any:
 def markdown(findings: Findings, system: str) -> str:
     """The report for readers."""
     data, errors = findings.data, findings.errors[system]
-    minutes = findings.best(system).events.minutes
+    minutes, sure = findings.best(system).events.minutes, reliability(findings.said[system])
     parts = [
         f"# How well {system} hears",
         f"{len(data.recordings)} recordings, {minutes:.0f} minutes; data `{data.digest}`. Figures of other days may be "
@@ -157,13 +165,21 @@ def markdown(findings: Findings, system: str) -> str:
         ),
         "![Confusions](confusions.png)",
         *_by_dimensions(findings, system),
-        "## What a confidence is worth",
+        "## What a confidence and a spread are worth",
         "Of the label frames in which a class is reported with such a confidence, so many have that class, wherever it "
-        f"is. On average a confidence is off by {100 * expected_error(findings.reliability[system]):.1f} % (expected "
+        f"is. On average a confidence is off by {100 * expected_error(sure):.1f} % (expected "
         "calibration error).",
         _table(
             ["confidence", "label frames", "right %"],
-            [[f"{one.confidence:.2f}", one.frames, f"{100 * one.right:.0f}"] for one in findings.reliability[system]],
+            [[f"{one.confidence:.2f}", one.frames, f"{100 * one.right:.0f}"] for one in sure],
+        ),
+        "Where the class is right: how far off directions are, by the spread of those of the last two seconds.",
+        _table(
+            ["spread deg", "label frames", "median error deg", f"more than {THRESHOLD_DEG:.0f} deg %"],
+            [
+                [f"{one.spread_deg:.1f}", one.frames, f"{one.median_deg:.1f}", f"{100 * one.far:.0f}"]
+                for one in exactness(findings.said[system])
+            ],
         ),
         "## Accuracy against latency",
         "Latency is what is waited for, from the beginning of a label frame, without the computation. The windows of "

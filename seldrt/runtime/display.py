@@ -104,7 +104,7 @@ class LiveTable:
             caption=Text("\n".join(caption) or "waiting for a status"),
             caption_justify="left",
         )
-        for heading in ("source", "class", "azimuth", "elevation", "confidence", "for"):
+        for heading in ("source", "class", "azimuth", "elevation", "spread", "confidence", "for"):
             table.add_column(heading, justify="left" if heading in ("source", "class") else "right")
         for name, frame in sorted(self._frames.items()):
             for found in frame.detections if silent_s[name] < SILENT_S else []:
@@ -113,6 +113,7 @@ class LiveTable:
                     found.class_,
                     f"{found.azimuth_deg:+.0f}°",
                     f"{found.elevation_deg:+.0f}°",
+                    "-" if found.spread_deg is None else f"{found.spread_deg:.0f}°",
                     f"{found.confidence:.2f}",
                     f"{(frame.t_capture_ns - found.onset_ns) / 1e9:.1f} s",
                 )

@@ -19,7 +19,8 @@ from seldrt.config import PostprocessConfig
 from tests.models import WINDOWED, small_model
 
 LISTENING = PostprocessConfig(sad_threshold=0.1, sed_thresholds=(0.4,), sed_median_labels=(3,))
-TABLES = ("table1", "classes", "losses", "errors", "confusions", "confidence", "recordings", "latency", "learning")
+TABLES = ("table1", "classes", "losses", "errors", "confusions", "confidence", "spread")
+TABLES += ("recordings", "latency", "learning")
 PICTURES = ("table1", "classes", "losses", "confusions", "outcomes", "directions", "latency", "learning")
 
 
@@ -70,6 +71,9 @@ def test_the_whole_report(tones: Path, folder: Path, monkeypatch: pytest.MonkeyP
     assert any(0 < right < 1 for _, right in sure)
     assert all(0 <= share <= 1 for row in sure for share in row)
     assert "On average a confidence is off by" in said
+    exact = [(float(row["spread_deg"]), float(row["median_deg"])) for row in table(out / "spread.csv")]
+    assert all(0 <= spread <= 90 and 0 <= error <= 180 for spread, error in exact)
+    assert "| spread deg | label frames | median error deg | more than 20 deg % |" in said
 
     rows = table(out / "table1.csv")
     assert [(row["system"], row["output"]) for row in rows] == [

@@ -17,7 +17,7 @@ from scipy.special import expit, logit
 
 from seldrt.config import ConfigError, PipelineConfig, PostprocessConfig, override
 from seldrt.postprocess import Tracker, activity_stage, adjusted, median_labels, postprocess_stage
-from seldrt.smoothing import doa_stage
+from seldrt.smoothing import doa_stage, spread_deg
 from seldrt.spatial import angle_deg, azimuth_elevation, normalized, unit_vector
 from seldrt.stream import Map, run
 from tests.contracts import AsArrays, assert_streaming_law
@@ -304,7 +304,7 @@ def test_unknown_directions_do_not_pull():
 
 def test_a_single_label_frame_keeps_its_direction():
     doa = np.tile(unit_vector(40, 10), (9, 1))
-    np.testing.assert_allclose(smoothed(doa, on=np.arange(9) == 3)[3], unit_vector(40, 10), atol=1e-9)
+    np.testing.assert_allclose(normalized(smoothed(doa, on=np.arange(9) == 3)[3]), unit_vector(40, 10), atol=1e-9)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -318,14 +318,35 @@ def test_a_turned_scene_gives_the_turned_result(seed):
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_directions_are_unit_vectors_and_the_rest_is_untouched(seed):
+def test_directions_have_a_length_and_the_rest_is_untouched(seed):
     x = estimates(40, seed)
     x[..., 0] = np.random.default_rng(seed).uniform(size=(40, 3)) > 0.3
     y = run(doa_stage(CONFIG), x)
     on = x[..., 0] > 0
-    np.testing.assert_allclose(np.linalg.norm(y[on][:, 2:], axis=-1), 1, atol=1e-6)
+    length = np.linalg.norm(y[on][:, 2:], axis=-1)
+    assert np.all((length > 0.009) & (length <= 1))
     np.testing.assert_array_equal(y[~on], x[~on])
     np.testing.assert_array_equal(y[..., :2], x[..., :2])
+
+
+@pytest.mark.parametrize("off_deg", [0.0, 4.0, 12.0])
+def test_the_spread_is_how_far_directions_lie_from_their_motion(off_deg):
+    """To one side and the other of a source that stands: as many degrees, but for the two label frames of the prior."""
+    heard = unit_vector(off_deg * (-1.0) ** np.arange(60), 0)
+    within = 0.9 * (CONFIG.doa_window_labels + CONFIG.doa_history_labels)  # so sure, see `smoothed`
+    cosine = within * np.cos(np.radians(off_deg)) + 2 * np.cos(np.radians(3))
+    expected_deg = np.degrees(np.arccos(cosine / (within + 2)))
+    assert spread_deg(smoothed(heard))[30] == pytest.approx(expected_deg, abs=0.05 * off_deg + 1e-6)
+    assert spread_deg(smoothed(motion(20, 60, np.random.default_rng(3))))[30] < 1.5
+
+
+def test_a_tracker_tells_the_spread_where_directions_are_smoothed() -> None:
+    y = run(postprocess_stage(CONFIG, CLASSES), estimates(200))
+    assert y is not None
+    for spreads in (True, False):
+        told = [s for frame in Tracker(2400, spreads=spreads).push(y) for s in frame.sources]
+        assert told
+        assert all((s.spread_deg is not None and 0 <= s.spread_deg <= 90) == spreads for s in told)
 
 
 def test_without_smoothing_directions_pass():

@@ -1,4 +1,4 @@
-"""How often a confidence is right: measured, and made to be what it says.
+"""How often a confidence is right, and how exact a direction is by its spread: measured; and confidences made honest.
 
 SED learnt by soft F is surer of itself than it is right, and of some classes more than of others. So the log-odds of a
 confidence get a slope and an offset for each class (Platt 1999) that make it, over the scenes, the share of label
@@ -17,11 +17,15 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from offline.estimates import Estimates, Rows
+from offline.metrics import THRESHOLD_DEG
 from seldrt.config import LABEL_RATE_HZ, PostprocessConfig
 from seldrt.postprocess import log_odds, postprocess_stage
+from seldrt.smoothing import spread_deg
+from seldrt.spatial import angle_deg, unit_vector
 from seldrt.stream import run
 
 BINS = 10
+SPREADS_DEG = (1.0, 2.0, 3.0, 4.0, 6.0, 9.0)
 SLOPES = (0.2, 5.0)  # a confidence stays one: it rises with that of the network
 PRIOR_S = 3.0  # so many seconds have to speak against a slope of 1 and an offset of 0: few events prove little
 
@@ -30,14 +34,23 @@ Bools = NDArray[np.bool_]
 
 
 class Said(NamedTuple):
-    """Label frames in which a class is reported: its number (n,), confidence (n,), and whether it sounds (n,)."""
+    """Label frames (n,) in which a class is reported: its number, confidence and spread, and the angle to the truth.
+
+    ``error_deg`` is infinite where the class does not sound.
+    """
 
     class_id: NDArray[np.int64]
     confidence: Floats
-    right: Bools
+    spread_deg: Floats
+    error_deg: Floats
+
+    @property
+    def right(self) -> Bools:
+        """Whether the class sounds, wherever it is."""
+        return np.isfinite(self.error_deg)
 
 
-class Bin(msgspec.Struct, frozen=True):
+class Sure(msgspec.Struct, frozen=True):
     """Label frames with a confidence within a tenth: how many, their mean confidence, and the share that is right."""
 
     frames: int
@@ -45,32 +58,54 @@ class Bin(msgspec.Struct, frozen=True):
     right: float
 
 
+class Exact(msgspec.Struct, frozen=True):
+    """Label frames of the right class by spread: how many, mean spread, median error, and the share beyond 20 deg."""
+
+    frames: int
+    spread_deg: float
+    median_deg: float
+    far: float
+
+
 def what_is_said(
     scenes: Iterable[tuple[Estimates, Rows]], postprocess: PostprocessConfig, numbers: Sequence[int]
 ) -> Said:
     """What the daemon says of estimates with their label rows, in which the classes have these ``numbers``."""
-    parts = [(np.zeros(0, int), np.zeros(0), np.zeros(0, bool))]
+    parts = [(np.zeros(0, int), *np.zeros((3, 0)))]
     for estimates, rows in scenes:
         y = run(postprocess_stage(postprocess, [""] * len(numbers)), estimates)
         if y is None:
             continue
-        sounds = np.zeros((len(y), max([*numbers, *rows[:, 1].tolist()]) + 1), bool)
-        within = rows[rows[:, 0] < len(y)]
-        sounds[within[:, 0], within[:, 1]] = True
-        frame, class_id = np.nonzero(y[..., 0] > 0)
-        parts.append((class_id, y[frame, class_id, 1], sounds[frame, np.asarray(numbers)[class_id]]))
+        error_deg = np.full(y.shape[:2], np.inf)
+        for column, number in enumerate(numbers):
+            own = rows[(rows[:, 1] == number) & (rows[:, 0] < len(y))]
+            angle = angle_deg(unit_vector(own[:, 3], own[:, 4]), y[own[:, 0], column, 2:])
+            np.minimum.at(error_deg, (own[:, 0], column), angle)
+        said = np.nonzero(y[..., 0] > 0)
+        parts.append((said[1], y[said][:, 1], spread_deg(y[said][:, 2:]), error_deg[said]))
     return Said(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-def reliability(said: Said) -> list[Bin]:
+def reliability(said: Said) -> list[Sure]:
     """What confidences are worth: a row for each tenth in which there are any."""
     tenth = np.minimum((said.confidence * BINS).astype(int), BINS - 1)
     groups = [tenth == k for k in np.unique(tenth)]
     means = [(float(said.confidence[group].mean()), float(said.right[group].mean())) for group in groups]
-    return [Bin(int(group.sum()), *mean) for group, mean in zip(groups, means, strict=True)]
+    return [Sure(int(group.sum()), *mean) for group, mean in zip(groups, means, strict=True)]
 
 
-def expected_error(bins: Sequence[Bin]) -> float:
+def exactness(said: Said) -> list[Exact]:
+    """What spreads are worth: a row for each step of `SPREADS_DEG` in which there are any, of the right class."""
+    step = np.where(said.right, np.searchsorted(SPREADS_DEG, said.spread_deg, side="right"), -1)
+    rows = []
+    for k in np.unique(step[step >= 0]):
+        spread, error = said.spread_deg[step == k], said.error_deg[step == k]
+        far = float((error > THRESHOLD_DEG).mean())
+        rows.append(Exact(len(error), float(spread.mean()), float(np.median(error)), far))
+    return rows
+
+
+def expected_error(bins: Sequence[Sure]) -> float:
     """By how much confidences are off on average (expected calibration error, Guo et al. 2017); 0 of nothing."""
     frames = sum(one.frames for one in bins)
     return sum(one.frames * abs(one.confidence - one.right) for one in bins) / max(frames, 1)
@@ -80,9 +115,9 @@ def calibrated(
     scenes: Sequence[tuple[Estimates, Rows]], postprocess: PostprocessConfig, numbers: Sequence[int]
 ) -> PostprocessConfig:
     """The settings with slopes and offsets for which confidences are right as often as they say in these scenes."""
-    class_id, confidence, right = what_is_said(scenes, uncorrected(postprocess), numbers)
-    of_each = [class_id == k for k in range(len(numbers))]
-    slopes, offsets = zip(*(_fitted(confidence[own], right[own]) for own in of_each), strict=True)
+    said = what_is_said(scenes, uncorrected(postprocess), numbers)
+    of_each = [said.class_id == k for k in range(len(numbers))]
+    slopes, offsets = zip(*(_fitted(said.confidence[own], said.right[own]) for own in of_each), strict=True)
     return replace(postprocess, confidence_slopes=slopes, confidence_offsets=offsets)
 
 
