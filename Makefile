@@ -1,3 +1,4 @@
+PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
@@ -6,7 +7,7 @@ BIN := $(VENV)/bin
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
-	python3 -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 

@@ -87,7 +87,8 @@ def read_bank(folder: Path, part: Part = "all") -> Bank:
     groups = _read_groups(folder)
     found: dict[str, tuple[Clip, ...]] = {}
     mistakes: list[str] = []
-    for class_folder in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."):
+    class_folders = (path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    for class_folder in sorted(class_folders, key=lambda path: path.name):
         sounds = list(_audio_files(class_folder))
         if not sounds and class_folder.name in NOT_CLASSES:
             continue
@@ -196,7 +197,7 @@ def _examples() -> str:
 
 def _audio_files(class_folder: Path) -> Iterator[Path]:
     """The sounds of a class and of the folders in it, by name, also those of a format that cannot be read."""
-    for path in sorted(class_folder.rglob("*")):
+    for path in sorted(class_folder.rglob("*"), key=lambda path: path.parts):  # paths of Windows know no case
         hidden = any(name.startswith(".") for name in path.relative_to(class_folder).parts)
         if not hidden and path.is_file() and path.suffix.lower() in AUDIO_SUFFIXES | UNREADABLE_SUFFIXES:
             yield path

@@ -8,16 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+# From the keyboard, by the system and, on Windows, by Ctrl-Break.
+STOPPING = tuple(number for number in signal.Signals if number.name in ("SIGINT", "SIGTERM", "SIGBREAK"))
 SAME_WISH_S = 0.5  # signals so close together ask for one orderly end
 
 
 @contextmanager
 def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM call ``stop``; another one after `SAME_WISH_S` ends the process at once.
+    """The signals `STOPPING` call ``stop``; another one after `SAME_WISH_S` ends the process at once.
 
     Before that it is the same wish told twice: `timeout` and shells signal a process and then its group.
     """
-    numbers = (signal.SIGINT, signal.SIGTERM)
     first_s: float | None = None
 
     def wished(number: int, _frame: FrameType | None) -> None:
@@ -29,7 +30,7 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    before = {number: signal.signal(number, wished) for number in numbers}
+    before = {number: signal.signal(number, wished) for number in STOPPING}
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ import click
 
 from seldrt.cli.shell import options, say, setting
 from seldrt.config import ConfigError
+from seldrt.signals import STOPPING
 
 if TYPE_CHECKING:
     from seldrt.client import Subscriber
@@ -71,8 +72,8 @@ def subscribed(
 
 @contextmanager
 def until_stopped() -> Iterator[None]:
-    """SIGINT and SIGTERM end what stands inside, and that is a good end; also where a shell made SIGINT ignored."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """The signals `STOPPING` end what stands inside, and that is a good end; also where a shell made SIGINT ignored."""
+    for number in STOPPING:
         signal.signal(number, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         yield

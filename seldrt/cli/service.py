@@ -93,6 +93,8 @@ def service(for_user: bool, arguments: tuple[str, ...]) -> None:
     program = own_program()
     for warning in [] if for_user else warnings(program[0], options, config):
         say(f"note: {warning}")
+    if sys.platform != "linux":
+        say("note: systemd is of Linux; this system starts programs in another way")
     click.echo(unit([*program, "run", *arguments], for_user, given_by_environment(context)), nl=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -37,6 +38,7 @@ class Group(click.Group):
 
     def main(self, *args: Any, **more: Any) -> Any:
         code: int | None = 2
+        _write_as_utf8()
         try:
             code = super().main(*args, **more | {"standalone_mode": False})
         except (click.ClickException, SeldrtError, OSError) as error:  # click itself ends when a pipe has no reader
@@ -47,6 +49,17 @@ class Group(click.Group):
             for stream in (sys.stdout, sys.stderr):
                 _drop_unwritten(stream)
         sys.exit(code)
+
+
+def _write_as_utf8() -> None:
+    """Files and pipes get the same bytes on any system, and no terminal is asked for letters that it lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            with suppress(OSError):  # of what was to be written before
+                if stream.isatty():
+                    stream.reconfigure(errors="replace")
+                else:
+                    stream.reconfigure(encoding="utf-8", errors=stream.errors, newline="\n")
 
 
 def _explained(error: Exception) -> str:

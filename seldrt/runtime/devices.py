@@ -12,11 +12,12 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from seldrt.config import SeldrtError
-from seldrt.microphones import CHANNELS, plain_words
+from seldrt.microphones import CHANNELS, names_device, plain_words
 
 FIRST_CHANNELS = tuple(range(1, CHANNELS + 1))
 LOWEST_RATE_HZ = 24_000
 USUAL_RATES_HZ = (16000, 24000, 32000, 44100, 48000, 88200, 96000, 176400, 192000)
+WASAPI = "Windows WASAPI"  # Windows shows each device by several host APIs: this one with its whole name, and soonest
 # Words that people put before the name of a device, and that operating systems often leave out.
 MAKERS = frozenset(
     ["audient", "behringer", "focusrite", "minidsp", "motu", "presonus", "rme", "roland", "rode", "røde"]
@@ -44,7 +45,8 @@ def _sounddevice() -> Any:
     except ImportError:
         raise CaptureError("live capture needs the package sounddevice: pip install 'seldrt[live]'") from None
     except OSError as error:
-        raise CaptureError(f"{error}: on Debian or Ubuntu install the package libportaudio2") from None
+        remedy = ": on Debian or Ubuntu install the package libportaudio2" if sys.platform == "linux" else ""
+        raise CaptureError(f"{error}{remedy}") from None
     return sounddevice
 
 
@@ -79,11 +81,11 @@ def find_input(wanted: str, channels: int = CHANNELS) -> Device:
     """The one input device of that number or name with so many channels; `CaptureError` says what there is.
 
     A name counts as people type it: part of it, without regard to case and punctuation, with or without the maker's
-    ("Zoom H3-VR" finds "H3VR: USB Audio"); "NAME, HOST" tells devices apart that several host APIs show.
+    ("Zoom H3-VR" finds "H3VR: USB Audio"); "NAME, HOST" chooses where several host APIs show it; else `WASAPI` does.
     """
     found = list_inputs()
     hits = matching(wanted, found)
-    usable = [d for d in hits if d.channels >= channels]
+    usable = with_channels(hits, channels)
     if len(usable) == 1:
         return usable[0]
     if usable:
@@ -93,6 +95,12 @@ def find_input(wanted: str, channels: int = CHANNELS) -> Device:
         raise CaptureError(f"{hits[0].name} has {hits[0].channels} input channels, {channels} are needed; {known}")
     near = _nearest(wanted, found)
     raise CaptureError(f"no input device {wanted!r}; {f'nearest is {near!r}; ' if near else ''}{known}")
+
+
+def with_channels(found: Sequence[Device], channels: int = CHANNELS) -> list[Device]:
+    """Those with so many channels; where `WASAPI` shows any, these alone."""
+    usable = [d for d in found if d.channels >= channels]
+    return [d for d in usable if d.host == WASAPI] or usable
 
 
 def matching(wanted: str, found: Sequence[Device]) -> list[Device]:
@@ -105,7 +113,7 @@ def matching(wanted: str, found: Sequence[Device]) -> list[Device]:
         lambda d: wanted.casefold() in (d.name.casefold(), f"{d.name}, {d.host}".casefold()),
         lambda d: "".join(words) == "".join(plain_words(d.name)),
         lambda d: "".join(words) in "".join(plain_words(f"{d.name} {d.host}")),
-        lambda d: set(words) <= set(plain_words(f"{d.name} {d.host}")),
+        lambda d: all(names_device(word, f"{d.name} {d.host}") for word in words),
         lambda d: bool(own) and "".join(own) in "".join(plain_words(d.name)),
     ):
         if words and (hits := [d for d in found if fits(d)]):
@@ -114,7 +122,7 @@ def matching(wanted: str, found: Sequence[Device]) -> list[Device]:
 
 
 def of_its_kind(device: Device) -> list[Device]:
-    """The inputs that are called the same but for their place, ``(hw:1,0)``; itself among them while it is there."""
+    """The inputs that are called the same but for their place; itself among them while it is there."""
     kind = _without_place(device.name)
     return [d for d in list_inputs() if d.host == device.host and _without_place(d.name) == kind]
 
@@ -164,7 +172,8 @@ def open_input(
 
     Exactly this rate is asked for, and as many channels as the last of ``channels`` (numbers from 1) needs.
     """
-    count, picked = max(channels), None if tuple(channels) == FIRST_CHANNELS else [c - 1 for c in channels]
+    count = _channels_to_ask(device, max(channels))
+    picked = None if tuple(channels) == tuple(range(1, count + 1)) else [c - 1 for c in channels]
 
     def callback(frames: Any, _count: int, _time: Any, flags: Any) -> None:
         captured(frames if picked is None else frames[:, picked], bool(flags.input_overflow))
@@ -204,15 +213,20 @@ def accepted_rates(device: Device, channels: int = CHANNELS, rates_hz: Sequence[
 
     None when others have it in use.
     """
-    sd = _sounddevice()
+    sd, count = _sounddevice(), _channels_to_ask(device, channels)
     accepted = []
     for rate in sorted({*rates_hz, device.rate}):
         try:
-            sd.check_input_settings(device=device.number, channels=channels, dtype="float32", samplerate=rate)
+            sd.check_input_settings(device=device.number, channels=count, dtype="float32", samplerate=rate)
         except (sd.PortAudioError, ValueError):
             continue
         accepted.append(rate)
     return accepted
+
+
+def _channels_to_ask(device: Device, needed: int) -> int:
+    """WASAPI, which shares devices, gives all channels or none."""
+    return device.channels if device.host == WASAPI else needed
 
 
 def _nearest(wanted: str, found: Sequence[Device]) -> str:
@@ -222,7 +236,8 @@ def _nearest(wanted: str, found: Sequence[Device]) -> str:
 
 
 def _without_place(name: str) -> str:
-    return re.sub(r" \(hw:\d+,\d+\)$", "", name)
+    """Without the ``(hw:1,0)`` of ALSA, and the ``2-`` that Windows puts into "Microphone (2- H3-VR)"."""
+    return re.sub(r" \(hw:\d+,\d+\)$|(?<=\()\d+- ", "", name)
 
 
 def _listed(found: Sequence[Device]) -> str:

@@ -150,8 +150,9 @@ class Recorder:
         """Deletes the oldest files until the next one, grown to its limit, has its place."""
         room = (PIECES - 1) * self._piece_bytes - self._piece_bytes // 8  # a label frame may stick out
         for path in surplus((path for path in kept_files(self._folder) if path != current.part), room):
-            path.unlink(missing_ok=True)
-            _settings_beside(path).unlink(missing_ok=True)
+            with suppress(OSError):  # it is not ours to take or, on Windows, somebody listens to it
+                path.unlink(missing_ok=True)
+                _settings_beside(path).unlink(missing_ok=True)
 
     def _end_file(self) -> None:
         file, self._file = self._file, None

@@ -130,6 +130,8 @@ def check_address(url: str, open_to_others: bool) -> None:
     """`WireError` for an address that is none or, unless it may be, what others can reach."""
     transport, _, place = url.partition("://")
     if transport == "ipc" and place:
+        if not zmq.has("ipc"):
+            raise WireError(f"cannot bind {url}: this system has no ipc; use tcp://127.0.0.1:PORT")
         return
     host, _, port = place.rpartition(":")
     is_port = port == "*" or (port.isdecimal() and int(port) < 65536)

@@ -8,7 +8,9 @@ these calls, and the reader of the ring never waits for them.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -80,7 +82,10 @@ class WatchedInput:
 
     def open(self) -> None:
         """Opens the device, or `CaptureError`; with ``wait``, goes on trying in the background instead."""
-        self._stderr = os.dup(2)
+        try:
+            self._stderr = os.dup(2)
+        except OSError:  # there is none
+            self._stderr = os.open(os.devnull, os.O_WRONLY)
         self._thread.start()
         if not self._answered.wait(2 * HANGS_S) and not self._wait:
             raise CaptureError(f"{self._wanted}: the audio server does not answer; is it frozen?")
@@ -149,6 +154,8 @@ class WatchedInput:
 
     def _keep(self) -> None:
         """The thread: opens, watches, closes, and again."""
+        if sys.platform == "win32":  # where each thread that opens needs COM, and another may have begun PortAudio
+            ctypes.windll.ole32.CoInitialize(None)
         try:
             with self._calling("PortAudio"):
                 pass  # the import alone: what is not installed does not come by waiting

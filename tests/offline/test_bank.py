@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import PurePath
 
 import numpy as np
 import pytest
@@ -187,6 +188,17 @@ def test_a_folder_within_a_class_is_one_source_recording(tmp_path):
         "bell/kitchen/1.wav": "kitchen",
         "bell/kitchen/2.wav": "kitchen",
     }
+
+
+def test_clips_are_in_one_order_on_any_system(tmp_path, monkeypatch):
+    for name in ("b.wav", "B.wav", "a b/1.wav", "a/2.wav", "a/B.wav", "a.wav", "Z/1.wav"):
+        write_tone(tmp_path / "bell" / name)
+        write_tone(tmp_path / "Knock" / name)
+    monkeypatch.setattr(PurePath, "__lt__", lambda one, other: str(one).lower() < str(other).lower())  # as of Windows
+    bank = read_bank(tmp_path)
+    assert list(bank.clips) == ["Knock", "bell"]
+    order = ["B.wav", "Z/1.wav", "a/2.wav", "a/B.wav", "a b/1.wav", "a.wav", "b.wav"]
+    assert [clip.path.removeprefix("bell/") for clip in bank.clips["bell"]] == order
 
 
 @given(st.sets(st.text("abcdef0123456789_", min_size=1, max_size=8), min_size=2, max_size=60))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from offline.dataset import (
     write_file,
     write_metadata,
 )
+from seldrt import files
 from seldrt.config import DCASE2020_CLASSES, ConfigError
 
 rows = st.lists(
@@ -265,6 +267,26 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path):
     with pytest.raises(KeyError):
         fail()
     assert [(path.name, path.read_bytes()) for path in (tmp_path / "sub").iterdir()] == [("a", b"old")]
+
+
+def test_a_file_that_is_looked_into_is_replaced_a_little_later(tmp_path, monkeypatch):
+    """What a virus scanner does on Windows."""
+    refusals, replace = [PermissionError(13, "in use")] * 2, Path.replace
+
+    def busy(path: Path, target: Path) -> Path:
+        if refusals:
+            raise refusals.pop()
+        return replace(path, target)
+
+    monkeypatch.setattr(files, "PAUSE_S", 0.0)
+    monkeypatch.setattr(Path, "replace", busy)
+    monkeypatch.setattr(files, "TRIES", 3)
+    write_file(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+    refusals += [PermissionError(13, "in use")] * 3
+    with pytest.raises(PermissionError):
+        write_file(tmp_path / "a", b"newer")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"new")]
 
 
 def test_audio_is_read_in_blocks(tmp_path):

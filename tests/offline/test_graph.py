@@ -20,6 +20,7 @@ from offline import cli
 from offline.graph import graph_of
 from seldrt import checkpoint
 from seldrt.checkpoint import Checkpoint
+from seldrt.config import ConfigError
 from seldrt.description import KEY, CheckpointError, describe
 from seldrt.features import CHANNELS, features_stage
 from seldrt.graph import Graph, can_have_graph, read_graph
@@ -206,6 +207,17 @@ def test_pytorch_serves_where_onnxruntime_is_not(path: Path, monkeypatch: pytest
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "torch", None)
     assert open_networks(path, labels_at_once=50).engine == "ONNX Runtime"
+
+
+def test_why_nothing_runs_a_model_is_told(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, error in (("onnxruntime", "ImportError('DLL load failed')"), ("torch", "OSError('c10.dll is missing')")):
+        (tmp_path / f"{name}.py").write_text(f"raise {error}")
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"install PyTorch \(ONNX Runtime cannot be loaded: DLL load failed\)"):
+        open_networks(path)
+    with pytest.raises(ConfigError, match=r"compute on cuda, and cannot be loaded \(c10\.dll is missing\): pip"):
+        open_networks(path, "cuda")
 
 
 @pytest.mark.parametrize("name", shipped())

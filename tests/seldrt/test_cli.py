@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -53,7 +54,7 @@ def environment(**more: str) -> dict[str, str]:
 def seldrt(*arguments: Any, program: tuple[str, ...] = REAL, cwd: Path = ROOT, **env: str) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command."""
     command = [sys.executable, *program, *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, env=environment(**env))
+    done = subprocess.run(command, cwd=cwd, capture_output=True, encoding="utf-8", timeout=120, env=environment(**env))
     return done.returncode, done.stdout, done.stderr
 
 
@@ -701,13 +702,15 @@ def test_the_live_table_shows_several_daemons(monkeypatch: pytest.MonkeyPatch) -
     assert "ipc://gate and ipc://roof are both called h3: start one with another" in " ".join(second.split())
 
 
-def listed_devices(change: str = "") -> tuple[int, str, str]:
-    """What `devices` says of the devices of `fake_sounddevice`, after a change to it."""
-    program = (
-        "import sys; from tests.seldrt import energy_pipeline, fake_sounddevice as fake;"
-        f"{change or 'pass'}; sys.modules['sounddevice'] = fake; energy_pipeline.main()"
-    )
-    return seldrt("devices", program=("-c", program))
+LISTED = (  # the same with the devices of `fake_sounddevice`, after a change to it
+    "import sys; from tests.seldrt import energy_pipeline, fake_sounddevice as fake;"
+    "{}; sys.modules['sounddevice'] = fake; energy_pipeline.main()"
+)
+
+
+def listed_devices(change: str = "pass", **env: str) -> tuple[int, str, str]:
+    """What `devices` says."""
+    return seldrt("devices", program=("-c", LISTED.format(change)), **env)
 
 
 def test_no_device_is_told() -> None:
@@ -729,6 +732,28 @@ def test_devices_and_info_print_to_stdout() -> None:
     assert "model: energy\nengine: NumPy\nclasses: alarm, crying_baby" in out
     assert "figures:\n  er_20: 0.5\n" in out
     assert re.search(r"together +200\.0 ms", out)
+
+
+def test_any_name_goes_through_pipes_of_any_encoding_as_utf8() -> None:
+    change = "fake.DEVICES[0]['name'] = 'Микрофон (H3-VR)'; fake.DEVICES[3]['name'] = 'Líne (UMC)'"
+    for encoding in ("utf-8", "cp1252", "ascii:backslashreplace"):
+        code, out, errors = listed_devices(change, PYTHONIOENCODING=encoding)
+        assert (code, errors) == (0, "")
+        assert "  0  Микрофон (H3-VR), ALSA: 4 channels" in out
+        assert "  3  Líne (UMC), ALSA" in out
+        code, out, errors = seldrt("replay", "Микрофон.wav", PYTHONIOENCODING=encoding)
+        assert (code, out) == (2, "")
+        assert "Микрофон.wav" in errors
+
+
+def test_a_terminal_gets_what_it_can_show() -> None:
+    ours, theirs = pty.openpty()
+    program = [sys.executable, "-c", LISTED.format("fake.DEVICES[0]['name'] = 'Микрофон (H3-VR)'"), "devices"]
+    subprocess.run(program, stdout=theirs, check=True, cwd=ROOT, env=environment(PYTHONIOENCODING="cp1252"))
+    os.close(theirs)
+    shown = os.read(ours, 10_000).decode("cp1252")
+    os.close(ours)
+    assert "  0  ???????? (H3-VR), ALSA: 4 channels" in shown
 
 
 def test_a_model_card_is_told_from_the_short_to_the_long() -> None:

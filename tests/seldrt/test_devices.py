@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from seldrt.cli.chain import channel_numbers
 from seldrt.cli.listener import microphone_lines
-from seldrt.config import ConfigError, SeldrtError
+from seldrt.config import CaptureConfig, ConfigError, SeldrtError
 from seldrt.microphones import profile, profile_of_recording
 from seldrt.runtime.devices import (
     CaptureError,
@@ -32,6 +32,7 @@ from seldrt.runtime.devices import (
     rate_to_ask,
     restart_portaudio,
 )
+from seldrt.runtime.doctor import only_input
 from seldrt.runtime.microphone import Microphone
 from seldrt.runtime.recording import Recording
 from tests.seldrt import fake_sounddevice
@@ -75,6 +76,47 @@ def test_the_strictest_reading_wins() -> None:
     hosts = [*named("H3-VR", host="MME"), *named("H3-VR", host="Windows WASAPI")]
     assert [d.host for d in matching("H3-VR, windows wasapi", hosts)] == ["Windows WASAPI"]
     assert [d.host for d in matching("wasapi h3-vr", hosts)] == ["Windows WASAPI"]
+
+
+@pytest.fixture
+def windows(sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Two microphones by four host APIs, as Windows names them."""
+    shown = [
+        ("MME", "Microphone (H3-VR Audio", 4),
+        ("MME", "Microphone (2- UMC404HD 192k Au", 4),
+        ("Windows DirectSound", "Microphone (H3-VR Audio)", 4),
+        ("Windows DirectSound", "Microphone (2- UMC404HD 192k Audio)", 4),
+        ("Windows WASAPI", "Microphone (H3-VR Audio)", 4),
+        ("Windows WASAPI", "Microphone (2- UMC404HD 192k Audio)", 2),  # as its settings in Windows say
+        ("Windows WDM-KS", "Input (H3-VR Audio)", 4),
+    ]
+    hosts = list(dict.fromkeys(host for host, *_ in shown))
+    monkeypatch.setattr(sounddevice, "query_hostapis", lambda: [{"name": host} for host in hosts])
+    devices = [
+        {"name": name, "hostapi": hosts.index(host), "max_input_channels": channels, "default_samplerate": 48000.0}
+        for host, name, channels in shown
+    ]
+    monkeypatch.setattr(sounddevice, "DEVICES", devices)
+    return sounddevice
+
+
+@pytest.mark.parametrize(
+    ("wanted", "number"),
+    [("Zoom H3-VR", 4), ("h3vr", 4), ("h3vr wasapi", 4), ("h3-vr mme", 0), ("6", 6), ("microphone", 4)]
+    + [("Microphone (H3-VR Audio), MME", 0), ("Microphone (H3-VR Audio), Windows DirectSound", 2)],
+)
+def test_of_the_ways_to_one_microphone_wasapi_is_taken(windows: ModuleType, wanted: str, number: int) -> None:
+    assert find_input(wanted).number == number
+
+
+def test_what_wasapi_shows_with_too_few_channels_is_found_elsewhere(windows: ModuleType) -> None:
+    with pytest.raises(CaptureError, match=r"fits several: 1 .*MME.*, 3 .*DirectSound"):
+        find_input("umc404")
+    assert find_input("UMC404HD DirectSound").number == 3
+
+
+def test_the_doctor_sees_the_only_microphone_once(windows: ModuleType) -> None:
+    assert only_input(CaptureConfig()).device == "Microphone (H3-VR Audio)"
 
 
 @given(st.text(max_size=12))
@@ -125,6 +167,8 @@ def test_a_device_is_found_again_though_its_number_and_place_changed(
         find_again(before, was_alone=True)
     moved[0]["name"] = before.name
     assert find_again(before, was_alone=False).number == 0
+    moved[3]["name"], moved[0]["name"] = "Microphone (H3-VR Audio)", "Microphone (2- H3-VR Audio)"
+    assert len(of_its_kind(before._replace(name="Microphone (3- H3-VR Audio)"))) == 2
     monkeypatch.setattr(sounddevice, "DEVICES", moved[1:3])
     restart_portaudio()
     with pytest.raises(CaptureError, match="no input device 'Zoom H3-VR: USB Audio"):
@@ -159,6 +203,22 @@ def test_exactly_the_rate_and_the_channels_are_asked_for(
     frames = np.arange(1, opened + 1, dtype=np.float32)[None].repeat(5, axis=0)
     asked["callback"](frames, 5, None, SimpleNamespace(input_overflow=False))
     np.testing.assert_array_equal(got[0], np.array(channels, np.float32)[None].repeat(5, axis=0))
+
+
+def test_wasapi_is_asked_for_all_channels_of_a_device(sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    device = Device(3, "UMC", "Windows WASAPI", 8, 48000)
+    callbacks: list[Any] = []
+    monkeypatch.setattr(
+        sounddevice, "InputStream", lambda channels, callback, **_: (asked.append(channels), callbacks.append(callback))
+    )
+    monkeypatch.setattr(sounddevice, "check_input_settings", lambda channels, **_: asked.append(channels))
+    got: list[np.ndarray] = []
+    open_input(device, 48000, 480, lambda frames, _overflow: got.append(frames.copy()))
+    callbacks[0](np.arange(8, dtype=np.float32)[None], 1, None, SimpleNamespace(input_overflow=False))
+    np.testing.assert_array_equal(got[0], [[0, 1, 2, 3]])
+    assert accepted_rates(device, rates_hz=()) == [48000]
+    assert asked == [8, 8]
 
 
 def test_the_map_of_channels_holds_from_the_device_to_the_samples(

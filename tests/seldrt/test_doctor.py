@@ -180,6 +180,15 @@ def test_ill_channels_are_named(what: str, words: str) -> None:
     assert finding.remedy
 
 
+@pytest.mark.parametrize(
+    ("system", "words"),
+    [("linux", "alsamixer"), ("darwin", "System Settings"), ("win32", "programs"), ("aix", "mixer")],
+)
+def test_the_remedy_is_one_of_the_system(monkeypatch: pytest.MonkeyPatch, system: str, words: str) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    assert words in signals.check_channels(heard(np.zeros((SECONDS * RATE, 4)))).remedy
+
+
 def test_well_channels_pass_and_too_little_sound_is_not_judged() -> None:
     x = field("ambix", np.random.default_rng(6))
     assert signals.check_channels(heard(x)).verdict == "pass"

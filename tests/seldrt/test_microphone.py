@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
+import os
 import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -300,6 +302,32 @@ def test_channels_are_watched_and_what_is_no_number_is_silence(
     listener.until(lambda: listener.end == 5 * RATE)
     assert microphone.complaints() == {"channel 2": "dead: nothing but zeros"}
     listener.rest()
+
+
+def test_on_windows_the_thread_that_opens_is_one_of_com(
+    sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    ole32 = SimpleNamespace(CoInitialize=lambda _: begun.append(threading.current_thread().name))
+    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(ole32=ole32), raising=False)
+    Microphone("h3", ambix).close()
+    assert begun == []
+    monkeypatch.setattr(watched, "sys", SimpleNamespace(platform="win32"))
+    Microphone("h3", ambix).close()
+    assert begun == ["capture"]
+
+
+def test_a_program_without_stderr_listens_too(
+    sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch, hasty: None
+) -> None:
+    def closed(_: int) -> int:
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr(os, "dup", closed)
+    listener = Listener(Microphone("h3", ambix))
+    listener.until(lambda: listener.end > RATE // 2)
+    listener.rest()
+    assert not listener.microphone.seeking
 
 
 def test_the_clock_is_plausible_before_anything_was_captured(sounddevice: ModuleType) -> None:

@@ -153,6 +153,12 @@ def test_a_link_that_leads_nowhere_is_kept(tmp_path: Path) -> None:
     assert path.is_symlink()
 
 
+def test_a_system_without_ipc_is_told_what_it_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(zmq, "has", lambda transport: transport != "ipc")
+    with pytest.raises(WireError, match=r"s: this system has no ipc; use tcp://127\.0\.0\.1:PORT"):
+        Publisher(f"ipc://{tmp_path}/s")
+
+
 def test_the_control_socket_obeys_the_rules_for_addresses(publisher: Publisher) -> None:
     with pytest.raises(WireError, match=r"refused to bind tcp://0\.0\.0\.0:5578"):
         Publisher("tcp://127.0.0.1:*", control="tcp://0.0.0.0:5578")

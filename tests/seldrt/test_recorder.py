@@ -247,6 +247,27 @@ def test_files_that_others_take_away_end_nothing(tmp_path: Path, monkeypatch: py
     np.testing.assert_array_equal(read(last), x[first_sample(last) :])
 
 
+def test_an_old_file_that_cannot_be_deleted_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows, one that somebody listens to."""
+    held = tmp_path / "roof_20250101T000000.000Z.flac"
+    held.write_bytes(bytes(1_000_000))
+    unlink = Path.unlink
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        if path == held:
+            raise PermissionError(13, "in use", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    stale = tmp_path / "roof_20250102T000000.000Z.flac"
+    stale.write_bytes(bytes(9_000_000))
+    x = integers(2 * RATE)
+    assert not keep(tmp_path, x, max_mb=10)
+    assert held.exists()
+    assert not stale.exists()
+    np.testing.assert_array_equal(read(kept(tmp_path)[-1]), x)
+
+
 def test_a_disk_that_does_not_keep_up_leaves_a_gap_and_the_memory_flat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

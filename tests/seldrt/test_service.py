@@ -13,9 +13,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seldrt.cli import cli
 from seldrt.cli.service import SYSTEM, quoted, unit
 from seldrt.config import ConfigError
 
@@ -126,6 +128,15 @@ def test_settings_of_the_environment_are_in_the_unit() -> None:
     assert [shlex.split(line.replace("%%", "%")) for line in lines] == [[f"{key}={given[key]}"] for key in given]
     refused = seldrt("service", "--user", **given, SELDRT_BIND="5577")
     assert (refused.returncode, refused.stdout) == (2, "")
+
+
+def test_another_system_than_linux_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["service", "--user", "--", "--device", "h3"]
+    assert "note" not in CliRunner().invoke(cli, arguments).output
+    monkeypatch.setattr(sys, "platform", "darwin")
+    told = CliRunner().invoke(cli, arguments)
+    assert "note: systemd is of Linux" in told.output
+    assert "ExecStart=" in told.output
 
 
 def test_what_the_service_may_not_do_is_told(tmp_path: Path) -> None:

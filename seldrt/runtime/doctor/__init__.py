@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from seldrt.config import CaptureConfig, DaemonConfig, PublisherConfig, SeldrtError
 from seldrt.microphones import CHANNELS, Profile, choose_profile, orientation, profile_of_recording
-from seldrt.runtime.devices import LOWEST_RATE_HZ, list_inputs
+from seldrt.runtime.devices import LOWEST_RATE_HZ, list_inputs, with_channels
 from seldrt.runtime.doctor import machine, signals
 from seldrt.runtime.doctor.axes import Axes, halves, judge, reading
 from seldrt.runtime.doctor.finding import Check, Finding, bad, doubtful, examine, good, not_checked
@@ -107,7 +107,7 @@ def only_input(capture: CaptureConfig) -> CaptureConfig:
     """The settings with a device: the one that is named, else the only one that will do; `SeldrtError` else."""
     if capture.device:
         return capture
-    names = [device.name for device in list_inputs() if device.channels >= CHANNELS]
+    names = [device.name for device in with_channels(list_inputs())]
     if len(names) != 1:
         raise SeldrtError(
             f"which microphone? give --device NAME; with {CHANNELS} channels: {', '.join(names) or 'none'}"

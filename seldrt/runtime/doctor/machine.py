@@ -17,7 +17,7 @@ import numpy as np
 
 from seldrt.config import LEAST_FOLDER_MB, ClipsConfig, PipelineConfig, RecordConfig
 from seldrt.microphones import CHANNELS
-from seldrt.runtime.devices import list_inputs, portaudio
+from seldrt.runtime.devices import list_inputs, portaudio, with_channels
 from seldrt.runtime.doctor.finding import Finding, bad, doubtful, good, not_checked
 
 OLDEST_PYTHON = (3, 11)
@@ -61,7 +61,7 @@ def check_portaudio() -> Finding:
     with portaudio("PortAudio does not answer") as sd:
         version = sd.get_portaudio_version()[1].split(",")[0]
     found = list_inputs()
-    usable = [device.name for device in found if device.channels >= CHANNELS]
+    usable = [device.name for device in with_channels(found)]
     text = f"{version}, {len(found)} inputs, {len(usable)} of them with {CHANNELS} channels or more"
     figures = {"portaudio": version, "inputs": [device.name for device in found], "usable": usable}
     if not usable:
@@ -112,7 +112,8 @@ def check_model(config: PipelineConfig, changes: Mapping[str, Any]) -> Finding:
 
 def check_clock() -> Finding:
     """The kernel says whether anything keeps this computer's clock right (NTP, PTP); no rights are needed to ask."""
-    remedy = "switch on a time service: `timedatectl set-ntp true`, or install chrony"
+    how = ": `timedatectl set-ntp true`, or install chrony" if sys.platform == "linux" else " in the system's settings"
+    remedy = f"switch on a time service{how}"
     try:
         libc = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
         answer = (ctypes.c_long * 32)()  # struct ntptimeval: time (2 longs), maxerror, esterror in microseconds, ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TextIO
 
@@ -22,6 +23,11 @@ BLOCK_MS = 20
 METER_DBFS = -90.0  # where the bars begin
 METER_WIDTH = 40
 METER_S = 0.1
+SWITCHES = {  # that silence channels, by system
+    "linux": "the mixer (alsamixer) for channels that are switched off",
+    "darwin": "System Settings > Privacy & Security > Microphone: may the terminal hear?",
+    "win32": "Settings > Privacy & security > Microphone: may programs hear?",
+}
 
 
 def check_channels(heard: Heard) -> Finding:
@@ -36,7 +42,7 @@ def check_channels(heard: Heard) -> Finding:
         told |= check.complaints()
     if told:
         lines = "; ".join(f"{where}: {what}" for where, what in told.items())
-        remedy = "look at cable, gain, phantom power, and at the mixer (alsamixer) for channels that are switched off"
+        remedy = f"look at cable, gain, phantom power, and at {SWITCHES.get(sys.platform, 'the mixer of the system')}"
         return bad(lines, remedy, channels=told)
     return good("all four are alive, different, and unclipped")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import queue
 import socket
 import socketserver
@@ -133,7 +134,7 @@ class Viewer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
-    allow_reuse_address = True
+    allow_reuse_address = os.name == "posix"  # on Windows two could serve at one address
     request_queue_size = MOST_CONNECTIONS
 
     def __init__(self, viewer: Viewer, host: str, port: int, only_here: bool) -> None:
