@@ -41,11 +41,15 @@ def unit(azimuth_deg, elevation_deg):
     return np.array([flat * math.cos(azimuth), flat * math.sin(azimuth), math.sin(elevation)])
 
 
-def meet(places, directions):
-    """The point that is nearest to all rays, and by how many degrees the worst of them misses it; None if none is."""
+def meet(places, directions, spreads_deg):
+    """The point that is nearest to all rays, and by how many degrees the worst of them misses it; None if none is.
+
+    A ray counts the less, the more its directions were spread.
+    """
     across = np.eye(3) - directions[:, :, None] * directions[:, None, :]  # what of a vector is not along each ray
     if np.linalg.eigvalsh(across.sum(0))[0] < 1 - math.cos(math.radians(IN_LINE_DEG)):
         return None
+    across /= np.maximum(spreads_deg, 1)[:, None, None] ** 2
     point = np.linalg.solve(across.sum(0), (across @ places[:, :, None]).sum(0)).ravel()
     towards = point - places
     along = (towards * directions).sum(1) / np.linalg.norm(towards, axis=1).clip(1e-9)
@@ -96,7 +100,7 @@ except (zmq.ZMQError, OSError, ValueError) as error:
 began = time.monotonic()
 heard, tried = dict.fromkeys(places, began), dict.fromkeys(urls, began)  # when a frame came; one comes every 100 ms
 silent, hinted, told = set(), set(), set()
-directions = {}  # by class and microphone: time of the sound, unit vector
+directions = {}  # by class and microphone: time of the sound, unit vector, spread in degrees
 said_ns = {}  # by class
 while True:
     ready, messages = dict(poller.poll(500)), []
@@ -129,11 +133,13 @@ while True:
         if classes and class_ not in classes:
             continue
         of_class = directions.setdefault(class_, {})
-        of_class[source] = time_ns, unit(found["azimuth_deg"], found["elevation_deg"])
-        names = sorted(name for name, (when_ns, _) in of_class.items() if abs(time_ns - when_ns) < TOGETHER_S * 1e9)
+        spread_deg = found.get("spread_deg") or 1  # older daemons do not tell
+        of_class[source] = time_ns, unit(found["azimuth_deg"], found["elevation_deg"]), spread_deg
+        names = sorted(name for name, (when_ns, *_) in of_class.items() if abs(time_ns - when_ns) < TOGETHER_S * 1e9)
         if len(names) < 2 or abs(time_ns - said_ns.get(class_, 0)) < SAID_S * 1e9:
             continue
-        met = meet(np.array([places[name] for name in names]), np.array([of_class[name][1] for name in names]))
+        rays = [(places[name], *of_class[name][1:]) for name in names]
+        met = meet(*map(np.array, zip(*rays, strict=True)))
         by, clock = " ".join(names), time.strftime("%H:%M:%S", time.localtime(time_ns / 1e9))
         if met and met[1] <= wanted.miss:
             place = "  ".join(f"{axis} {metres:.1f}" for axis, metres in zip("xyz", met[0], strict=True))

@@ -46,7 +46,11 @@ class Yard:
         return [word for name in names for word in ("--url", self._daemons[name].endpoint)]
 
     def say(
-        self, seen: dict[str, tuple[float, float]], class_: str = "piano", late_s: dict[str, float] | None = None
+        self,
+        seen: dict[str, tuple[float, float]],
+        class_: str = "piano",
+        late_s: dict[str, float] | None = None,
+        spread_deg: dict[str, float] | None = None,
     ) -> None:
         """A frame of each daemon, with a detection where it has a direction."""
         for name, daemon in self._daemons.items():
@@ -55,7 +59,7 @@ class Yard:
             found = []
             if name in seen:
                 azimuth, elevation = seen[name]
-                place = {"azimuth_deg": azimuth, "elevation_deg": elevation}
+                place = {"azimuth_deg": azimuth, "elevation_deg": elevation, "spread_deg": (spread_deg or {}).get(name)}
                 found = [Detection(class_=class_, class_id=0, track=0, confidence=0.9, onset_ns=now_ns, **place)]
             daemon.send(Frame(source=name, t_capture_ns=now_ns, sample=0, frame_ms=100, detections=found))
 
@@ -126,6 +130,14 @@ def test_rays_that_pass_each_other_meet_half_way(yard: Yard, start: Start) -> No
     ((_, found, miss_deg, _),) = until_said(process, lambda: yard.say({"roof": (0.0, 0.0), "gate": (90.0, 90.0)}))
     assert found == pytest.approx((5.0, 1.0, 0.0), abs=0.051)
     assert miss_deg == round(math.degrees(math.atan2(1, 5)))
+
+
+def test_a_ray_whose_directions_are_spread_counts_less(yard: Yard, start: Start) -> None:
+    """As before, but one is three times as exact: on the perpendicular nine times as near to it."""
+    process = start(sys.executable, SCRIPT, *yard.urls("roof", "gate"), *yard.keys, "roof=0,0,0", "gate=5,2,-5")
+    seen, spread_deg = {"roof": (0.0, 0.0), "gate": (90.0, 90.0)}, {"roof": 2.0, "gate": 6.0}
+    ((_, found, *_),) = until_said(process, lambda: yard.say(seen, spread_deg=spread_deg))
+    assert found == pytest.approx((5.0, 0.2, 0.0), abs=0.051)
 
 
 def test_what_is_no_one_place_is_not_said(yard: Yard, start: Start) -> None:
