@@ -42,7 +42,7 @@ LOST_S = 5  # what sounds is told of twice a second; longer than the above, so t
 AROUND = ["in front", "front left", "left", "behind, left", "behind", "behind, right", "right", "front right"]
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--url", default="tcp://127.0.0.1:5577")
+parser.add_argument("--url", action="append", help="of a daemon; one program hears one [tcp://127.0.0.1:5577]")
 parser.add_argument("--key", metavar="FILE", help="your secret key, where the daemon asks for keys")
 parser.add_argument("--server-key", metavar="FILE", help="the daemon's public key")
 parser.add_argument("--classes", default="", help="names, as `seldrt info` has them, with commas; else all")
@@ -56,6 +56,9 @@ parser.add_argument(
 parser.add_argument("--topic", default="seldrt", help="what topics begin with")
 parser.add_argument("--discovery", metavar="TOPIC", default="homeassistant", help="Home Assistant's discovery prefix")
 wanted = parser.parse_args()
+if len(urls := wanted.url or ["tcp://127.0.0.1:5577"]) > 1:
+    parser.error("one program hears one daemon: give --url once, and start it once for each")
+(wanted.url,) = urls
 if bool(wanted.key) != bool(wanted.server_key):
     parser.error("--key and --server-key belong together")
 if wanted.password_file and not wanted.user:
@@ -196,11 +199,11 @@ while True:
         epochs[source], heard[source] = message["epoch"], now if running else float("-inf")
         if message["type"] == "status":
             deaf[source] = not hears(message)
-            known = message.get("classes", classes)  # that may be reported; older daemons do not tell
+            known = message.get("classes") or classes  # that may be reported; older daemons do not tell
             if (strange := set(classes).difference(known)) and source not in odd:
                 odd.add(source)
                 names = " and no ".join(sorted(strange))
-                print(f"{source} reports no {names}, but {', '.join(known)}", file=sys.stderr, flush=True)
+                print(f"{source} reports no {names}, but {known}", file=sys.stderr, flush=True)
             for class_ in set(known).intersection(classes or known):
                 sounding[source].setdefault(class_, {})
         if message["type"] == "event" and message["class"] in (classes or [message["class"]]):

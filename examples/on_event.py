@@ -16,7 +16,7 @@ import zmq
 from zmq.auth import load_certificate
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--url", default="tcp://127.0.0.1:5577")
+parser.add_argument("--url", action="append", help="of a daemon; one program hears one [tcp://127.0.0.1:5577]")
 parser.add_argument("--key", metavar="FILE", help="your secret key, where the daemon asks for keys")
 parser.add_argument("--server-key", metavar="FILE", help="the daemon's public key")
 parser.add_argument("--phase", default="onset", choices=["onset", "update", "offset"])
@@ -25,6 +25,9 @@ parser.add_argument("command", nargs=argparse.REMAINDER, help="program and argum
 wanted = parser.parse_args()
 if not wanted.command:
     parser.error("which command?")
+if len(urls := wanted.url or ["tcp://127.0.0.1:5577"]) > 1:
+    parser.error("one program hears one daemon: give --url once, and start it once for each")
+(wanted.url,) = urls
 if bool(wanted.key) != bool(wanted.server_key):
     parser.error("--key and --server-key belong together")
 
@@ -60,11 +63,11 @@ while True:
     if silent:
         print(f"{message['source']} is heard", file=sys.stderr, flush=True)
     silent = 0
-    known = ["any", *message.get("classes", classes)]  # a status has those that may be reported
+    known = ["any", *(message.get("classes") or classes)]  # a status has those that may be reported
     if (strange := set(classes).difference(known)) and message["source"] not in told:
         told.add(message["source"])
         names = " and no ".join(sorted(strange))
-        print(f"{message['source']} reports no {names}, but {', '.join(known[1:])}", file=sys.stderr, flush=True)
+        print(f"{message['source']} reports no {names}, but {known[1:]}", file=sys.stderr, flush=True)
     if message.get("phase") == wanted.phase and ("any" in classes or message["class"] in classes):
         try:
             # Each word is filled in by itself, and no shell reads it: what is heard cannot become a command.

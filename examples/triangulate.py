@@ -107,8 +107,11 @@ while True:
     now = time.monotonic()
     for socket, url in urls.items():
         if socket in ready:
-            messages.append(msgpack.unpackb(socket.recv_multipart()[1]))
-            tried[socket] = heard[messages[-1]["source"]] = now
+            message = msgpack.unpackb(socket.recv_multipart()[1])
+            tried[socket] = now
+            if message["type"] == "frame":
+                heard[message["source"]] = now
+            messages.append(message)
         elif now - tried[socket] > ANEW_S:  # libzmq gives up where it was refused
             tried[socket] = now
             socket.disconnect(url)
@@ -119,11 +122,11 @@ while True:
             said = f"nothing heard from {name} for {SILENT_S} s: is its daemon running, and is that its name?"
             print(said if name in silent else f"{name} is heard", file=sys.stderr, flush=True)
     for message in messages:
-        known = message.get("classes", classes)  # a status has those that may be reported
+        known = message.get("classes") or classes  # a status has those that may be reported
         if (strange := set(classes).difference(known)) and message["source"] not in told:
             told.add(message["source"])
             names = " and no ".join(sorted(strange))
-            print(f"{message['source']} reports no {names}, but {', '.join(known)}", file=sys.stderr, flush=True)
+            print(f"{message['source']} reports no {names}, but {known}", file=sys.stderr, flush=True)
     for source, time_ns, found in [
         (message["source"], message["t_capture_ns"], found)
         for message in messages
@@ -133,7 +136,7 @@ while True:
         if classes and class_ not in classes:
             continue
         of_class = directions.setdefault(class_, {})
-        spread_deg = found.get("spread_deg") or 1  # older daemons do not tell
+        spread_deg = found.get("spread_deg") or 4  # where it is not told, an ordinary one
         of_class[source] = time_ns, unit(found["azimuth_deg"], found["elevation_deg"]), spread_deg
         names = sorted(name for name, (when_ns, *_) in of_class.items() if abs(time_ns - when_ns) < TOGETHER_S * 1e9)
         if len(names) < 2 or abs(time_ns - said_ns.get(class_, 0)) < SAID_S * 1e9:

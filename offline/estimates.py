@@ -101,7 +101,7 @@ def _read_kept(path: Path) -> Estimates | None:
 
 
 def _compute(job: Job, index: int) -> tuple[int, Estimates]:
-    estimator = _loaded(job.model)
+    estimator = _loaded(job.model, job.model.stat().st_mtime_ns)
     config = estimator.features
     samples = read_foa(job.recordings[index], config.sample_rate)
     block = BLOCK_LABELS * config.sample_rate // LABEL_RATE_HZ
@@ -114,7 +114,8 @@ def _compute(job: Job, index: int) -> tuple[int, Estimates]:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(model: Path) -> Estimator:
+def _loaded(model: Path, written_ns: int) -> Estimator:
+    """Those in a file that was ``written_ns``, once."""
     import torch
 
     torch.set_num_threads(1)

@@ -86,11 +86,12 @@ def _predict_one(job: Job, recording: Recording) -> None:
 def _pipeline(job: Job) -> FramePipeline:
     from seldrt.pipeline import Pipeline
 
-    return Pipeline(_networks(job.model), job.model.stem, job.postprocess, BLOCK_LABELS)
+    return Pipeline(_networks(job.model, job.model.stat().st_mtime_ns), job.model.stem, job.postprocess, BLOCK_LABELS)
 
 
 @functools.lru_cache(maxsize=1)
-def _networks(model: Path) -> Networks:
+def _networks(model: Path, written_ns: int) -> Networks:
+    """Those in a file that was ``written_ns``, once."""
     from seldrt.pipeline import open_networks
 
     return open_networks(model, labels_at_once=BLOCK_LABELS)

@@ -15,6 +15,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.special import expit
 
 from offline.estimates import Estimates, Rows
 from offline.metrics import THRESHOLD_DEG
@@ -96,7 +97,8 @@ def reliability(said: Said) -> list[Sure]:
 
 def exactness(said: Said) -> list[Exact]:
     """What spreads are worth: a row for each step of `SPREADS_DEG` in which there are any, of the right class."""
-    step = np.where(said.right, np.searchsorted(SPREADS_DEG, said.spread_deg, side="right"), -1)
+    known = said.right & ~np.isnan(said.spread_deg)
+    step = np.where(known, np.searchsorted(SPREADS_DEG, said.spread_deg, side="right"), -1)
     rows = []
     for k in np.unique(step[step >= 0]):
         spread, error = said.spread_deg[step == k], said.error_deg[step == k]
@@ -111,19 +113,25 @@ def expected_error(bins: Sequence[Sure]) -> float:
     return sum(one.frames * abs(one.confidence - one.right) for one in bins) / max(frames, 1)
 
 
+class Calibrated(NamedTuple):
+    """Settings with honest confidences, and by how much these are off in the scenes, and were as SED has them."""
+
+    postprocess: PostprocessConfig
+    off: float
+    off_before: float
+
+
 def calibrated(
     scenes: Sequence[tuple[Estimates, Rows]], postprocess: PostprocessConfig, numbers: Sequence[int]
-) -> PostprocessConfig:
+) -> Calibrated:
     """The settings with slopes and offsets for which confidences are right as often as they say in these scenes."""
-    said = what_is_said(scenes, uncorrected(postprocess), numbers)
+    plain = replace(postprocess, confidence_slopes=(1.0,), confidence_offsets=(0.0,), doa_smoothing=False)
+    said = what_is_said(scenes, plain, numbers)
     of_each = [said.class_id == k for k in range(len(numbers))]
     slopes, offsets = zip(*(_fitted(said.confidence[own], said.right[own]) for own in of_each), strict=True)
-    return replace(postprocess, confidence_slopes=slopes, confidence_offsets=offsets)
-
-
-def uncorrected(postprocess: PostprocessConfig) -> PostprocessConfig:
-    """The settings with confidences as SED has them."""
-    return replace(postprocess, confidence_slopes=(1.0,), confidence_offsets=(0.0,))
+    told = expit(np.array(slopes)[said.class_id] * log_odds(said.confidence) + np.array(offsets)[said.class_id])
+    off, off_before = (expected_error(reliability(each)) for each in (said._replace(confidence=told), said))
+    return Calibrated(replace(postprocess, confidence_slopes=slopes, confidence_offsets=offsets), off, off_before)
 
 
 def _fitted(confidence: Floats, right: Bools) -> tuple[float, float]:
@@ -133,7 +141,7 @@ def _fitted(confidence: Floats, right: Bools) -> tuple[float, float]:
     def loss(parameters: Floats) -> tuple[float, Floats]:
         slope, offset = parameters
         y = slope * x + offset
-        wrong = 1 / (1 + np.exp(-y)) - right  # the gradient of the log loss with respect to y
+        wrong = expit(y) - right  # the gradient of the log loss with respect to y
         value = (np.logaddexp(0, y) - right * y).sum() / LABEL_RATE_HZ + PRIOR_S / 2 * ((slope - 1) ** 2 + offset**2)
         slopes = np.array([wrong @ x, wrong.sum()]) / LABEL_RATE_HZ + PRIOR_S * np.array([slope - 1, offset])
         return value, slopes

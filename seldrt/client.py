@@ -11,11 +11,12 @@ Nothing here is needed to listen: a SUB socket and any msgpack reader do; see do
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import zmq
 
@@ -26,6 +27,7 @@ from seldrt.replies import REQUESTS, AnyReply, decode_reply
 
 DEFAULT_URL = "tcp://127.0.0.1:5577"
 A_TURN = 1000  # messages that are looked at before the clock is
+MOST_TOPICS = 1000  # that are watched at a time; only who means no good has more
 
 
 class Subscriber:
@@ -72,6 +74,8 @@ class Subscriber:
         self._numbered = set(KINDS) - ({"event"} if classes else set())
         self._latest_only, self._timeout_s = latest_only, timeout_s
         self._waiting: dict[tuple[str, str], tuple[AnyMessage, int]] = {}  # by url and topic: the newest, its missed
+        self._handed: dict[tuple[str, str], int] = {}  # by url and topic: the turn in which it was handed out last
+        self._turns = itertools.count()
         self._next: dict[tuple[str, str, type], tuple[int, int]] = {}  # by url, source and kind: epoch, seq
         self._epochs: dict[tuple[str, str], int] = {}  # by url and source
         self.lost = self.missed = self.malformed = self.restarts = 0
@@ -155,11 +159,16 @@ class Subscriber:
             address = self.url, topic_of(message)
             passed_over = self._waiting.pop(address, (message, 0))[1]  # anew at the end: in the order of arrival
             self._waiting[address] = message, missed + passed_over
+            _bound(self._waiting)
 
     def _oldest_waiting(self) -> tuple[AnyMessage, int] | None:
+        """The newest message of the topic that was not handed out for the longest time."""
         if not self._waiting:
             return None
-        address = next(iter(self._waiting))
+        address = min(self._waiting, key=lambda each: self._handed.get(each, -1))
+        self._handed.pop(address, None)
+        self._handed[address] = next(self._turns)
+        _bound(self._handed)
         self.url = address[0]
         return self._waiting.pop(address)
 
@@ -175,6 +184,8 @@ class Subscriber:
         key = (*source, type(message))
         epoch, expected = self._next.get(key, (message.epoch, message.seq))
         self._next[key] = message.epoch, message.seq + 1
+        _bound(self._next)
+        _bound(self._epochs)
         missing = max(message.seq - expected, 0) if epoch == message.epoch and kind in self._numbered else 0
         self.lost += missing
         return missing
@@ -189,6 +200,12 @@ class Subscriber:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _bound(watched: dict[Any, Any]) -> None:
+    """Forgets the oldest, should there be too many."""
+    while len(watched) > MOST_TOPICS:
+        del watched[next(iter(watched))]
 
 
 def subscriptions(kinds: Sequence[str] = (), source: str = "", classes: Sequence[str] = ()) -> list[str]:

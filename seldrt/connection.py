@@ -85,6 +85,10 @@ class Connection:
         self.heard_s = time.monotonic()
         return parts
 
+    def silent_s(self) -> float:
+        """Seconds since something came last; 0 while something waits to be received."""
+        return 0.0 if self.socket.poll(0) else time.monotonic() - self.heard_s
+
     def attend(self) -> None:
         """Learns what became of the connection, and makes it anew when it was given up."""
         while self._events.poll(0):

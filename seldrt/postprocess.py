@@ -21,6 +21,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 from seldrt.config import EVERY_CLASS, ConfigError, PipelineConfig, PostprocessConfig, decode
 from seldrt.detection import GAP_LABELS, ActiveSource, LabelFrame
@@ -71,7 +72,7 @@ def check_classes(names: Iterable[str], classes: Sequence[str]) -> None:
 
 
 def postprocess_stage(config: PostprocessConfig, classes: Sequence[str]) -> Chain:
-    """Estimates (n, classes, 5) -> active, confidence, unit vector: what is active, where it is, how sure it is."""
+    """Estimates (n, classes, 5) -> active, confidence, x, y, z: what sounds, how sure that is, where it is."""
     return Chain(activity_stage(config, classes), doa_stage(config), confidence_stage(config, classes))
 
 
@@ -88,7 +89,7 @@ def confidence_stage(config: PostprocessConfig, classes: Sequence[str]) -> Stage
 
     def tell(x: Array) -> Array:
         y = x.copy()
-        y[..., 1] = 1 / (1 + np.exp(-(slopes * log_odds(x[..., 1]) + offsets)))
+        y[..., 1] = expit(slopes * log_odds(x[..., 1]) + offsets)
         return y
 
     return Map(tell)
@@ -96,8 +97,8 @@ def confidence_stage(config: PostprocessConfig, classes: Sequence[str]) -> Stage
 
 def log_odds(probability: Array) -> Array:
     """Of probabilities, as if none were nearer to 0 or 1 than a millionth."""
-    p = np.clip(np.asarray(probability, float), 1e-6, 1 - 1e-6)
-    return np.log(p / (1 - p))
+    result: Array = logit(np.clip(np.asarray(probability, float), 1e-6, 1 - 1e-6))
+    return result
 
 
 def activity_stage(config: PostprocessConfig, classes: Sequence[str]) -> Stage:
@@ -229,7 +230,7 @@ class Tracker:
                 azimuth_deg=float(azimuth[class_id]),
                 elevation_deg=float(elevation[class_id]),
                 confidence=float(np.clip(confidence[class_id], 0, 1)),
-                spread_deg=float(spread[class_id]) if self._spreads else None,
+                spread_deg=float(spread[class_id]) if self._spreads and not np.isnan(spread[class_id]) else None,
                 onset_sample=onset * self._samples_per_label,
             )
             sources.append(source)

@@ -13,6 +13,7 @@ from seldrt.stream import Array, Map, Stage, Windowed
 
 OUTLIER = np.radians(20.0)  # a direction this far off loses most of its weight; the metrics call it wrong, too
 STILL = np.zeros(1)  # the speeds of what does not move
+LEAST_LABELS = 3
 PRIOR_LABELS, PRIOR_DEG = 2.0, 3.0  # an event that has just begun says little of how exact its directions are
 SHORTEST = 0.01  # length of a vector, so that it has a direction
 
@@ -53,8 +54,12 @@ def doa_stage(config: PostprocessConfig) -> Stage:
 
 
 def spread_deg(doa: Array) -> Floats:
-    """By smoothed vectors (..., 3): how far directions lay from the motion that they are told of, RMS, degrees."""
-    return np.degrees(np.arccos(np.minimum(np.linalg.norm(doa.astype(float), axis=-1), 1)))
+    """By smoothed vectors (..., 3): how far directions lay from the motion that they are told of, RMS, degrees.
+
+    NaN where nothing is known of that.
+    """
+    length = np.linalg.norm(doa.astype(float), axis=-1)
+    return np.where(length < 2 * SHORTEST, np.nan, np.degrees(np.arccos(np.minimum(length, 1))))
 
 
 def _same_event(active: NDArray[np.bool_], now: int) -> NDArray[np.bool_]:
@@ -78,7 +83,8 @@ def _fitted_directions(doa: Array, weight: Floats, now: int, speeds: Floats, fas
     clusters the one around now wins, and a short excursion is outvoted. It first uses what a source at the
     medoid can reach at the fastest speed, then once more with weights that fall with the distance from the
     first motion. An event stands still unless a motion explains more of what was heard. The length of a vector is the
-    mean cosine between the motion and all that was heard, and a little that is as far off as `PRIOR_DEG`.
+    mean cosine between the motion and all that was heard, and a little that is as far off as `PRIOR_DEG`; `SHORTEST`
+    where less than `LEAST_LABELS` label frames were heard, for then it says nothing.
     """
     u = normalized(doa) * (weight > 0)[..., None]
     labels = np.arange(-now, u.shape[1] - now, dtype=np.float64)
@@ -99,6 +105,7 @@ def _fitted_directions(doa: Array, weight: Floats, now: int, speeds: Floats, fas
     track = np.where((for_moving > for_still)[:, None, None], moving, still)
     agreement = (weight * (u * track).sum(axis=-1)).sum(axis=-1) + PRIOR_LABELS * np.cos(np.radians(PRIOR_DEG))
     length = agreement / (weight.sum(axis=-1) + PRIOR_LABELS)
+    length[(weight > 0).sum(axis=-1) < LEAST_LABELS] = 0
     return track[:, now] * np.maximum(length, SHORTEST)[:, None]
 
 

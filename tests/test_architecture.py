@@ -70,7 +70,10 @@ SELDRT = {
     "seldrt.runtime.outputs": ("config",),
     "seldrt.runtime.sinks": ("detection", "levels", "runtime.outputs", "runtime.publisher"),
     "seldrt.runtime.web": ("detection", "runtime.sockets"),
-    "seldrt.runtime.display": ("client", "connection", "detection", "runtime.sinks", "runtime.web"),
+    "seldrt.runtime.patience": ("connection",),
+    "seldrt.runtime.display": (
+        *("client", "connection", "detection", "runtime.patience", "runtime.sinks", "runtime.web"),
+    ),
     "seldrt.runtime.demo": (
         *("config", "spatial", "models", "description", "detection"),
         *("runtime.devices", "runtime.sinks"),

@@ -144,7 +144,7 @@ def test_a_command_for_each_event_of_a_daemon_that_comes_and_goes(tmp_path: Path
             assert process.poll() is None
         daemon.communicate(timeout=60)
     over.touch()  # no command has ended before
-    assert re.fullmatch("garden reports no pianino, but alarm, .*, piano\n", strange)
+    assert re.fullmatch(r"garden reports no pianino, but \['alarm', .*, 'piano'\]\n", strange)
     assert "Traceback" not in interrupted(process)[1]
 
 
@@ -183,7 +183,12 @@ def test_a_command_that_cannot_be_run_is_told_and_the_next_is_tried(daemon: tupl
 
 
 @pytest.mark.parametrize(
-    ("words", "said"), [(["any"], "which command?"), (["--key", "x", "any", "ls"], "--key and --server-key belong")]
+    ("words", "said"),
+    [
+        (["any"], "which command?"),
+        (["--key", "x", "any", "ls"], "--key and --server-key belong"),
+        (["--url", "a", "--url", "b", "any", "ls"], "give --url once"),
+    ],
 )
 def test_what_on_event_lacks_is_told(words: list[str], said: str) -> None:
     bad = [sys.executable, str(EXAMPLES / "on_event.py"), *words]

@@ -148,14 +148,9 @@ def calibrate(
     chosen = calibration.calibrate(trials, start, *limits, lambda told: click.echo(told, err=True))
     heard = trials.heard(chosen)
     click.echo(f"calibrated: {heard}", err=True)
-    scored = [*trials.scenes, *trials.quiet]
-    chosen = reliability.calibrated(scored, chosen, trials.numbers)
-    off, off_before = (
-        reliability.expected_error(reliability.reliability(reliability.what_is_said(scored, settings, trials.numbers)))
-        for settings in (chosen, reliability.uncorrected(chosen))
-    )
-    told = f"confidences are off by {100 * off:.1f} % on average; as SED has them {100 * off_before:.1f} %"
-    click.echo(told, err=True)
+    chosen, off, off_before = reliability.calibrated([*trials.scenes, *trials.quiet], chosen, trials.numbers)
+    told = f"in these scenes confidences are off by {100 * off:.1f} % on average"
+    click.echo(f"{told}, before they were corrected by {100 * off_before:.1f} %", err=True)
     if heard.false_per_minute > max_false_per_minute:
         click.echo(f"no setting has as few as {max_false_per_minute:g} false events a minute: more such scenes to "
                    "train with would help", err=True)  # fmt: skip

@@ -129,6 +129,11 @@ def markdown(findings: Findings, system: str) -> str:
         f"{len(data.recordings)} recordings, {minutes:.0f} minutes; data `{data.digest}`. Figures of other days may be "
         "compared where this number is the same. Metrics of DCASE 2020 Task 3, with 95 % intervals by drawing "
         "recordings. LR is the published LR_CD, an F-score; recall is what its name promises.",
+        *(
+            ["**The thresholds of this model were chosen on these very scenes: expect less of others.**"]
+            if findings.systems[system].card.get("calibration", {}).get("data") == data.digest
+            else []
+        ),
         "## Table 1",
         _table(
             ["system", "output", "post-processing", *HEADINGS.values()],

@@ -46,14 +46,15 @@ def listen(
     jsonl: bool,
 ) -> None:
     """Show what daemons hear, until stopped: a live table; into a file or a pipe, a line for each event."""
-    from seldrt.runtime.display import Patience, show_json, show_lines, show_table
+    from seldrt.runtime.display import show_json, show_lines, show_table
+    from seldrt.runtime.patience import Patience
 
     with subscribed(connect, source, key, server_key, classes=classes) as subscriber, until_stopped():
         patience = Patience(subscriber.connections, say, source or "", classes)
         if jsonl:
             show_json(subscriber, sys.stdout, patience)
         elif sys.stdout.isatty() and sys.stderr.isatty():
-            show_table(subscriber, source or "")
+            show_table(subscriber, source or "", classes)
         else:
             show_lines(subscriber, click.echo, patience)  # ends when the reader leaves
 

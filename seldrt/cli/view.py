@@ -31,7 +31,8 @@ def view(
     clips: str | None,
 ) -> None:
     """Show what daemons hear in a browser, until stopped."""
-    from seldrt.runtime.display import Patience, show_page
+    from seldrt.runtime.display import show_page
+    from seldrt.runtime.patience import Patience
     from seldrt.runtime.web import Viewer
 
     find = None

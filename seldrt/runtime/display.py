@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -18,12 +18,12 @@ from rich.text import Text
 from seldrt.client import Subscriber
 from seldrt.connection import Connection
 from seldrt.detection import ActiveSource, AnyMessage, Event, EventChange, Frame, Gap, Level, Status, StreamInfo
+from seldrt.runtime.patience import SILENT_S, Patience, namesakes, printable, silence, unreported
 from seldrt.runtime.sinks import Sink
 
 if TYPE_CHECKING:
     from seldrt.runtime.web import Viewer
 
-SILENT_S = 3.0  # without any message: something is wrong
 REFRESH_S = 0.25
 
 
@@ -70,10 +70,10 @@ def message_line(message: AnyMessage) -> str | None:
 
 
 class LiveTable:
-    """All that sounds now, of all daemons or of one ``source``, and how they are."""
+    """All that sounds now, of all daemons or of one ``source`` and its ``classes``, and how they are."""
 
-    def __init__(self, connections: Sequence[Connection], source: str = "") -> None:
-        self._connections, self._source = connections, source
+    def __init__(self, connections: Sequence[Connection], source: str = "", classes: Sequence[str] = ()) -> None:
+        self._connections, self._source, self._classes = connections, source, classes
         self._frames: dict[str, Frame] = {}
         self._status: dict[str, Status] = {}
         self._levels: dict[str, Level] = {}
@@ -96,9 +96,10 @@ class LiveTable:
         silent_s: dict[str, float] = {}
         for (name, _), heard_s in self._heard_s.items():
             silent_s[name] = min(now_s - heard_s, silent_s.get(name, math.inf))
-        waits = [(connection, now_s - connection.heard_s) for connection in self._connections]
-        caption = [_silence(connection, wait_s, self._source) for connection, wait_s in waits if wait_s >= SILENT_S]
-        caption += self._health(silent_s) + _namesakes(self._heard_s, now_s)
+        waits = [(connection, connection.silent_s()) for connection in self._connections]
+        caption = [silence(connection, wait_s, self._source) for connection, wait_s in waits if wait_s >= SILENT_S]
+        caption += self._health(silent_s) + namesakes(self._heard_s, now_s)
+        caption += filter(None, (unreported(name, self._classes, s.classes) for name, s in self._status.items()))
         table = Table(
             title=f"seldrt {', '.join(connection.url for connection in self._connections)}",
             caption=Text("\n".join(caption) or "waiting for a status"),
@@ -108,6 +109,8 @@ class LiveTable:
             table.add_column(heading, justify="left" if heading in ("source", "class") else "right")
         for name, frame in sorted(self._frames.items()):
             for found in frame.detections if silent_s[name] < SILENT_S else []:
+                if self._classes and found.class_ not in self._classes:
+                    continue
                 table.add_row(
                     name,
                     found.class_,
@@ -131,72 +134,9 @@ class LiveTable:
         return lines + [f"{name}: {_loudness(level)}" for name, level in sorted(self._levels.items()) if name in alive]
 
 
-class Patience:
-    """Says through ``tell`` where nothing comes from, and why, when that changes, and is over.
-
-    Of one ``source`` and its ``classes`` only, where they are asked for. Also when daemons are called alike.
-    """
-
-    def __init__(
-        self,
-        connections: Sequence[Connection],
-        tell: Callable[[str], None],
-        source: str = "",
-        classes: Sequence[str] = (),
-    ) -> None:
-        self._tell, self._source, self._classes = tell, source, classes
-        self._unheard_of = ""
-        self._silences = [_Silence(connection) for connection in connections]
-        self._heard_s: dict[tuple[str, str], float] = {}  # by source and url
-        self._alike: list[str] = []
-
-    def turn(self, source: str = "", url: str = "", reported: Sequence[str] = ()) -> None:
-        """A turn of waiting ends, in which a message of that ``source`` came from ``url``, or none.
-
-        ``reported`` are the classes that there may be, if it said so.
-        """
-        now_s = time.monotonic()
-        self._heard_s = {key: at_s for key, at_s in self._heard_s.items() if now_s - at_s < SILENT_S}
-        if source:
-            self._heard_s[source, url] = now_s
-        for silence in self._silences:
-            if news := silence.news(now_s, self._source):
-                self._tell(news)
-        before, self._alike = self._alike, _namesakes(self._heard_s, now_s)
-        for news in set(self._alike) - set(before):
-            self._tell(news)
-        if reported:
-            unheard_of = ", ".join(name for name in self._classes if name not in reported)
-            if unheard_of != self._unheard_of and unheard_of:
-                self._tell(printable(f"{source} reports no {unheard_of}, but {', '.join(reported)}"))
-            self._unheard_of = unheard_of
-
-
-class _Silence:
-    """How long nothing has come through a connection, and what was said of it."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._since_s, self._trouble, self._told = connection.heard_s, connection.trouble, ""
-
-    def news(self, now_s: float, source: str) -> str:
-        """What is to be told now."""
-        url, trouble = self._connection.url, self._connection.trouble
-        if trouble != self._trouble:
-            self._trouble, self._since_s = trouble, now_s
-        if now_s - self._connection.heard_s < SILENT_S:
-            told, self._told = self._told, ""
-            return f"{url} is heard" if told else ""
-        text = _silence(self._connection, SILENT_S, source)
-        if text == self._told or (self._told and now_s - self._since_s < SILENT_S):  # it may be passing
-            return ""
-        self._told = text
-        return text
-
-
-def show_table(subscriber: Subscriber, source: str = "") -> None:
+def show_table(subscriber: Subscriber, source: str = "", classes: Sequence[str] = ()) -> None:
     """The live table on stderr, for ever."""
-    table = LiveTable(subscriber.connections, source)
+    table = LiveTable(subscriber.connections, source, classes)
     with Live(table.render(), console=Console(stderr=True), auto_refresh=False) as live:
         while True:
             message = subscriber.receive(REFRESH_S)
@@ -245,30 +185,10 @@ def json_messages(subscriber: Subscriber, patience: Patience) -> Iterator[tuple[
             if received:
                 plain = msgspec.msgpack.decode(received[1], type=dict[str, Any])
                 line = msgspec.json.encode(plain)
-                reported = [str(name) for name in plain.get("classes", ())]
+                reported = list(map(str, plain["classes"])) if isinstance(plain.get("classes"), list) else []
         patience.turn(str(plain.get("source", "")), subscriber.url, reported)
         if line:
             yield plain, line
-
-
-def _silence(connection: Connection, seconds: float, source: str) -> str:
-    """What to say of so long a silence; where only one ``source`` is asked for, the name may be wrong."""
-    which, named = (f" of --source {source}", ": is that its name?") if source else ("", "")
-    why = f": {connection.trouble}" if connection.trouble else f", though it is connected{named}"
-    return f"nothing heard{which} from {connection.url} for {seconds:.0f} s{why}"
-
-
-def _namesakes(heard_s: Mapping[tuple[str, str], float], now_s: float) -> list[str]:
-    """What to say of daemons with the same name, from when each (source, url) was heard."""
-    urls: dict[str, list[str]] = {}
-    for (source, url), at_s in heard_s.items():
-        if now_s - at_s < SILENT_S:
-            urls.setdefault(source, []).append(url)
-    return [
-        f"{' and '.join(sorted(each))} are both called {printable(source)}: start one with another --source"
-        for source, each in sorted(urls.items())
-        if len(each) > 1
-    ]
 
 
 def _health(status: Status, frame: Frame | None) -> str:
@@ -285,8 +205,3 @@ def _health(status: Status, frame: Frame | None) -> str:
 def _loudness(level: Level) -> str:
     peaks = zip("WYZX", level.peak_dbfs, strict=False)
     return "peaks " + "  ".join(f"{channel} {peak:.0f}" for channel, peak in peaks) + " dBFS"
-
-
-def printable(text: str) -> str:
-    """Text from others without what could command a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 from PIL import Image
 
 from offline import dataset, estimates
@@ -115,6 +116,16 @@ def test_the_whole_report(tones: Path, folder: Path, monkeypatch: pytest.MonkeyP
         assert (folder / "again" / name).with_suffix(suffix).read_bytes() == (out / name).with_suffix(
             suffix
         ).read_bytes()
+
+    loaded = checkpoint.load(model)
+    loaded.description = replace(loaded.description, card={"calibration": {"data": digest}})
+    checkpoint.save(loaded, folder / "fitted.safetensors")
+    fitted = ["report", "--data", data, "--model", folder / "fitted.safetensors", "--cache", out / "estimates"]
+    code, text = run_cli(*fitted, "--out", folder / "fitted")
+    assert code == 0, text
+    caveat = "**The thresholds of this model were chosen on these very scenes"
+    assert caveat in (folder / "fitted" / "report.md").read_text()
+    assert caveat not in said
 
 
 @pytest.mark.parametrize(

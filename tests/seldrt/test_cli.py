@@ -30,7 +30,8 @@ from seldrt.cli.shell import Names, Sectors, Sensitivity
 from seldrt.config import ConfigError, DaemonConfig, PostprocessConfig, load_toml, override
 from seldrt.detection import Frame, Status
 from seldrt.runtime import demo
-from seldrt.runtime.display import REFRESH_S, LiveTable, Patience
+from seldrt.runtime.display import REFRESH_S, LiveTable
+from seldrt.runtime.patience import Patience
 from seldrt.runtime.publisher import Publisher
 from tests.models import small_model
 from tests.seldrt.energy_pipeline import PIANO, SAMPLE_RATE, two_pianos
@@ -573,7 +574,9 @@ def test_listen_names_the_source_of_which_nothing_comes(recording: Path, tmp_pat
 
 def connected(url: str, trouble: str = "") -> Any:
     """A connection that was just made, or heard."""
-    return SimpleNamespace(url=url, trouble=trouble, heard_s=0.0)
+    connection = SimpleNamespace(url=url, trouble=trouble, heard_s=0.0)
+    connection.silent_s = lambda: time.monotonic() - connection.heard_s
+    return connection
 
 
 @pytest.mark.parametrize("form", [[], ["--jsonl"]])
@@ -592,7 +595,7 @@ def test_listen_says_which_class_cannot_come(recording: Path, tmp_path: Path, fo
 
 def test_patience_begins_anew_when_something_came(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s, told = 0.0, list[str]()
-    monkeypatch.setattr("seldrt.runtime.display.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
     connection = connected("ipc://x", "why")
     patience = Patience([connection], told.append)
     steps = [(2.9, False, 0), (3.1, False, 1), (9.0, False, 1), (10.0, True, 2), (12.0, False, 2), (13.1, False, 3)]
@@ -606,7 +609,7 @@ def test_patience_begins_anew_when_something_came(monkeypatch: pytest.MonkeyPatc
 
 def test_the_last_word_of_patience_is_the_reason_that_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s, told = 0.0, list[str]()
-    monkeypatch.setattr("seldrt.runtime.display.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
     connection = connected("ipc://x")
     patience = Patience([connection], told.append)
     for step in range(340):  # a tenth of a second each: for long one, passing ones, another, and the first again
@@ -617,9 +620,20 @@ def test_the_last_word_of_patience_is_the_reason_that_lasts(monkeypatch: pytest.
     assert [line.rpartition(" ")[2] for line in told] == ["refused", "absent", "refused"]
 
 
+def test_two_of_one_name_are_told_of_their_classes_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    roof, gate = connected("ipc://roof"), connected("ipc://gate")
+    monkeypatch.setattr("time.monotonic", lambda: 0.0)
+    patience = Patience([roof, gate], told.append, "h3", ["dog"])
+    for _ in range(5):
+        patience.turn("h3", "ipc://roof", ["dog", "cat"])
+        patience.turn("h3", "ipc://gate", ["cat"])
+    assert [line for line in told if "reports" in line] == ["h3 reports no dog, but cat"]
+
+
 def test_patience_knows_several_daemons_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s, told = 0.0, list[str]()
-    monkeypatch.setattr("seldrt.runtime.display.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
     roof, gate = connected("ipc://roof"), connected("ipc://gate", "absent")
     patience = Patience([roof, gate], told.append)
     for step in range(100):
@@ -649,7 +663,7 @@ def test_the_live_table_shows_what_sounds_and_when_nothing_comes(monkeypatch: py
         connection.heard_s = now_s
         table.add(msgspec.convert(plain, kind), "ipc://x")
 
-    monkeypatch.setattr("seldrt.runtime.display.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
     table = LiveTable([connection])
     found: dict[str, Any] = {"class": "piano", "class_id": 13, "track": 0, "confidence": 0.9, "onset_ns": 0}
     frame = {"source": "roof", "t_capture_ns": 2_500_000_000, "sample": 0, "frame_ms": 100, "type": "frame"}
@@ -681,9 +695,29 @@ def test_the_live_table_shows_what_sounds_and_when_nothing_comes(monkeypatch: py
     assert "nothing heard of --source roof from ipc://x for 20 s: why" in " ".join(text().split())
 
 
+def test_the_live_table_shows_the_classes_that_are_asked_for() -> None:
+    roof = connected("ipc://roof")
+    roof.silent_s = lambda: 0.0
+    table = LiveTable([roof], "h3", ["piano", "pianino"])
+    found = {"class_id": 13, "track": 0, "confidence": 0.9, "onset_ns": 0, "azimuth_deg": -90.0, "elevation_deg": 20.0}
+    both = [found | {"class": name} for name in ("piano", "alarm")]
+    frame = {"type": "frame", "source": "h3", "t_capture_ns": 0, "sample": 0, "frame_ms": 100, "detections": both}
+    status = {"type": "status", "source": "h3", "t_capture_ns": 0, "sample": 0, "uptime_s": 5, "overruns": 0}
+    status |= {"real_time_factor": 0.2, "latency_p50_ms": 1.0, "latency_p95_ms": 2.0, "latency_p99_ms": 3.0}
+    status |= {"lost_samples": 0, "state": "running", "model_id": "compact", "degraded": False, "why": ""}
+    table.add(msgspec.convert(frame, Frame), roof.url)
+    table.add(msgspec.convert(status | {"classes": ["alarm", "piano"]}, Status), roof.url)
+    console = Console(file=io.StringIO(), width=150)
+    console.print(table.render())
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search("h3 .*piano", text)
+    assert not re.search("h3 .* alarm .*-90", text)
+    assert "h3 reports no pianino, but alarm, piano" in text
+
+
 def test_the_live_table_shows_several_daemons(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 9.0
-    monkeypatch.setattr("seldrt.runtime.display.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
     roof, gate = connected("ipc://roof", "absent"), connected("ipc://gate")
     gate.heard_s = now_s
     table = LiveTable([roof, gate])

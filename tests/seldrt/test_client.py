@@ -116,6 +116,49 @@ def test_the_newest_of_each_of_several_daemons(publisher: Publisher) -> None:
     other.close()
 
 
+def test_a_slow_reader_hears_the_newest_of_all_daemons_by_turns(publisher: Publisher) -> None:
+    other = Publisher("tcp://127.0.0.1:*")
+    with Subscriber([publisher.endpoint, other.endpoint], latest_only=True) as subscriber:
+        expect_subscribers(publisher)
+        expect_subscribers(other)
+        heard = []
+        for sample in range(12):  # both send more than once until the next is taken
+            for each in (publisher, other, publisher, other):
+                each.send(frame(sample))
+            time.sleep(0.05)
+            if subscriber.receive(WAIT_S) is not None:
+                heard.append(subscriber.url)
+        assert abs(heard.count(publisher.endpoint) - heard.count(other.endpoint)) <= 2
+    other.close()
+
+
+def test_who_sends_ever_new_topics_does_not_fill_the_memory(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seldrt.client.MOST_TOPICS", 10)
+    with Subscriber(publisher.endpoint, latest_only=True) as subscriber:
+        expect_subscribers(publisher)
+        for number in range(50):
+            publisher.send(frame(number, f"source{number}"))
+        time.sleep(QUIET_S)
+        kept = {message.source for message in takes(subscriber, 10)}
+        assert kept == {f"source{number}" for number in range(40, 50)}
+        assert subscriber.receive(0) is None
+
+
+def test_what_waits_to_be_received_is_no_silence(publisher: Publisher) -> None:
+    with Subscriber(publisher.endpoint) as subscriber:
+        expect_subscribers(publisher)
+        (connection,) = subscriber.connections
+        time.sleep(0.05)
+        assert connection.silent_s() >= 0.05
+        publisher.send(frame())
+        assert connection.socket.poll(WAIT_S * 1000)
+        assert connection.silent_s() == 0
+        told(subscriber, 1)
+        assert 0 < connection.silent_s() < WAIT_S
+
+
 def test_an_iteration_ends_when_nothing_comes_in_time(publisher: Publisher) -> None:
     with Subscriber(publisher.endpoint, timeout_s=QUIET_S) as subscriber:
         expect_subscribers(publisher)

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from seldrt.client import Subscriber
 from seldrt.detection import Level, Status
-from seldrt.runtime.display import LiveTable, Patience, message_line, show_lines
+from seldrt.runtime.display import LiveTable, message_line, show_lines
+from seldrt.runtime.patience import Patience
 
 
 def status(why: str) -> Status:

@@ -1,0 +1,109 @@
+"""What is told of daemons from which nothing comes, that are called alike, or that do not report what is asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from seldrt.connection import Connection
+
+SILENT_S = 3.0  # without any message: something is wrong
+
+HeardS = Mapping[tuple[str, str], float]  # by source and url: when it was heard last, on the monotonic clock
+
+
+def silence(connection: Connection, seconds: float, source: str = "") -> str:
+    """What to say of so long a silence; where only one ``source`` is asked for, the name may be wrong."""
+    which, named = (f" of --source {source}", ": is that its name?") if source else ("", "")
+    why = f": {connection.trouble}" if connection.trouble else f", though it is connected{named}"
+    return f"nothing heard{which} from {connection.url} for {seconds:.0f} s{why}"
+
+
+def namesakes(heard_s: HeardS, now_s: float) -> list[str]:
+    """What to say of daemons with the same name."""
+    urls: dict[str, list[str]] = {}
+    for (source, url), at_s in heard_s.items():
+        if now_s - at_s < SILENT_S:
+            urls.setdefault(source, []).append(url)
+    return [
+        f"{' and '.join(sorted(each))} are both called {printable(source)}: start one with another --source"
+        for source, each in sorted(urls.items())
+        if len(each) > 1
+    ]
+
+
+def unreported(source: str, classes: Sequence[str], reported: Sequence[str]) -> str:
+    """What to say of those classes that a source does not report; "" of none, or if it did not tell what it reports."""
+    missing = [name for name in classes if name not in reported] if reported else []
+    return printable(f"{source} reports no {', '.join(missing)}, but {', '.join(reported)}") if missing else ""
+
+
+def printable(text: str) -> str:
+    """Text from others without what could command a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+class Patience:
+    """Says through ``tell`` where nothing comes from, and why, when that changes, and is over.
+
+    Of one ``source`` and its ``classes`` only, where they are asked for.
+    """
+
+    def __init__(
+        self,
+        connections: Sequence[Connection],
+        tell: Callable[[str], None],
+        source: str = "",
+        classes: Sequence[str] = (),
+    ) -> None:
+        self._tell, self._source, self._classes = tell, source, classes
+        self._silences = [_Silence(connection) for connection in connections]
+        self._heard_s: dict[tuple[str, str], float] = {}
+        self._alike: list[str] = []
+        self._missing: dict[tuple[str, str], str] = {}  # what was said of the classes of each
+
+    def turn(self, source: str = "", url: str = "", reported: Sequence[str] = ()) -> None:
+        """A turn of waiting ends, in which a message of that ``source`` came from ``url``, or none.
+
+        ``reported`` are the classes that there may be, if it said so.
+        """
+        now_s = time.monotonic()
+        self._heard_s = {key: at_s for key, at_s in self._heard_s.items() if now_s - at_s < SILENT_S}
+        if source:
+            self._heard_s[source, url] = now_s
+        for each in self._silences:
+            self._tell_of(each.news(now_s, self._source))
+        before, self._alike = self._alike, namesakes(self._heard_s, now_s)
+        for text in self._alike:
+            self._tell_of(text if text not in before else "")
+        if reported:
+            text = unreported(source, self._classes, reported)
+            if text != self._missing.get((source, url)):
+                self._missing[source, url] = text
+                self._tell_of(text)
+
+    def _tell_of(self, news: str) -> None:
+        if news:
+            self._tell(news)
+
+
+class _Silence:
+    """How long nothing has come through a connection, and what was said of it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._since_s, self._trouble, self._told = connection.heard_s, connection.trouble, ""
+
+    def news(self, now_s: float, source: str) -> str:
+        """What is to be told now."""
+        trouble = self._connection.trouble
+        if trouble != self._trouble:
+            self._trouble, self._since_s = trouble, now_s
+        if self._connection.silent_s() < SILENT_S:
+            told, self._told = self._told, ""
+            return f"{self._connection.url} is heard" if told else ""
+        text = silence(self._connection, SILENT_S, source)
+        if text == self._told or (self._told and now_s - self._since_s < SILENT_S):  # it may be passing
+            return ""
+        self._told = text
+        return text
