@@ -436,7 +436,8 @@ def test_what_keeps_it_from_beginning(options: list[str], said: str, tmp_path: P
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     words = [port if word == "FREE" else str(tmp_path / word) if word.isupper() else word for word in options]
-    command = [sys.executable, SCRIPT, "--url", url, *broker.options, *words]
+    where = [] if "--url" in options else ["--url", url]
+    command = [sys.executable, SCRIPT, *where, *broker.options, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(said + r"\n", done.stderr)
