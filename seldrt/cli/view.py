@@ -47,7 +47,7 @@ def view(
         until_stopped(),
     ):
         say(f"open {' or '.join(viewer.urls)} in a browser; Ctrl-C ends it")
-        show_page(subscriber, viewer, Patience(subscriber.connections, say, source or ""))
+        show_page(subscriber, viewer, Patience(subscriber.connections, say, source or "", stand=viewer.stand))
 
 
 def check_folder(name: str) -> None:

@@ -9,6 +9,8 @@ from seldrt.connection import Connection
 
 SILENT_S = 3.0  # without any message: something is wrong
 
+MOST_NAMES = 100  # that are remembered of a daemon; only who means no good has more
+
 HeardS = Mapping[tuple[str, str], float]  # by source and url: when it was heard last, on the monotonic clock
 
 
@@ -46,7 +48,8 @@ def printable(text: str) -> str:
 class Patience:
     """Says through ``tell`` where nothing comes from, and why, when that changes, and is over.
 
-    Of one ``source`` and its ``classes`` only, where they are asked for.
+    Of one ``source`` and its ``classes`` only, where they are asked for. ``stand`` gets all of this that holds,
+    whenever that changes: what is wrong, and the names of those of whom nothing comes, as far as they were heard.
     """
 
     def __init__(
@@ -55,8 +58,10 @@ class Patience:
         tell: Callable[[str], None],
         source: str = "",
         classes: Sequence[str] = (),
+        stand: Callable[[list[tuple[str, list[str]]]], None] = lambda standing: None,
     ) -> None:
-        self._tell, self._source, self._classes = tell, source, classes
+        self._tell, self._source, self._classes, self._stand = tell, source, classes, stand
+        self._standing: list[tuple[str, list[str]]] = []
         self._silences = [_Silence(connection) for connection in connections]
         self._heard_s: dict[tuple[str, str], float] = {}
         self._alike: list[str] = []
@@ -73,6 +78,8 @@ class Patience:
             self._heard_s[source, url] = now_s
         for each in self._silences:
             self._tell_of(each.news(now_s, self._source))
+            if source and each.url == url and len(each.names) < MOST_NAMES:
+                each.names.add(source)
         before, self._alike = self._alike, namesakes(self._heard_s, now_s)
         for text in self._alike:
             self._tell_of(text if text not in before else "")
@@ -81,6 +88,11 @@ class Patience:
             if text != self._missing.get((source, url)):
                 self._missing[source, url] = text
                 self._tell_of(text)
+        standing = [(each.told, sorted(each.names)) for each in self._silences if each.told]
+        standing += [(text, []) for text in self._alike]
+        if standing != self._standing:
+            self._standing = standing
+            self._stand(standing)
 
     def _tell_of(self, news: str) -> None:
         if news:
@@ -91,8 +103,10 @@ class _Silence:
     """How long nothing has come through a connection, and what was said of it."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._since_s, self._trouble, self._told = connection.heard_s, connection.trouble, ""
+        self._connection, self.url = connection, connection.url
+        self._since_s, self._trouble = connection.heard_s, connection.trouble
+        self.told = ""  # what still holds of that
+        self.names: set[str] = set()  # of who was heard from there
 
     def news(self, now_s: float, source: str) -> str:
         """What is to be told now."""
@@ -100,10 +114,10 @@ class _Silence:
         if trouble != self._trouble:
             self._trouble, self._since_s = trouble, now_s
         if self._connection.silent_s() < SILENT_S:
-            told, self._told = self._told, ""
-            return f"{self._connection.url} is heard" if told else ""
+            told, self.told = self.told, ""
+            return f"{self.url} is heard" if told else ""
         text = silence(self._connection, SILENT_S, source)
-        if text == self._told or (self._told and now_s - self._since_s < SILENT_S):  # it may be passing
+        if text == self.told or (self.told and now_s - self._since_s < SILENT_S):  # it may be passing
             return ""
-        self._told = text
+        self.told = text
         return text

@@ -58,6 +58,7 @@ class Watching:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self.about: dict[str, object] = {}  # what the server has
+        self.standing: list[dict[str, object]] = []  # what is wrong
         self.socket = socket.create_connection((parts.hostname, parts.port), timeout=20)
         self.socket.sendall(f"GET /messages HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
         self.lines = self.socket.makefile("rb")
@@ -65,8 +66,8 @@ class Watching:
         while self.lines.readline().strip():
             pass
 
-    def message(self) -> tuple[str, dict[str, object]]:
-        """The next message, and the kind of event that it is to a browser."""
+    def message(self, standing: bool = False) -> tuple[str, dict[str, object]]:
+        """The next message, and the kind of event that it is to a browser; or, with ``standing``, when that came."""
         kind = "message"
         while True:
             line = self.lines.readline()
@@ -74,10 +75,16 @@ class Watching:
             name, _, value = line.decode().strip().partition(": ")
             if name == "event":
                 kind = value
-            if name == "data" and kind != "about":
-                return kind, json.loads(value)
-            if name == "data":
+            if name != "data":
+                continue
+            if kind == "about":
                 self.about, kind = json.loads(value), "message"
+            elif kind == "standing":
+                self.standing, kind = json.loads(value), "message"
+                if standing:
+                    return "standing", {}
+            else:
+                return kind, json.loads(value)
 
     def close(self) -> None:
         self.lines.close()
@@ -173,6 +180,58 @@ def clips(tmp_path: Path) -> Path:
     (day / ".120000.250Z_az-012_el+04_p0.88.flac.0123456789ab.part").write_text("half")
     (tmp_path / "secret.flac").write_text("secret")
     return tmp_path
+
+
+def test_who_comes_later_learns_which_daemons_are_not_heard(tmp_path: Path) -> None:
+    urls = [f"ipc://{tmp_path}/{name}" for name in ("roof", "nowhere")]
+    recording = tmp_path / "garden.wav"
+    soundfile.write(recording, two_pianos(), SAMPLE_RATE, subtype="PCM_16")
+    process = start("view", "--connect", urls[0], "--connect", urls[1], "--bind", "127.0.0.1:0")
+    assert process.stderr is not None
+    (page,) = re.findall(r"open (http://127\.0\.0\.1:\d+/) in a browser", process.stderr.readline())
+    absent = f"nothing heard from {urls[1]} for 3 s: no daemon answers there: is it running?"
+    assert absent in {process.stderr.readline().strip() for _ in range(2)}
+    daemon = start("replay", recording, "--bind", urls[0], "--loop", "--quiet", program=SMALL)
+    watching = Watching(page)
+    end_s = time.monotonic() + 20
+    while watching.standing != [{"text": absent, "sources": []}] and time.monotonic() < end_s:
+        watching.message(standing=True)
+    daemon.kill()
+    gone = {"text": absent.replace(urls[1], urls[0]), "sources": ["garden"]}
+    assert process.stderr.readline()  # is heard
+    assert process.stderr.readline()  # is not
+    late = Watching(page)
+    late.message(standing=True)
+    assert sorted(late.standing, key=str) == sorted([gone, {"text": absent, "sources": []}], key=str)
+    for each in (watching, late):
+        each.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
+
+
+def test_a_daemon_that_is_not_heard_is_trouble_on_the_page() -> None:
+    """Unless a microphone of it is there, which tells of itself, or has ended as somebody wished."""
+    answer = in_page("""
+        const answer = [], standing = (...all) => source.standing({ data: JSON.stringify(all) });
+        const look = () => answer.push([says("state"), rang.splice(0)]);
+        last(2000, status());
+        standing({ text: "nothing heard from b", sources: ["h4"] }, { text: "nothing heard from a", sources: ["h3"] });
+        last(10000, status());
+        look();
+        standing();
+        last(2000, status());
+        look();
+        live(status().replace("h3", "h4"));
+        live(status({ state: "ended" }).replace("h3", "h4"));
+        standing({ text: "nothing heard from b", sources: ["h4"] });
+        last(20000, status());
+        look();
+    """)
+    assert answer == [
+        ["nothing heard from b", ["alerts may fail: nothing heard from b"]],
+        ["listening", []],
+        ["listening", []],
+    ]
 
 
 def test_a_clip_is_found_by_what_its_message_says(clips: Path) -> None:

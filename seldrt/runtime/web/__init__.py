@@ -14,7 +14,7 @@ import socket
 import socketserver
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -71,6 +71,7 @@ class Viewer:
             )
         self.find_clip = find_clip
         self._about = json.dumps({"clips": find_clip is not None}).encode()
+        self._standing = b"[]"
         self._lock = threading.Lock()
         self._watching: set[queue.Queue[bytes]] = set()
         self._past: deque[bytes] = deque(maxlen=PAST)
@@ -91,22 +92,31 @@ class Viewer:
 
     def show(self, message: bytes, keep: bool) -> None:
         """Sends a message, JSON in one line, to all who watch and, to ``keep``, to those who come later."""
-        sent = b"data: " + message + b"\n\n"
         with self._lock:
             if keep:
                 self._past.append(message)
-            for waiting in list(self._watching):
-                try:
-                    waiting.put_nowait(sent)
-                except queue.Full:
-                    self._watching.discard(waiting)
+            self._send(b"data: " + message + b"\n\n")
+
+    def stand(self, standing: Sequence[tuple[str, Sequence[str]]]) -> None:
+        """Tells all who watch, and who come later, which daemons are not heard: why, and the names of who was there."""
+        with self._lock:
+            self._standing = json.dumps([{"text": text, "sources": names} for text, names in standing]).encode()
+            self._send(b"event: standing\ndata: " + self._standing + b"\n\n")
+
+    def _send(self, sent: bytes) -> None:
+        for waiting in list(self._watching):
+            try:
+                waiting.put_nowait(sent)
+            except queue.Full:
+                self._watching.discard(waiting)
 
     @contextmanager
     def watching(self) -> Iterator[queue.Queue[bytes]]:
         """What somebody who watches is sent, from what was kept on."""
-        waiting: queue.Queue[bytes] = queue.Queue(WAITING + PAST + 1)
+        waiting: queue.Queue[bytes] = queue.Queue(WAITING + PAST + 2)
         waiting.put_nowait(b"event: about\ndata: " + self._about + b"\n\n")
         with self._lock:
+            waiting.put_nowait(b"event: standing\ndata: " + self._standing + b"\n\n")
             for message in self._past:
                 waiting.put_nowait(b"event: past\ndata: " + message + b"\n\n")
             self._watching.add(waiting)

@@ -132,6 +132,8 @@ function item(found, lasted) {
 class Page {
   constructor() {
     this.microphones = new Map();
+    this.standing = []; // what is wrong with daemons that are not heard, and who was heard there
+    this.gone = new Set(); // who has ended as somebody wished
     this.rows = new Map(); // by event, for as long as the row stands in the table
     this.log = document.getElementById("log");
     this.state = document.getElementById("state");
@@ -156,11 +158,13 @@ class Page {
     };
     messages.onmessage = ({ data }) => this.take(JSON.parse(data));
     messages.addEventListener("about", ({ data }) => this.about(JSON.parse(data)));
+    messages.addEventListener("standing", ({ data }) => { this.standing = JSON.parse(data); });
     messages.addEventListener("past", ({ data }) => this.event(JSON.parse(data), false));
   }
 
   take(message) {
     this.heard = performance.now();
+    this.gone.delete(message.source);
     if (!this.microphones.has(message.source)) this.microphones.set(message.source, new Microphone(message.source));
     this.microphones.get(message.source).take(message);
     if (message.type === "status") this.alerts.know(message.source, message.classes ?? []);
@@ -260,16 +264,24 @@ class Page {
   }
 
   forget(microphone) {
+    this.gone.add(microphone.name);
     microphone.article.remove();
     this.microphones.delete(microphone.name);
   }
 
+  /** What is wrong with daemons that no microphone here tells of: one that ended as wished, or is told of itself, is none. */
+  absent() {
+    const told = (name) => this.microphones.has(name) || this.gone.has(name);
+    return this.standing.filter(({ sources }) => !sources.some(told)).map(({ text }) => text);
+  }
+
   tick() {
-    const now = performance.now(), silent = now - this.heard > SILENT_MS;
+    const now = performance.now(), silent = now - this.heard > SILENT_MS, absent = this.connected ? this.absent() : [];
     const text = !this.connected ? "seldrt view has ended, or cannot be reached"
-      : silent ? "nothing heard: is the daemon running?" : "listening";
+      : absent.join("; ") || (silent ? "nothing heard: is the daemon running?" : "listening");
     const lost = !this.connected || silent, troubles = new Map(lost ? [["", { text, kinds: [SILENCE] }]] : []);
-    tell(this.state, text, lost);
+    for (const one of lost ? [] : absent) troubles.set(one, { text: one, kinds: [SILENCE] });
+    tell(this.state, text, lost || absent.length > 0);
     for (const [name, microphone] of this.microphones) {
       if (!microphone.ended && now - microphone.heard > SILENT_MS) microphone.forsaken();
       if (microphone.ended && now - microphone.heard > ENDED_MS) this.forget(microphone);
