@@ -2,6 +2,7 @@
 
 python on_event.py alarm,ringing_phone notify-send "{class}" "at {azimuth_deg:.0f} degrees, left is positive"
 python on_event.py any mosquitto_pub -t heard -m "{class} {confidence:.2f}"
+python on_event.py any curl -d '{{"what": "{class}", "azimuth": {azimuth_deg}}}' http://192.0.2.1/heard
 
 It goes on when the daemon ends, and hears it again when it is back. Commands run beside each other: none waits.
 """
@@ -30,6 +31,15 @@ if len(urls := wanted.url or ["tcp://127.0.0.1:5577"]) > 1:
 (wanted.url,) = urls
 if bool(wanted.key) != bool(wanted.server_key):
     parser.error("--key and --server-key belong together")
+
+SAMPLE = {"class": "alarm", "source": "garden", "phase": "onset", "event_id": 0, "track": 0, "class_id": 0}
+SAMPLE |= {"azimuth_deg": 90.0, "elevation_deg": 0.0, "spread_deg": 2.0, "confidence": 0.9, "duration_ms": 100}
+SAMPLE |= dict.fromkeys(("v", "seq", "epoch", "t_capture_ns", "t_pub_ns", "onset_ns", "sample"), 1) | {"type": "event"}
+for word in wanted.command:
+    try:
+        word.format_map(SAMPLE)
+    except (LookupError, AttributeError, TypeError, ValueError) as error:
+        parser.error(f"{word!r}: {error!r}; an event has {', '.join(SAMPLE)}, and {{{{ and }}}} are braces themselves")
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
 socket = zmq.Context().socket(zmq.SUB)

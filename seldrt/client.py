@@ -46,7 +46,7 @@ class Subscriber:
         so long without a message ends an iteration, and `receive`; None = wait for ever.
     ``keys``
         files with one's own secret key and the daemon's public key, where daemons ask for keys; for several daemons
-        with keys of their own, one pair of files for each ``url``.
+        with keys of their own, one pair of files for each ``url``, None for one without keys.
 
     `ConfigError` when these make no sense, `WireError` when ``url`` is no address, `KeysError` for unusable keys.
 
@@ -66,7 +66,7 @@ class Subscriber:
         classes: Sequence[str] = (),
         latest_only: bool = False,
         timeout_s: float | None = None,
-        keys: Keys | Sequence[Keys] | None = None,
+        keys: Keys | Sequence[Keys | None] | None = None,
     ) -> None:
         urls = [url] if isinstance(url, str) else list(url)
         pairs = keys_of_each(urls, keys)
@@ -231,13 +231,13 @@ def subscriptions(kinds: Sequence[str] = (), source: str = "", classes: Sequence
     ]
 
 
-def keys_of_each(urls: Sequence[str], keys: Keys | Sequence[Keys] | None) -> Sequence[Keys | None]:
+def keys_of_each(urls: Sequence[str], keys: Keys | Sequence[Keys | None] | None) -> Sequence[Keys | None]:
     """The keys for each daemon; `ConfigError` when there are no daemons, or not as many keys."""
     if not urls or len(set(urls)) < len(urls):
         raise ConfigError(f"which daemons? Give each address once, not {', '.join(urls) or 'none'}")
     if not keys:
         return [None] * len(urls)
-    pairs = cast(Sequence[Keys], [keys] if isinstance(keys[0], str | Path) else keys)
+    pairs = cast(Sequence[Keys | None], [keys] if isinstance(keys[0], str | Path) else keys)
     if len(pairs) not in (1, len(urls)):
         raise ConfigError(f"{len(pairs)} keys for {len(urls)} daemons: give one for all, or one for each")
     return pairs if len(pairs) > 1 else list(pairs) * len(urls)

@@ -188,6 +188,8 @@ def test_a_command_that_cannot_be_run_is_told_and_the_next_is_tried(daemon: tupl
         (["any"], "which command?"),
         (["--key", "x", "any", "ls"], "--key and --server-key belong"),
         (["--url", "a", "--url", "b", "any", "ls"], "give --url once"),
+        (["any", "echo", '{"json": "{class}"}'], "an event has class, source"),
+        (["any", "echo", "{klass}"], "'{klass}': KeyError('klass'); an event has class"),
     ],
 )
 def test_what_on_event_lacks_is_told(words: list[str], said: str) -> None:

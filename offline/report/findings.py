@@ -125,6 +125,8 @@ def gather(data: Dataset, wanted: Wanted, estimate: Estimate, progress: Callable
     learning = {str(run): read_learning(run) for run in wanted.runs}
     quiet = list_quiet(wanted.quiet, data.recordings[0].array)
     paths = [model_path(model) for model in (*wanted.models, *((wanted.baseline,) if wanted.baseline else ()))]
+    if len(set(paths)) < len(paths):
+        raise ConfigError(f"{', '.join(map(str, paths))}: give each model once")
     systems = []
     for i, (name, path) in enumerate(zip(_names(paths), paths, strict=True)):
         names = (NOTHING,) if i == len(wanted.models) else tuple(SMOOTHING)

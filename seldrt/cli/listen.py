@@ -28,7 +28,7 @@ daemon_options = options(  # which daemons are heard, see `subscribed`
         metavar="FILE",
         multiple=True,
         type=click.Path(),
-        meaning="The daemon's public key, for all or for each --connect.",
+        meaning="The daemon's public key, for all or for each --connect; none: it has no keys.",
     ),
 )
 
@@ -67,7 +67,7 @@ def subscribed(
 
     if bool(key) != bool(server_key):
         raise ConfigError("--key and --server-key belong together: your secret key, and the daemon's public one")
-    keys = [(key, server) for server in server_key if key]
+    keys = [None if server == "none" else (key, server) for server in server_key if key]
     return Subscriber(connect or DEFAULT_URL, source=source or "", keys=keys, **more)
 
 

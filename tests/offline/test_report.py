@@ -134,6 +134,7 @@ def test_the_whole_report(tones: Path, folder: Path, monkeypatch: pytest.MonkeyP
         (["--quiet", "{data}"], "has labels; quiet scenes"),
         (["--data", "{folder}/quiet"], "no class ever sounds in its labels"),
         (["--run", "{folder}"], "has no log.jsonl"),
+        (["--model", "{folder}/causal.safetensors"] * 2, "give each model once"),
         (["--model", "nowhere"], "'nowhere' was not found"),
         (["--run", "{folder}/broken"], "broken/log.jsonl: not the log of a training, an epoch a line"),
         (["--run", "{folder}/strange"], "strange/log.jsonl: not the log of a training, an epoch a line"),

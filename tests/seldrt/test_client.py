@@ -421,6 +421,23 @@ def test_daemons_may_have_keys_of_their_own(keys: Path, tmp_path: Path) -> None:
             publisher.close()
 
 
+def test_some_daemons_may_have_no_keys(keys: Path) -> None:
+    publishers = [Publisher("tcp://127.0.0.1:*", curve_keys=folder) for folder in (keys, None)]
+    urls = [publisher.endpoint for publisher in publishers]
+    heard: set[str] = set()
+    with Subscriber(urls, keys=[(keys / "laptop.key_secret", keys / "server.key"), None]) as subscriber:
+        end_s = time.monotonic() + WAIT_S
+        while heard != set(urls) and time.monotonic() < end_s:
+            for publisher in publishers:
+                publisher.attend("h3")
+                publisher.send(frame())
+            if subscriber.receive(0.02) is not None:
+                heard.add(subscriber.url)
+    assert heard == set(urls)
+    for publisher in publishers:
+        publisher.close()
+
+
 def test_a_key_that_is_added_counts_at_once_and_one_that_is_deleted_no_more(keys: Path, tmp_path: Path) -> None:
     publisher = Publisher("tcp://127.0.0.1:*", curve_keys=keys)
 

@@ -141,6 +141,11 @@ def test_the_commands(tmp_path: Path) -> None:
         (("keys", "new", "laptop", "--dir", folder), "--overwrite"),
         (("keys", "list", "--dir", tmp_path), "no folder of keys"),
         (("listen", "--key", folder / "laptop.key_secret"), "belong together"),
+        (("listen", "--connect", "ipc://x", "--key", "a", "--server-key", "none", "--server-key", "b"), "2 keys for 1"),
+        (
+            ("listen", "--connect", "nonsense", "--key", "nowhere", "--server-key", "none"),
+            "cannot connect to 'nonsense'",
+        ),
         (("listen", "--key", folder / "server.key", "--server-key", folder / "server.key"), "holds no secret key"),
         (("replay", "--demo", "--bind", "tcp://127.0.0.1:*", "--curve-keys", tmp_path), "no folder of keys"),
     ):
