@@ -26,6 +26,7 @@ from seldrt.config import ConfigError, FeatureConfig
 from seldrt.files import NO_ROOM, whole
 
 DAY_S = 86400
+MANIFEST = "manifest.json"
 
 
 class StoredRecording(msgspec.Struct, frozen=True):
@@ -53,7 +54,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            self.manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
+            self.manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
             self.features: NDArray[np.float16] = np.load(folder / "features.npy", mmap_mode="r")
             arrays = np.load(folder / "targets.npz")
             self.sed: NDArray[np.float32] = arrays["sed"].astype(np.float32)
@@ -107,6 +108,15 @@ def _reserve(path: Path, shape: tuple[int, ...]) -> None:
                 raise
 
 
+def _names_in(out: Path) -> set[str]:
+    """The names of the recordings of a store; none where there is no whole one."""
+    try:
+        manifest = msgspec.json.decode((out / MANIFEST).read_bytes(), type=Manifest)
+    except (OSError, msgspec.MsgspecError):
+        return set()
+    return {recording.name for recording in manifest.recordings}
+
+
 def _remove_left(out: Path) -> None:
     """Removes the features that runs which were killed have left in a store, but for those of the last day."""
     for left in out.glob(".features.npy.*.part"):
@@ -130,9 +140,12 @@ def extract(
 
     array: `foa`, or `mic`, which is encoded to FOA first. folds: only these; None for all. split: `dev` or `eval`.
     All files get their names at the end, the manifest last: what has one is a whole store.
-    Gives where each recording lies.
+    Gives where each recording lies. `ConfigError` for a store of other recordings, none of which is among these.
     """
     recordings = dataset.list_recordings(folder, array, folds, split)
+    held = _names_in(out)
+    if held and held.isdisjoint(recording.name for recording in recordings):
+        raise ConfigError(f"{out}: holds the features of other recordings; choose another --out, or remove it")
     classes = dataset.read_classes(folder)
     stored, rows, found, label = [], [], [], 0
     for recording in recordings:
@@ -160,8 +173,8 @@ def extract(
                 doa=np.concatenate([t.doa for t in found]).astype(np.float16),
                 doa_mask=np.concatenate([t.doa_mask for t in found]).astype(np.uint8),
             )
-        (out / "manifest.json").unlink(missing_ok=True)
+        (out / MANIFEST).unlink(missing_ok=True)
     durations = targets.mean_event_labels(rows, len(classes))
     manifest = Manifest(config, tuple(classes), tuple(durations.tolist()), tuple(stored))
-    dataset.write_file(out / "manifest.json", msgspec.json.encode(manifest))
+    dataset.write_file(out / MANIFEST, msgspec.json.encode(manifest))
     return stored

@@ -121,6 +121,21 @@ def test_a_broken_recording_is_one_line_and_leaves_nothing(tmp_path: Path) -> No
         extract(tmp_path, tmp_path / "store", FEATURES)
 
 
+def test_a_store_of_other_recordings_is_not_replaced(tmp_path: Path, tones: Path) -> None:
+    shutil.copytree(tones / "val.store", tmp_path / "store")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "store").iterdir()}
+    write_recording(tmp_path / "other", "fold3_room1_mix001_ov1", np.zeros((RATE, 4)), [(0, 0, 0, 0, 0)])
+    dataset.write_classes(tmp_path / "other", ("low", "high"))
+    with pytest.raises(ConfigError, match=r"store: holds the features of other recordings; choose another --out"):
+        extract(tmp_path / "other", tmp_path / "store", FEATURES)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "store").iterdir()} == before
+    extract(tones / "val", tmp_path / "store", FEATURES)  # the same again
+    assert {path.name: path.read_bytes() for path in (tmp_path / "store").iterdir()} == before
+    (tmp_path / "store" / "manifest.json").write_text("torn")
+    extract(tmp_path / "other", tmp_path / "store", FEATURES)
+    assert [r.name for r in Store(tmp_path / "store").manifest.recordings] == ["fold3_room1_mix001_ov1"]
+
+
 def test_what_a_killed_run_left_goes_after_a_day(tmp_path: Path) -> None:
     """Before, it may be that of a living one."""
     write_recording(tmp_path / "data", "fold1_room1_mix001_ov1", np.zeros((RATE, 4)), [])
