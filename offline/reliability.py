@@ -20,7 +20,7 @@ from scipy.special import expit
 from offline.estimates import Estimates, Rows
 from offline.metrics import THRESHOLD_DEG
 from seldrt.config import LABEL_RATE_HZ, PostprocessConfig
-from seldrt.postprocess import log_odds, postprocess_stage
+from seldrt.postprocess import corrected, log_odds, postprocess_stage
 from seldrt.smoothing import spread_deg
 from seldrt.spatial import angle_deg, unit_vector
 from seldrt.stream import run
@@ -129,7 +129,7 @@ def calibrated(
     said = what_is_said(scenes, plain, numbers)
     of_each = [said.class_id == k for k in range(len(numbers))]
     slopes, offsets = zip(*(_fitted(said.confidence[own], said.right[own]) for own in of_each), strict=True)
-    told = expit(np.array(slopes)[said.class_id] * log_odds(said.confidence) + np.array(offsets)[said.class_id])
+    told = corrected(said.confidence, np.array(slopes)[said.class_id], np.array(offsets)[said.class_id])
     off, off_before = (expected_error(reliability(each)) for each in (said._replace(confidence=told), said))
     return Calibrated(replace(postprocess, confidence_slopes=slopes, confidence_offsets=offsets), off, off_before)
 

@@ -112,7 +112,7 @@ class Pipeline:
         }
         self._chain = Blocks(Chain(*self._stages.values()), block_labels * self.samples_per_label)
         only_these = np.isin(self.classes, self.reported)
-        self._tracker = Tracker(self.samples_per_label, only_these, ignore, self.postprocess.doa_smoothing)
+        self._tracker = Tracker(self.samples_per_label, only_these, ignore)
 
     @property
     def latency_samples(self) -> int:

@@ -89,10 +89,16 @@ def confidence_stage(config: PostprocessConfig, classes: Sequence[str]) -> Stage
 
     def tell(x: Array) -> Array:
         y = x.copy()
-        y[..., 1] = expit(slopes * log_odds(x[..., 1]) + offsets)
+        y[..., 1] = corrected(x[..., 1], slopes, offsets)
         return y
 
     return Map(tell)
+
+
+def corrected(confidence: Array, slopes: Array, offsets: Array) -> Array:
+    """Confidences whose log-odds are ``slopes`` times those of before plus ``offsets``."""
+    result: Array = expit(slopes * log_odds(confidence) + offsets)
+    return result
 
 
 def log_odds(probability: Array) -> Array:
@@ -185,8 +191,7 @@ class Tracker:
     of onsets and is never used again before the stream ends. A gap of one silent label frame does not end a
     track: nothing is reported in the gap, and afterwards the number and the onset are the old ones. `flush`
     ends the stream. Where ``only`` (classes,) is given, nothing is said of the classes for which it is False, and
-    nothing of what sounds in the sectors to ``ignore``, see `seldrt.spatial.within`. ``spreads``: directions were
-    smoothed, so that the lengths of the vectors say how they were spread.
+    nothing of what sounds in the sectors to ``ignore``, see `seldrt.spatial.within`.
     """
 
     def __init__(
@@ -194,9 +199,7 @@ class Tracker:
         samples_per_label: int,
         only: NDArray[np.bool_] | None = None,
         ignore: Sequence[tuple[float, float]] = (),
-        spreads: bool = True,
     ) -> None:
-        self._spreads = spreads
         self._samples_per_label, self._only = samples_per_label, True if only is None else only
         self._ignore = tuple(ignore)
         self._reset()
@@ -230,7 +233,7 @@ class Tracker:
                 azimuth_deg=float(azimuth[class_id]),
                 elevation_deg=float(elevation[class_id]),
                 confidence=float(np.clip(confidence[class_id], 0, 1)),
-                spread_deg=float(spread[class_id]) if self._spreads and not np.isnan(spread[class_id]) else None,
+                spread_deg=None if np.isnan(spread[class_id]) else float(spread[class_id]),
                 onset_sample=onset * self._samples_per_label,
             )
             sources.append(source)

@@ -28,12 +28,12 @@ def doa_stage(config: PostprocessConfig) -> Stage:
     there are none); its direction is that of the fitted motion in the middle of the window. A direction counts
     the more, the surer the class is and the fewer others sound beside it. The length of a vector is the mean cosine
     of the angles between the motion and what was heard, see `spread_deg`. Latency: half the window. With
-    ``doa_smoothing`` off nothing changes.
+    ``doa_smoothing`` off directions stay as they are, and lengths say nothing.
 
     Source: report, section 5, which says only that known speeds correct directions that change evenly.
     """
     if not config.doa_smoothing:
-        return Map(lambda x: x)
+        return Map(lambda x: np.concatenate([x[..., :2], SHORTEST * normalized(x[..., 2:])], -1).astype(x.dtype))
     future = config.doa_window_labels // 2
     past = future + config.doa_history_labels
     speeds = np.radians(sorted(config.speeds_deg_per_s)) / LABEL_RATE_HZ

@@ -58,6 +58,13 @@ def publisher() -> Iterator[Publisher]:
     publisher.close()
 
 
+@pytest.fixture
+def other() -> Iterator[Publisher]:
+    other = Publisher("tcp://127.0.0.1:*")
+    yield other
+    other.close()
+
+
 def takes(subscriber: Subscriber, count: int) -> Iterator[AnyMessage]:
     for _ in range(count):
         message = subscriber.receive(WAIT_S)
@@ -80,9 +87,8 @@ def test_messages_come_in_order_with_nothing_lost(publisher: Publisher) -> None:
         assert subscriber.receive(0.0) is None
 
 
-def test_several_daemons_are_heard_by_turns_and_counted_apart(publisher: Publisher) -> None:
+def test_several_daemons_are_heard_by_turns_and_counted_apart(publisher: Publisher, other: Publisher) -> None:
     """Also when they have the same name and one of them sends much more than is read."""
-    other = Publisher("tcp://127.0.0.1:*")
     with Subscriber([publisher.endpoint, other.endpoint]) as subscriber:
         expect_subscribers(publisher)
         expect_subscribers(other)
@@ -98,11 +104,9 @@ def test_several_daemons_are_heard_by_turns_and_counted_apart(publisher: Publish
         assert (104, other.endpoint, 3) in seen
         assert (49, publisher.endpoint, 0) in seen
         assert (subscriber.lost, subscriber.restarts, subscriber.trouble) == (3, 0, "")
-    other.close()
 
 
-def test_the_newest_of_each_of_several_daemons(publisher: Publisher) -> None:
-    other = Publisher("tcp://127.0.0.1:*")
+def test_the_newest_of_each_of_several_daemons(publisher: Publisher, other: Publisher) -> None:
     with Subscriber([publisher.endpoint, other.endpoint], latest_only=True) as subscriber:
         expect_subscribers(publisher)
         expect_subscribers(other)
@@ -113,11 +117,9 @@ def test_the_newest_of_each_of_several_daemons(publisher: Publisher) -> None:
         time.sleep(QUIET_S)  # all of it is there
         got = [(subscriber.url, message.sample) for message in takes(subscriber, 2)]
         assert dict(got) == {publisher.endpoint: 9, other.endpoint: 109}
-    other.close()
 
 
-def test_a_slow_reader_hears_the_newest_of_all_daemons_by_turns(publisher: Publisher) -> None:
-    other = Publisher("tcp://127.0.0.1:*")
+def test_a_slow_reader_hears_the_newest_of_all_daemons_by_turns(publisher: Publisher, other: Publisher) -> None:
     with Subscriber([publisher.endpoint, other.endpoint], latest_only=True) as subscriber:
         expect_subscribers(publisher)
         expect_subscribers(other)
@@ -129,7 +131,6 @@ def test_a_slow_reader_hears_the_newest_of_all_daemons_by_turns(publisher: Publi
             if subscriber.receive(WAIT_S) is not None:
                 heard.append(subscriber.url)
         assert abs(heard.count(publisher.endpoint) - heard.count(other.endpoint)) <= 2
-    other.close()
 
 
 def test_who_sends_ever_new_topics_does_not_fill_the_memory(

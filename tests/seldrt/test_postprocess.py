@@ -347,19 +347,21 @@ def test_of_a_single_label_frame_nothing_is_said_of_its_spread():
     assert np.all(spread[5:8] < 3)
 
 
-def test_a_tracker_tells_the_spread_where_directions_are_smoothed() -> None:
-    y = run(postprocess_stage(CONFIG, CLASSES), estimates(200))
+@pytest.mark.parametrize("on", [True, False])
+def test_the_spread_is_told_where_directions_are_smoothed(on: bool) -> None:
+    y = run(postprocess_stage(replace(CONFIG, doa_smoothing=on), CLASSES), estimates(200))
     assert y is not None
-    for spreads in (True, False):
-        told = [s for frame in Tracker(2400, spreads=spreads).push(y) for s in frame.sources]
-        assert told
-        assert any(s.spread_deg is not None for s in told) == spreads
-        assert all(s.spread_deg is None or 0 <= s.spread_deg <= 90 for s in told)
+    told = [s.spread_deg for frame in Tracker(2400).push(y) for s in frame.sources]
+    assert any(spread is not None for spread in told) == on
+    assert all(spread is None or 0 <= spread <= 90 for spread in told)
 
 
 def test_without_smoothing_directions_pass():
     x = estimates()
-    np.testing.assert_array_equal(run(doa_stage(replace(CONFIG, doa_smoothing=False)), x), x)
+    y = run(doa_stage(replace(CONFIG, doa_smoothing=False)), x)
+    np.testing.assert_array_equal(y[..., :2], x[..., :2])
+    np.testing.assert_allclose(normalized(y[..., 2:]), normalized(x[..., 2:]), atol=1e-6)
+    assert np.isnan(spread_deg(y[..., 2:])).all()
 
 
 # Tracks
