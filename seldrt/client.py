@@ -38,8 +38,7 @@ class Subscriber:
     ``kinds``
         of messages (`seldrt.detection.KINDS`); none given = all.
     ``source``, ``classes``
-        only this microphone; of the events, only these classes. The daemon sends no others. Topics begin with the
-        source, so classes need one.
+        only this microphone; of the events, only these classes. With a source, the daemon sends no others.
     ``latest_only``
         when several messages of one topic wait, only the newest is handed out: for who shows the present.
     ``timeout_s``
@@ -68,9 +67,12 @@ class Subscriber:
         timeout_s: float | None = None,
         keys: Keys | Sequence[Keys | None] | None = None,
     ) -> None:
+        if timeout_s is not None and not timeout_s >= 0:
+            raise ConfigError(f"timeout_s is {timeout_s}: give seconds, or None to wait for ever")
         urls = [url] if isinstance(url, str) else list(url)
         pairs = keys_of_each(urls, keys)
         topics = subscriptions(kinds, source, classes)
+        self._classes = {name.encode() for name in classes}
         self._numbered = set(KINDS) - ({"event"} if classes else set())
         self._latest_only, self._timeout_s = latest_only, timeout_s
         self._waiting: dict[tuple[str, str], tuple[AnyMessage, int]] = {}  # by url and topic: the newest, its missed
@@ -121,15 +123,24 @@ class Subscriber:
 
     def receive_bytes(self, timeout_s: float | None = None) -> tuple[bytes, bytes] | None:
         """Topic and msgpack map of the next message as they came, unread and uncounted; None when the time is over."""
-        waiting = await_any(self.connections, timeout_s)
-        if not waiting:
-            return None
-        connection = min(waiting, key=lambda each: each.heard_s)  # a loud one does not silence the others
-        parts, self.url = connection.receive(), connection.url
-        if len(parts) == 2:
-            return parts[0], parts[1]
-        self._malformed(f"a message of {len(parts)} frames")
-        return b"", b""
+        end_s = None if timeout_s is None else time.monotonic() + timeout_s
+        for _ in range(A_TURN):  # bounded, should nothing but other classes come
+            waiting = await_any(self.connections, None if end_s is None else max(end_s - time.monotonic(), 0.0))
+            if not waiting:
+                break
+            connection = min(waiting, key=lambda each: each.heard_s)  # a loud one does not silence the others
+            parts, self.url = connection.receive(), connection.url
+            if len(parts) != 2:
+                self._malformed(f"a message of {len(parts)} frames")
+                return b"", b""
+            if self._asked_for(parts[0]):
+                return parts[0], parts[1]
+        return None
+
+    def _asked_for(self, topic: bytes) -> bool:
+        """Whether a message is none of another class; topics begin with the source, so who asks for none gets all."""
+        _, kind, _, class_, *_ = (topic + b"....").split(b".")
+        return not self._classes or kind != b"event" or class_ in self._classes
 
     def __iter__(self) -> Iterator[AnyMessage]:
         while (message := self.receive()) is not None:
@@ -215,8 +226,6 @@ def subscriptions(kinds: Sequence[str] = (), source: str = "", classes: Sequence
     for kind in kinds:
         if kind not in KINDS:
             raise ConfigError(f"kind of message {kind!r} is unknown: use {', '.join(KINDS)}")
-    if classes and not source:
-        raise ConfigError("a choice of classes needs the source: topics begin with it")
     if classes and kinds and "event" not in kinds:
         raise ConfigError("a choice of classes is one of events: add 'event' to the kinds")
     for name, what in ((source, "source name"), *((name, "class name") for name in classes)):
@@ -227,7 +236,7 @@ def subscriptions(kinds: Sequence[str] = (), source: str = "", classes: Sequence
     return [
         topic(kind, source, name)
         for kind in (kinds or KINDS)
-        for name in ((classes or [""]) if kind == "event" else [""])
+        for name in ((classes or [""]) if kind == "event" and source else [""])
     ]
 
 
@@ -238,6 +247,8 @@ def keys_of_each(urls: Sequence[str], keys: Keys | Sequence[Keys | None] | None)
     if not keys:
         return [None] * len(urls)
     pairs = cast(Sequence[Keys | None], [keys] if isinstance(keys[0], str | Path) else keys)
+    if any(pair and (isinstance(pair, str) or len(pair) != 2) for pair in pairs):
+        raise ConfigError("keys are pairs of files: your own secret key, and the daemon's public one")
     if len(pairs) not in (1, len(urls)):
         raise ConfigError(f"{len(pairs)} keys for {len(urls)} daemons: give one for all, or one for each")
     return pairs if len(pairs) > 1 else list(pairs) * len(urls)

@@ -35,7 +35,7 @@ daemon_options = options(  # which daemons are heard, see `subscribed`
 
 @click.command()
 @daemon_options
-@click.option("--class", "classes", metavar="CLASS", multiple=True, help="Of the events, only these; with --source.")
+@click.option("--class", "classes", metavar="CLASS", multiple=True, help="Of the events, only these.")
 @click.option("--jsonl", is_flag=True, help="Every message as a JSON line.")
 def listen(
     connect: tuple[str, ...],

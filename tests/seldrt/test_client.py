@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import math
 import signal
 import subprocess
 import sys
@@ -182,12 +183,14 @@ def test_a_signal_that_comes_just_before_a_wait_ends_it(publisher: Publisher) ->
         signal.signal(signal.SIGINT, before)
 
 
-def test_the_daemon_sends_only_what_is_chosen(publisher: Publisher) -> None:
+def test_only_what_is_chosen_comes(publisher: Publisher) -> None:
     choices = {
         "all": ({}, 6),
         "frames": ({"kinds": ["frame"]}, 2),
         "one source": ({"source": "h3"}, 4),
         "a class": ({"kinds": ["event"], "source": "h3", "classes": ["piano"]}, 1),
+        "a class of any source": ({"kinds": ["event"], "classes": ["piano"]}, 2),
+        "a class of any source, and all else": ({"classes": ["piano"]}, 5),
         "a class and all frames": ({"kinds": ["event", "frame"], "source": "h3", "classes": ["piano"]}, 2),
     }
     sent = [frame(), frame(source="h3vr"), event("piano"), event("piano_forte"), event("piano", "h3vr"), gap()]
@@ -205,7 +208,11 @@ def test_the_daemon_sends_only_what_is_chosen(publisher: Publisher) -> None:
 def test_a_choice_that_makes_no_sense_is_refused() -> None:
     for choice, match in (
         ({"kinds": ["events"]}, "'events' is unknown: use frame, event"),
-        ({"classes": ["piano"]}, "needs the source"),
+        ({"timeout_s": -1.0}, "timeout_s is -1.0: give seconds"),
+        ({"timeout_s": math.nan}, "timeout_s is nan"),
+        ({"keys": "ab"}, "keys are pairs of files"),
+        ({"keys": ("a",)}, "keys are pairs of files"),
+        ({"keys": [("a", "b", "c")]}, "keys are pairs of files"),
         ({"kinds": "event"}, "'event' is one name: give a list"),
         ({"classes": "piano", "source": "h3"}, "'piano' is one name: give a list"),
         ({"kinds": ["frame"], "source": "h3", "classes": ["piano"]}, "add 'event'"),
