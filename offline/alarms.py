@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import scipy.signal
-import soundfile
 from numpy.typing import NDArray
 
 from offline.arrays import SAMPLE_RATE
+from offline.dataset import write_audio
 
 Sound = NDArray[np.float64]
 Generator = np.random.Generator
@@ -207,7 +207,7 @@ ALARMS = (
 
 
 def in_rings(rng: Generator, ring: Callable[[float], Sound]) -> Sound:
-    """One ring and a pause, or two short ones; two or three times."""
+    """One ring and a pause, or two short ones; one to three times."""
     on_s, off_s = rng.uniform(0.8, 2), rng.uniform(0.6, 2.5)
     if rng.random() < 0.4:
         short_s = rng.uniform(0.3, 0.5)
@@ -289,6 +289,5 @@ def write(out: Path, count: int, seed: int) -> None:
         for index in range(count):
             turn, which = divmod(index, len(kinds))
             folder = out / label / f"made_{seed}_{turn % len(kinds):02d}"
-            folder.mkdir(parents=True, exist_ok=True)
             sound = make(kinds[which], np.random.default_rng((seed, number, index)))
-            soundfile.write(folder / f"{label}_made_{seed}_{index:03d}.flac", sound, SAMPLE_RATE)
+            write_audio(folder / f"{label}_made_{seed}_{index:03d}.flac", sound, SAMPLE_RATE)

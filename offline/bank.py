@@ -250,8 +250,11 @@ def _block_levels_db(audio: NDArray[np.floating], block: int) -> NDArray[np.floa
 
 
 def _is_steady(path: Path) -> bool:
-    """Whether the level of 100 ms blocks varies little."""
-    level = _block_levels_db(read_clip(path), SAMPLE_RATE // 10)[:-1]
+    """Whether it sounds for `STEADY_SECONDS`, and the level of 100 ms blocks varies little."""
+    sound = read_clip(path)
+    if len(sound) < STEADY_SECONDS * SAMPLE_RATE:  # most of the file was silence
+        return False
+    level = _block_levels_db(sound, SAMPLE_RATE // 10)[:-1]
     low, high = np.percentile(level, [5, 95])
     return bool(high - low < 2 * STEADY_SPREAD_DB)
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from offline.extract import Store
+from offline.extract import Store, StoredRecording
 from seldrt.config import ConfigError, NetworkConfig
 from seldrt.description import Description, require_same
 from seldrt.features import task_indices
@@ -53,22 +53,34 @@ def require_alike(stores: Sequence[Store]) -> None:
         require_same(first, other, store.folder)
 
 
-def require_measurable(task: str, stores: Sequence[Store], network: NetworkConfig) -> None:
+def require_measurable(task: str, stores: Sequence[Store], network: NetworkConfig, folds: Sequence[int] = ()) -> None:
     """`ConfigError` when a recording is too short for the network to decide anything, or no class ever sounds."""
-    for store in stores:
+    for store, recording in chosen(stores, folds):
         chunk = network.chunk_frames // store.manifest.features.frames_per_label
         labels = network.lookahead_labels + 1 if network.causal else chunk
-        for recording in store.manifest.recordings:
-            if recording.labels < labels:
-                few = f"{recording.labels} label frames, the network needs {labels}"
-                raise ConfigError(f"{store.folder}: {recording.name} has {few} to validate with")
-    require_sounding(task, stores, "choose the best weights by")
+        if recording.labels < labels:
+            few = f"{recording.labels} label frames, the network needs {labels}"
+            raise ConfigError(f"{store.folder}: {recording.name} has {few} to validate with")
+    require_sounding(task, stores, "choose the best weights by", folds)
 
 
-def require_sounding(task: str, stores: Sequence[Store], purpose: str) -> None:
-    """`ConfigError` when no class ever sounds in any of the stores."""
-    if not any((store.doa_mask if task == "doae" else store.sed).any() for store in stores):
-        raise ConfigError(f"{stores[0].folder}: no class ever sounds: nothing to {purpose}")
+def require_sounding(task: str, stores: Sequence[Store], purpose: str, folds: Sequence[int] = ()) -> None:
+    """`ConfigError` when no class ever sounds in any recording of these folds."""
+    for store, recording in chosen(stores, folds):
+        labels = slice(recording.first_label, recording.first_label + recording.labels)
+        if (store.doa_mask if task == "doae" else store.sed)[labels].any():
+            return
+    raise ConfigError(f"{stores[0].folder}: no class ever sounds: nothing to {purpose}")
+
+
+def chosen(stores: Sequence[Store], folds: Sequence[int]) -> list[tuple[Store, StoredRecording]]:
+    """The recordings of these folds, () for all; `ConfigError` for a fold that no store has."""
+    everything = [(store, recording) for store in stores for recording in store.manifest.recordings]
+    missing = set(folds) - {recording.fold for _, recording in everything}
+    if missing or not everything:
+        wanted = ", ".join(map(str, sorted(missing)))
+        raise ConfigError(f"{stores[0].folder}: has no recording of fold {wanted}; [train] folds = [] takes all")
+    return [(store, recording) for store, recording in everything if not folds or recording.fold in folds]
 
 
 def recordings_digest(stores: Sequence[Store]) -> str:
@@ -93,15 +105,7 @@ class Chunks:
         first = stores[0].manifest
         self.task, self.config, self.classes, self.device = task, first.features, first.classes, device
         self._channels = task_indices(task)
-        self._places = [
-            (store, recording.first_label, recording.labels)
-            for store in stores
-            for recording in store.manifest.recordings
-            if not folds or recording.fold in folds
-        ]
-        if not self._places:
-            wanted = ", ".join(map(str, folds))
-            raise ConfigError(f"{stores[0].folder}: has no recording of fold {wanted}; [train] folds = [] takes all")
+        self._places = [(store, each.first_label, each.labels) for store, each in chosen(stores, folds)]
         offsets = np.cumsum([0, *(labels for _, _, labels in self._places)]).tolist()
         self.recordings = [(offset, labels) for offset, (_, _, labels) in zip(offsets[:-1], self._places, strict=True)]
         self.labels = offsets[-1]

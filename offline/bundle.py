@@ -40,6 +40,7 @@ PACKAGES = (
     "soxr",
 )
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+PARTS = {"run.sh", "sources", "sounds", "wheels", "config.toml", "runs"}
 TASKS = ("sad", "sed", "doae")
 
 Fetch = Callable[[Path, str], None]
@@ -81,7 +82,7 @@ def pack(
     for split in ("train", "val"):
         if not (events / split).is_dir():
             raise ConfigError(f"{events}: has no folder {split}; a bundle needs sounds to train and to validate with")
-    if out.exists() and not (out / "run.sh").is_file():
+    if out.exists() and not _is_bundle(out):
         raise ConfigError(f"{out} is there and no bundle: give another --out, or remove it")
     partial = out.with_name(f".{out.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
@@ -103,6 +104,12 @@ def pack(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return sizes
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether nothing lies there but what `pack` makes."""
+    here = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
+    return here <= PARTS and (folder / "sources" / "offline" / Path(__file__).name).is_file()
 
 
 def _fill(folder: Path, events: Path, config: Path | None) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,6 +33,7 @@ NAME = re.compile(r"fold(?P<fold>\d+)_room(?P<room>\d+)_mix\d+(_ov(?P<overlap>\d
 EVAL_NAME = re.compile(NAME.pattern + r"|mix\d+")
 AUDIO_SUFFIXES = (".wav", ".flac")
 COLUMNS = ("frame", "class", "track", "azimuth", "elevation")
+MOST = 10_000_000  # label frames or numbers of classes and tracks: eleven days
 HEADER = re.compile(r"frame,class,(track|source),azimuth,elevation(,distance)?")
 
 # TAU-NIGENS Spatial Sound Events 2021, and STARSS22 and 23 (DCASE 2022 to 2024), in the order of their class numbers.
@@ -216,7 +218,8 @@ def read_metadata(path: Path) -> NDArray[np.int64]:
             continue
         try:
             values = [float(value) for value in row]
-            usable = len(values) in (5, 6) and values[0] >= 0 and all(map(math.isfinite, values))
+            usable = len(values) in (5, 6) and all(map(math.isfinite, values))
+            usable = usable and all(0 <= value < MOST for value in values[:2]) and abs(values[2]) < MOST
             usable = usable and abs(values[3]) <= 360 and abs(values[4]) <= 90
         except ValueError:
             usable = False
@@ -272,6 +275,16 @@ def read_json(path: Path, kind: type[Kind], refusal: str) -> Kind:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {refusal} ({error})") from None
+
+
+def write_audio(path: Path, samples: ArrayLike, sample_rate: int, subtype: str | None = None) -> None:
+    """A sound file by the ending of its name, 16 bits unless ``subtype`` says otherwise, there whole or not at all.
+
+    It is made before it is written: the sound library cannot tell that a disk is full.
+    """
+    content = io.BytesIO()
+    soundfile.write(content, np.asarray(samples), sample_rate, subtype, format=path.suffix[1:].upper())
+    write_file(path, content.getvalue())
 
 
 def write_file(path: Path, data: bytes) -> None:

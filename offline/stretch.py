@@ -11,14 +11,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import scipy.signal
-import soundfile
 from numpy.typing import NDArray
 
 from offline import dataset
 from offline.dataset import Recording
 from offline.workers import ShowProgress, results, silent
 from seldrt.config import LABEL_RATE_HZ, ConfigError
-from seldrt.files import whole
 
 WINDOW, HOP = 2048, 512  # samples; librosa's defaults
 SLOWEST, FASTEST = 0.5, 2.0
@@ -35,7 +33,8 @@ class Stretched(msgspec.Struct, frozen=True):
 
 def stretched(samples: Floats, rate: float) -> NDArray[np.float32]:
     """Samples (n, channels) -> (round(n / rate), channels) float32, ``rate`` times as fast."""
-    spectra = scipy.signal.stft(samples, nperseg=WINDOW, noverlap=WINDOW - HOP, axis=0)[2]  # (bins, channels, frames)
+    padded = np.pad(samples, ((0, max(WINDOW - len(samples), 0)), (0, 0)))
+    spectra = scipy.signal.stft(padded, nperseg=WINDOW, noverlap=WINDOW - HOP, axis=0)[2]  # (bins, channels, frames)
     first = spectra[:, 0]
     phase = np.angle(first)
     relative = spectra * np.exp(-1j * phase)[:, None]
@@ -101,7 +100,7 @@ def _stretch_one(job: tuple[Path, float, str], recording: Recording) -> None:
     if audio.exists():  # it is written last
         return
     with dataset.open_audio(recording.audio) as file:
-        sample_rate, subtype, kind = file.samplerate, file.subtype, file.format
+        sample_rate, subtype = file.samplerate, file.subtype
         samples = stretched(file.read(dtype="float32", always_2d=True), rate)
     assert recording.metadata is not None, "development recordings have labels"
     rows = dataset.read_metadata(recording.metadata)
@@ -109,5 +108,4 @@ def _stretch_one(job: tuple[Path, float, str], recording: Recording) -> None:
         rows[np.argsort(rows[:, 0], kind="stable")], len(samples) * LABEL_RATE_HZ // sample_rate, rate
     )
     dataset.write_metadata(dataset.metadata_folder(out) / f"{recording.name}.csv", rows)
-    with whole(audio) as partial:
-        soundfile.write(partial, np.clip(samples, -1, 1), sample_rate, subtype, format=kind)
+    dataset.write_audio(audio, np.clip(samples, -1, 1), sample_rate, subtype)

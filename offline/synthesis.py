@@ -10,7 +10,6 @@ from typing import Literal
 
 import msgspec
 import numpy as np
-import soundfile
 
 import seldrt
 from offline.arrays import SAMPLE_RATE, array_named
@@ -23,6 +22,7 @@ from offline.dataset import (
     metadata_folder,
     read_classes,
     read_json,
+    write_audio,
     write_classes,
     write_file,
     write_metadata,
@@ -31,7 +31,6 @@ from offline.rendering import Samples, render
 from offline.scenes import plan_scene
 from offline.workers import results
 from seldrt.config import ConfigError
-from seldrt.files import whole
 
 ARRAYS = ("foa", "mic")
 Engine = Literal["local", "ray"]
@@ -162,7 +161,5 @@ def _manifest_folder(out: Path) -> Path:
 
 
 def _write_audio(path: Path, samples: Samples) -> None:
-    """16-bit audio, there whole or not at all; WAV and FLAC hold the same numbers."""
-    with whole(path) as partial:
-        pcm = np.clip(np.rint(samples * 2**15), -(2**15), 2**15 - 1).astype(np.int16)
-        soundfile.write(partial, pcm, SAMPLE_RATE, subtype="PCM_16", format=path.suffix[1:].upper())
+    """16-bit audio; WAV and FLAC hold the same numbers."""
+    write_audio(path, np.clip(np.rint(samples * 2**15), -(2**15), 2**15 - 1).astype(np.int16), SAMPLE_RATE, "PCM_16")

@@ -29,10 +29,11 @@ class Targets(NamedTuple):
 def frame_targets(rows: NDArray[np.int64], n_frames: int, n_classes: int) -> Targets:
     """Targets from metadata rows (m, 5): frame, class, track, azimuth and elevation in degrees.
 
-    Rows after the last frame are dropped. `ConfigError` when a row has a class of n_classes or more.
+    Rows after the last frame are dropped. `ConfigError` when a row has no class of 0 to n_classes - 1.
     """
-    if len(rows) and not (rows[:, 1].min() >= 0 and rows[:, 1].max() < n_classes):
-        raise ConfigError(f"labels hold class {rows[:, 1].max()}, but there are only {n_classes} classes")
+    strange = rows[(rows[:, 1] < 0) | (rows[:, 1] >= n_classes), 1]
+    if len(strange):
+        raise ConfigError(f"labels hold class {strange[0]}, but there are only {n_classes} classes")
     frame, label, _, azimuth, elevation = rows[rows[:, 0] < n_frames].T
     count = np.zeros((n_frames, n_classes), dtype=int)
     np.add.at(count, (frame, label), 1)

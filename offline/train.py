@@ -72,8 +72,8 @@ def train(
     if resume and not (out / STATE).exists():
         raise ConfigError(f"{out} holds no run to go on with: leave out --resume, or give the --out of one")
     require_alike([*stores, *validation])
-    require_sounding(task, stores, "learn from")
-    require_measurable(task, validation, network_config)
+    require_sounding(task, stores, "learn from", config.folds)
+    require_measurable(task, validation, network_config, config.validation_folds)
     end = math.inf if time_budget_s is None else time.monotonic() + time_budget_s
     with joined(device) as (processes, own_device):
         torch.manual_seed(config.seed)
@@ -91,7 +91,7 @@ def train(
             networks={task: (network_config,)},
             mean_event_labels=mean_event_labels(stores),
         )
-        if start is not None:
+        if start is not None and not resume:
             begin(network, start, description)
         teacher = Teacher(config, task, description, own_device) if config.teacher else None
         recordings = {"train": recordings_digest(stores), "validate": recordings_digest(validation)}

@@ -38,7 +38,10 @@ def torch_device(name: str) -> torch.device:
     if not available.get(kind, False):
         usable = ", ".join(kind for kind, here in available.items() if here)
         raise ConfigError(f"device {name!r} is not available here; use one of: {usable}")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device {name!r} is none: use cpu, cuda, cuda:1 or mps") from None
 
 
 class Estimator:

@@ -105,6 +105,12 @@ def train(
     shape = section(NetworkConfig, shapes, preset or "compact", config_file, "network")
     recipe = recipe or ("baseline" if task == "baseline" else "compact")
     settings = override(section(TrainConfig, TRAIN_PRESETS, recipe, config_file, "train"), **overrides)
+    both = {store.resolve() for store in stores} & {store.resolve() for store in validation}
+    if both and not (settings.folds or settings.validation_folds):
+        raise ConfigError(
+            f"{min(both)}: to learn from and to validate with; give --validation another store, "
+            "or say with folds and validation_folds in [train] which recordings are for what"
+        )
     interrupted: list[bool] = []
     with stop_on_signals(lambda: interrupted.append(True)):
         progress = training.train(
@@ -210,6 +216,9 @@ def merge(
         given = f"{len(weights)} times for {len(checkpoints)} checkpoints"
         raise ConfigError(f"--weight is given {given}: give one for each")
     paths = [Path(name) if Path(name).is_dir() else model_path(name) for name in checkpoints]  # a folder is told of
+    twice = next((path for i, path in enumerate(paths) if path.resolve() in map(Path.resolve, paths[:i])), None)
+    if twice:
+        raise ConfigError(f"{twice}: is given twice; --weight makes its networks count more")
     model = checkpoint.merged(paths, weights)
     description = model.description
     if description.postprocess == PostprocessConfig():  # not calibrated

@@ -9,6 +9,7 @@ import soundfile
 from offline import alarms
 from offline.arrays import SAMPLE_RATE
 from offline.bank import read_bank
+from tests.disk import full_disk
 
 
 def sounding_s(sound: np.ndarray) -> list[float]:
@@ -96,6 +97,12 @@ def test_the_same_seed_writes_the_same_files(tmp_path) -> None:
     for path in written:
         again = tmp_path / "second" / path.relative_to(tmp_path / "first")
         assert soundfile.read(path)[0].tolist() == soundfile.read(again)[0].tolist()
+
+
+def test_a_full_disk_is_told_and_leaves_no_torn_sound(tmp_path) -> None:
+    with full_disk(), pytest.raises(OSError, match=r"alarm_made_5_000\.flac"):
+        alarms.write(tmp_path, 1, seed=5)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_many_count_as_few_recordings_and_each_kind_is_in_both_parts(tmp_path) -> None:

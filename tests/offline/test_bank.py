@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from offline.arrays import SAMPLE_RATE
 from offline.bank import bank_digest, class_order, read_bank, read_clip, split_groups
 from seldrt.config import DCASE2020_CLASSES, ConfigError
+from tests.offline.sounds import write_bank
 
 
 def test_the_bank_knows_groups_distractors_and_steady_sounds(bank):
@@ -21,6 +22,17 @@ def test_the_bank_knows_groups_distractors_and_steady_sounds(bank):
     assert {clip.group for clip in bank.clips["hum"]} == {"fridge"}
     assert {clip.group for clip in bank.clips["knock"]} == {"knock_0", "knock_1"}
     assert [clip.path for clip in bank.steady] == ["distractor/distractor_1.wav"]
+
+
+@pytest.mark.parametrize("sounding_s", [0.02, 0.15])
+def test_a_short_sound_in_a_long_file_is_no_background(tmp_path, sounding_s):
+    bank_folder = write_bank(tmp_path)
+    n = round(sounding_s * SAMPLE_RATE)
+    sound = np.concatenate([np.full(n, 0.5), np.zeros(6 * SAMPLE_RATE - n)])
+    soundfile.write(bank_folder / "distractor" / "click.wav", sound, SAMPLE_RATE)
+    found = read_bank(bank_folder)
+    assert "distractor/click.wav" in [clip.path for clip in found.distractors]
+    assert [clip.path for clip in found.steady] == ["distractor/distractor_1.wav"]
 
 
 def test_a_folder_without_sounds_is_refused(tmp_path):
@@ -66,7 +78,7 @@ def test_a_table_of_groups_is_read_as_spreadsheets_write_it_in_utf8_alone(sounds
 def test_a_class_that_cannot_stand_in_a_topic_is_refused(sounds, tmp_path):
     (tmp_path / "dog bark").mkdir()
     shutil.copy(sounds / "hum" / "hum_0.wav", tmp_path / "dog bark")
-    with pytest.raises(ConfigError, match=r"class folder 'dog bark' cannot stand .*; rename it to dog_bark$"):
+    with pytest.raises(ConfigError, match=r"class folder 'dog bark' cannot be used: .*; rename it to dog_bark$"):
         read_bank(tmp_path)
 
 

@@ -168,8 +168,9 @@ def test_only_recordings_of_the_folds_asked_for(mapped: bool) -> None:
     batch = chunks.random(np.random.default_rng(0), 64, 30)
     assert_aligned(batch, 30)
     assert set(batch.features[:, 0, 0, 0].tolist()) == {2.0, 3.0}
-    with pytest.raises(ConfigError, match="store0: has no recording of fold 7, 8"):
-        Chunks([store], "doae", "cpu", (7, 8))
+    for folds in ((7, 8), (3, 7, 4, 8)):
+        with pytest.raises(ConfigError, match="store0: has no recording of fold 7, 8"):
+            Chunks([store], "doae", "cpu", folds)
 
 
 def test_chunks_may_begin_on_a_grid() -> None:

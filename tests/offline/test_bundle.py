@@ -128,8 +128,14 @@ def test_mistakes_are_told_in_one_line(bank: Path, tmp_path: Path, monkeypatch: 
     with pytest.raises(ConfigError, match="has no folder train"):
         bundle.pack(tmp_path, tmp_path / "bundle", fetch=no_wheels)
     (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "run.sh").write_text("mine")
     with pytest.raises(ConfigError, match="is there and no bundle"):
         bundle.pack(bank, tmp_path / "mine", fetch=no_wheels)
+    bundle.pack(bank, tmp_path / "old", fetch=no_wheels)
+    (tmp_path / "old" / "thesis.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="is there and no bundle"):
+        bundle.pack(bank, tmp_path / "old", fetch=no_wheels)
+    assert (tmp_path / "mine" / "run.sh").read_text() == (tmp_path / "old" / "thesis.txt").read_text() == "mine"
     monkeypatch.setattr(bundle, "PACKAGES", ("numpy",))
     monkeypatch.setattr(bundle, "PLATFORMS", ("amiga",))
     monkeypatch.setenv("PIP_NO_INDEX", "1")

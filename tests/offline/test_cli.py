@@ -87,6 +87,25 @@ def test_a_preset_beside_a_model_to_begin_with_is_refused(tmp_path: Path) -> Non
     assert "--preset paper: the network has the shape of --start" in result.stderr
 
 
+def test_a_store_to_learn_from_is_none_to_validate_with(tmp_path: Path) -> None:
+    command = ["train", "sed", "--store", "x", "--store", str(tmp_path), "--out", str(tmp_path / "run")]
+    command += ["--validation", str(tmp_path / ".." / tmp_path.name)]
+    result = CliRunner().invoke(cli.main, command)
+    assert result.exit_code == 2
+    assert f"{tmp_path}: to learn from and to validate with; give --validation another store" in result.stderr
+    (tmp_path / "folds.toml").write_text("[train]\nfolds = [1]\nvalidation_folds = [2]\n")
+    result = CliRunner().invoke(cli.main, [*command, "--config", str(tmp_path / "folds.toml")])
+    assert "to learn from and to validate with" not in result.stderr
+
+
+def test_a_model_is_merged_once(tmp_path: Path) -> None:
+    checkpoint.save(small_model(), tmp_path / "a.safetensors")
+    path = str(tmp_path / "a.safetensors")
+    result = CliRunner().invoke(cli.main, ["merge", path, path, "--out", str(tmp_path / "b.safetensors")])
+    assert result.exit_code == 2
+    assert "a.safetensors: is given twice; --weight makes its networks count more" in result.stderr
+
+
 @pytest.mark.parametrize(
     "command",
     [

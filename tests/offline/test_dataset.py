@@ -78,7 +78,8 @@ def test_cartesian_directions_are_not_taken_for_degrees(tmp_path):
 
 @pytest.mark.parametrize(
     "line",
-    ["0,1,0,4", "frame,class,track,azimuth,elevation", "1,1,0,0,0,1,1", "-1,0,0,0,0", "1,1,0,nan,0", "1,1,0,inf,0"],
+    ["0,1,0,4", "frame,class,track,azimuth,elevation", "1,1,0,0,0,1,1", "-1,0,0,0,0", "1,1,0,nan,0", "1,1,0,inf,0"]
+    + ["1e30,0,0,0,0", "5000000000,1,0,0,0", "1,-1,0,0,0", "1,1e30,0,0,0", "1,0,-1e30,0,0"],
 )
 def test_a_bad_line_is_named(tmp_path, line):
     path = tmp_path / "a.csv"

@@ -97,6 +97,13 @@ def test_a_dataset_is_stretched_with_its_labels(tmp_path: Path) -> None:
     assert dataset.read_classes(out) == ["noise"]
 
 
+def test_a_recording_shorter_than_the_window_is_stretched() -> None:
+    x = np.random.default_rng(0).standard_normal((1000, 4)).astype(np.float32)
+    assert stretched(x, 0.8).shape == (1250, 4)
+    assert stretched(x[:1], 2.0).shape == (0, 4)
+    np.testing.assert_allclose(stretched(x, 1.0), x, atol=1e-4)
+
+
 @pytest.mark.parametrize(("rate", "out", "said"), [("3", "b", "rate 3.0 is too far"), ("0.9", "a", "another --out")])
 def test_what_cannot_be_stretched_is_refused(tmp_path: Path, rate: str, out: str, said: str) -> None:
     arguments = ["stretch", "--data", str(tmp_path / "a"), "--out", str(tmp_path / out), "--rate", rate]

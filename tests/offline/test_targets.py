@@ -41,6 +41,8 @@ def test_silence():
 def test_a_class_too_many_is_refused():
     with pytest.raises(ConfigError, match="class 1, but there are only 1"):
         frame_targets(ROWS, 4, 1)
+    with pytest.raises(ConfigError, match="class -1, but there are only 14"):
+        frame_targets(np.array([[0, -1, 0, 0, 0], [0, 3, 0, 0, 0]]), 4, 14)
 
 
 def test_mean_durations():

@@ -236,6 +236,19 @@ def test_stores_in_which_nothing_sounds_are_refused(tmp_path: Path, task: str) -
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("task", networks.TASKS)
+def test_folds_in_which_nothing_sounds_are_refused(tmp_path: Path, task: str) -> None:
+    store = memory_store((30, 30))
+    for fold, place in enumerate(store.manifest.recordings, 1):
+        msgspec.structs.force_setattr(place, "fold", fold)
+    store.sed[30:], store.doa_mask[30:] = 0, 0
+    for folds, what in (((2,), (1,)), "learn from"), (((1,), (2,)), "choose the best weights by"):
+        config = replace(SHORT, folds=folds[0], validation_folds=folds[1])
+        with pytest.raises(ConfigError, match=f"store0: no class ever sounds: nothing to {what}"):
+            train(task, [store], [store], tmp_path / "run", SMALL, config)
+    assert not (tmp_path / "run").exists()
+
+
 def test_validation_stores_must_be_like_those_of_training(tmp_path: Path) -> None:
     swapped = memory_store((30,), classes=("high", "low"), seed=5)
     with pytest.raises(CheckpointError, match="store5 knows other classes: 'high' for 'low', 'low' for 'high'"):

@@ -117,6 +117,8 @@ def test_networks_that_look_ahead_differently_are_refused() -> None:
 
 
 def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(ConfigError, match="device 'cpu:x' is none: use cpu, cuda, cuda:1 or mps"):
+        inference.torch_device("cpu:x")
     with pytest.raises(ConfigError, match="'tpu' is not available here"):
         Estimator(small_model(), "tpu")
 
