@@ -177,7 +177,7 @@ KINDS = tuple(_decoders)
 def check_name(name: str, what: str) -> str:
     """The name, if it can stand in a topic: 1 to 64 letters, digits, '_' or '-'; else `ConfigError`."""
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"{what} {name!r} cannot stand in a topic: use 1 to 64 of A-Z a-z 0-9 _ -")
+        raise ConfigError(f"{what} {name!r} cannot be used: it may have 1 to 64 of A-Z a-z 0-9 _ -")
     return name
 
 

@@ -93,11 +93,12 @@ def write_yaw(path: Path, yaw_deg: float) -> None:
     elif not path.parent.is_dir():
         raise ConfigError(f"{path}: cannot be written: there is no folder {path.parent}")
     try:
-        document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
+        before = path.read_bytes().decode("utf-8-sig") if path.exists() else ""  # with the ends of its lines
+        document = tomlkit.parse(before)
         document.setdefault("capture", tomlkit.table())["yaw_deg"] = yaw_deg
         real = path.resolve()
         with whole(real) as partial:
-            partial.write_text(tomlkit.dumps(document), encoding="utf-8")
+            partial.write_bytes(tomlkit.dumps(document).encode())
             if real.exists():
                 partial.chmod(real.stat().st_mode & 0o777)
     except OSError as error:

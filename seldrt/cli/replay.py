@@ -14,7 +14,7 @@ import click
 from seldrt.cli.chain import Flags, chain_options, prepare, settings
 from seldrt.cli.listener import Listener
 from seldrt.cli.shell import Number, say
-from seldrt.config import ConfigError, DaemonConfig
+from seldrt.config import CaptureConfig, ConfigError, DaemonConfig
 
 if TYPE_CHECKING:
     from seldrt.runtime.recording import Recording
@@ -60,7 +60,9 @@ def replay(
     judged = demo and not loop
     if judged and (start is not None or config.pipeline.only or config.pipeline.ignore):
         raise ConfigError("--demo is compared with all that sounds in it: leave out --only, --ignore and --start")
-    capture = config.capture
+    capture = CaptureConfig(block_ms=config.capture.block_ms) if demo else config.capture
+    if any(getattr(config.capture, name) != getattr(capture, name) for name in ("channels", "mic", "mount", "yaw_deg")):
+        say("the bundled recording is heard as it was made: settings of a microphone play no part")
     mic = profile_of_recording(capture.mic).turned(orientation(capture.mount, capture.yaw_deg))
     recordings, truth = [Path(file) for file in files], None
     if demo:
@@ -75,10 +77,10 @@ def replay(
             flags["no_publish"] = True
             say("not published; with --bind tcp://127.0.0.1:5577 `seldrt listen` and `seldrt view` show it")
 
-    pace, channels = None if fast else speed or 1.0, () if demo else capture.channels
+    pace = None if fast else speed or 1.0
 
     def opened(path: Path) -> Recording:
-        return Recording(path, mic, pace, capture.block_ms, channels, loop)
+        return Recording(path, mic, pace, capture.block_ms, capture.channels, loop)
 
     with ExitStack() as stack:
         check_asked(recordings, start, config, flags)

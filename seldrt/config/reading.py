@@ -102,7 +102,7 @@ def _kinds_in_words(kinds: str) -> str:
 def load_toml(path: str | Path, kind: type[SectionT]) -> SectionT:
     """A section, or a struct of sections, from a TOML file; `ConfigError` names file and key."""
     try:
-        plain = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        plain = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -19,6 +19,10 @@ def model_path(model: str | Path | None) -> Path:
     """The file of a model, given its path, its name if it ships, or None for the default; `ConfigError` if none."""
     name, known = str(model or DEFAULT_MODEL), shipped()
     if Path(name).is_file():
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{name!a}: the name is not UTF-8; rename the file") from None
         return Path(name)
     if name in known:
         return known[name]

@@ -1,8 +1,8 @@
 """A folder of clips: a sound file of each event, for people to listen to and sort, and for networks to learn from.
 
-A file is ``CLASS/SOURCE_YYYYMMDD/HHMMSS.mmmZ_az+030_el-05_p0.87.flac``, by the onset, the direction when it was last
-heard and the highest confidence; of a recording that nobody dated ``CLASS/SOURCE/00012.345s_...``. So it is a folder
-of class folders, as `offline.bank` reads it, in which the clips of a day stay together.
+A file is ``CLASS/SOURCE_YYYYMMDD/HHMMSS.mmmZ_az+030_el-05_p0.87.flac``, by the onset, and by
+direction and confidence when its class was surest; of a recording that nobody dated ``CLASS/SOURCE/00012.345s_...``.
+So it is a folder of class folders, as `offline.bank` reads it, in which the clips of a day stay together.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ TRIES = 5
 
 
 class Clip(NamedTuple):
-    """Mono samples (n,) of an event as it was last told, at ``rate`` Hz; ``dated`` if its times are UNIX times."""
+    """Mono samples (n,) at ``rate`` Hz of an event as it was when its class was surest.
+
+    ``dated`` if its times are UNIX times.
+    """
 
     event: Event
     samples: NDArray[np.float32]

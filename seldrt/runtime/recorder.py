@@ -98,12 +98,10 @@ class Recorder:
         self._succeeds(self._end_file)
 
     def _succeeds(self, work: Callable[..., None], *arguments: Any) -> bool:
-        from soundfile import LibsndfileError
-
         try:
             work(*arguments)
             return True
-        except (OSError, LibsndfileError) as error:
+        except Exception as error:  # of the system, or of the sound library; the next try may do
             self._failure, self._again_s = why_not(error, self._folder), time.monotonic() + PAUSE_S
             file, self._file, self._expected = self._file, None, -1
             if file is not None:
@@ -172,10 +170,17 @@ class KeptFile:
         exact = path.suffix == ".flac"
         kind, subtype = ("FLAC", "PCM_24") if exact else ("WAV", "FLOAT")
         self._to_file = as_int32 if exact else np.asarray
-        _settings_beside(path).write_text(f"# seldrt replay {path.name} --config {path.stem}.toml\n{settings}", "utf-8")
-        self._file = soundfile.SoundFile(self.part, "w", rate, CHANNELS, subtype, format=kind)
-        for tag, text in tags.items():
-            setattr(self._file, tag, text)
+        beside = _settings_beside(path)
+        try:
+            text = f"# seldrt replay {path.name} --config {path.stem}.toml\n{settings}"
+            beside.write_bytes(text.encode("utf-8", "surrogateescape"))
+            self._file = soundfile.SoundFile(self.part, "w", rate, CHANNELS, subtype, format=kind)
+            for tag, value in tags.items():
+                setattr(self._file, tag, value)
+        except Exception:
+            self.part.unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)
+            raise
 
     @property
     def size_bytes(self) -> int:

@@ -11,7 +11,8 @@ import ipaddress
 import os
 import socket
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import zmq
@@ -102,14 +103,12 @@ class Bound:
         if gate is not None:
             self.zmq.curve_server = True
             self.zmq.curve_publickey, self.zmq.curve_secretkey = gate.server
-        mask = os.umask(0o177)  # of a socket file: for its owner only, from its first moment
         try:
-            self.zmq.bind(url)
+            with _for_the_owner_only() if url.startswith("ipc://") else nullcontext():
+                self.zmq.bind(url)
         except zmq.ZMQError as error:
             self.zmq.close(0)
             raise WireError(_bind_failed(url, flag, error)) from None
-        finally:
-            os.umask(mask)
         self.endpoint: str = self.zmq.getsockopt_string(zmq.LAST_ENDPOINT)
         path = self.endpoint.removeprefix("ipc://")
         if path != self.endpoint and not path.startswith("@"):
@@ -124,6 +123,16 @@ class Bound:
         if self._path:
             with suppress(FileNotFoundError):
                 os.unlink(self._path)
+
+
+@contextmanager
+def _for_the_owner_only() -> Iterator[None]:
+    """What is made meanwhile, by whatever thread, is a file for its owner only, from its first moment."""
+    mask = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(mask)
 
 
 def check_address(url: str, open_to_others: bool) -> None:

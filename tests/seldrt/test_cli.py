@@ -152,7 +152,7 @@ def refused(*arguments: Any, **env: str) -> str:
         ("replay {ok} --channels 1-9999", "seldrt: --channels 1-9999: give four numbers from 1, like 5,6,7,8 or 5-8$"),
         ("replay {ok} --channels a", "--channels a: give four numbers"),
         ("replay {ok} --channels 5-8", "4 channels; channel 8 is asked for"),
-        ("replay {ok} --source a.b", r"source name 'a\.b' cannot stand in a topic"),
+        ("replay {ok} --source a.b", r"source name 'a\.b' cannot be used: it may have 1 to 64"),
         ("replay {ok} --bind tcp://0.0.0.0:5577", "--insecure-bind"),
         ("replay {ok} --bind 5577", "use tcp://HOST:PORT or ipc://PATH"),
         ("replay {ok} --bind {taken}", "in use; stop the other daemon or choose another --bind"),
@@ -231,6 +231,10 @@ def test_a_name_that_is_not_utf8_is_one_line(recording: Path, tmp_path: Path) ->
     path = tmp_path / os.fsdecode(b"\xff.wav")
     path.write_bytes(recording.read_bytes())
     assert refused("replay", path).endswith("\\udcff.wav': the name is not UTF-8; rename the file\n")
+    model = tmp_path / os.fsdecode(b"\xff.safetensors")
+    checkpoint.save(small_model(), model)
+    said = refused("replay", recording, "--model", model)
+    assert said.endswith("\\udcff.safetensors': the name is not UTF-8; rename the file\n")
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
@@ -375,6 +379,15 @@ def test_the_light_model_hears_the_demonstration() -> None:
     assert re.fullmatch(r"OK: 1[0-5] of 15 events, median error \d deg", errors.splitlines()[-1])
 
 
+def test_the_demonstration_has_its_own_microphone(tmp_path: Path) -> None:
+    """Whatever the settings say of one that hangs somewhere."""
+    settings = tmp_path / "mine.toml"
+    settings.write_text('[capture]\ndevice = "H3"\nmic = "zoom-h3vr-a"\nchannels = [5, 6, 7, 8]\nyaw_deg = 90.0\n')
+    code, _, errors = seldrt("replay", "--demo", "--fast", "--no-publish", "--quiet", "--config", settings)
+    assert code == 0, errors
+    assert "the bundled recording is heard as it was made: settings of a microphone play no part" in errors
+
+
 def test_a_demonstration_that_nobody_reads_judges_all_the_same() -> None:
     process = start("replay", "--demo", "--fast")
     assert process.stderr is not None
@@ -477,6 +490,12 @@ def test_a_wrong_setting_is_told_with_its_place(tmp_path: Path, text: str, messa
         load_toml(path, DaemonConfig)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_settings_may_begin_as_some_editors_begin_them(tmp_path: Path) -> None:
+    path = tmp_path / "seldrt.toml"
+    path.write_bytes("\ufeff[capture]\nyaw_deg = 3.0\n".encode())
+    assert load_toml(path, DaemonConfig).capture.yaw_deg == 3.0
 
 
 def test_override_leaves_what_is_not_given() -> None:

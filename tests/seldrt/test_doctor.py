@@ -33,7 +33,7 @@ from seldrt.config import (
 from seldrt.keys import make_keys
 from seldrt.microphones import orientation, profile
 from seldrt.runtime.doctor import check_address, check_keys, machine, signals
-from seldrt.runtime.doctor.axes import judge, new_yaw_deg, reading
+from seldrt.runtime.doctor.axes import judge, new_yaw_deg, onsets, reading
 from seldrt.runtime.doctor.finding import Finding, examine
 from seldrt.runtime.doctor.formats import sniff
 from seldrt.runtime.doctor.listening import Heard, check_flow, check_opened, missing_ms
@@ -329,6 +329,12 @@ def test_mirrored_axes_and_silence_are_told() -> None:
     assert (finding.verdict, axes) == ("fail", None)
 
 
+@pytest.mark.filterwarnings("error")
+def test_nothing_begins_in_a_single_sample() -> None:
+    assert not onsets(np.ones((1, 4)), 48000)
+    assert not onsets(np.zeros((0, 4)), 48000)
+
+
 def test_the_yaw_is_written_and_the_rest_of_the_file_kept(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     before = (ROOT / "configs" / "seldrt.toml").read_text()
@@ -342,6 +348,9 @@ def test_the_yaw_is_written_and_the_rest_of_the_file_kept(tmp_path: Path) -> Non
     assert [old.split("=")[0].strip() for old, _ in changed] == ["yaw_deg"]
     assert changed[0][1].split("#")[1] == changed[0][0].split("#")[1]
     assert path.stat().st_mode & 0o777 == 0o640
+    path.write_bytes(b"\xef\xbb\xbf# mine\r\n[capture]\r\nyaw_deg = 1.0 # here\r\n")
+    write_yaw(path, 2.0)
+    assert path.read_bytes() == b"# mine\r\n[capture]\r\nyaw_deg = 2.0 # here\r\n"
     write_yaw(tmp_path / "new.toml", 10.0)
     assert load_toml(tmp_path / "new.toml", DaemonConfig).capture.yaw_deg == 10.0
     path.write_text("[capture]\nbloc = 3\n")

@@ -119,6 +119,14 @@ def test_a_taken_port_is_refused(publisher: Publisher) -> None:
         Publisher(publisher.endpoint)
 
 
+def test_other_threads_make_their_files_as_ever_while_a_port_is_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A umask is that of the whole process, so only a socket file is worth it."""
+    masks: list[int] = []
+    monkeypatch.setattr("os.umask", masks.append)
+    Publisher("tcp://127.0.0.1:*").close()
+    assert not masks
+
+
 def test_an_ipc_socket_is_private_and_never_stolen(tmp_path: Path) -> None:
     path = tmp_path / "seldrt.sock"
     publisher = Publisher(f"ipc://{path}")

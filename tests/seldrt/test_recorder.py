@@ -182,6 +182,34 @@ def test_a_full_disk_is_told_and_ends_the_recording_only(tmp_path: Path) -> None
     assert len(list(tmp_path.glob("*.flac.part"))) == 1
 
 
+def test_files_that_cannot_be_begun_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module, "PAUSE_S", 0.0)
+    with no_file_above(1):
+        told = keep(tmp_path, integers(3 * RATE), [RATE] * 2)
+    assert "nothing is recorded, detection goes on" in told["recording"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_whatever_fails_is_told_and_tried_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(*_: object) -> object:
+        raise ValueError("by chance")
+
+    monkeypatch.setattr(recorder_module, "PAUSE_S", 0.0)
+    with monkeypatch.context() as broken:
+        broken.setattr(recorder_module, "KeptFile", make)
+        assert "nothing is recorded, detection goes on" in keep(tmp_path, integers(RATE))["recording"]
+    assert not keep(tmp_path, integers(RATE))
+
+
+def test_settings_with_names_that_are_not_utf8_are_kept_byte_by_byte(tmp_path: Path) -> None:
+    recorder = Recorder(RecordConfig(dir=str(tmp_path)), "roof", 'mic = "\udcff.toml"\n', "H3-VR")
+    recorder.keep(0, integers(RATE), RATE, T0_NS)
+    recorder.close()
+    assert not recorder.complaints()
+    (beside,) = tmp_path.glob("*.toml")
+    assert beside.read_bytes().endswith(b'mic = "\xff.toml"\n')
+
+
 def test_when_the_disk_has_room_again_another_file_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder_module, "PAUSE_S", 0.2)
     x = integers(20 * RATE)

@@ -412,6 +412,12 @@ def test_an_address_that_will_not_do_is_refused(viewer: Viewer, address: str, me
         Viewer(address.format(taken=urlsplit(viewer.urls[0]).netloc))
 
 
+@pytest.mark.parametrize("host", ["é..x", "x" * 300, "no.such.host.invalid"])
+def test_a_name_that_no_host_has_is_refused(host: str) -> None:
+    with pytest.raises(WireError, match=r"^cannot serve at .*:8600: .+; choose another --bind$"):
+        Viewer(f"{host}:8600", insecure_bind=True)
+
+
 def test_the_command_says_what_will_not_do_in_one_line() -> None:
     code, _, errors = seldrt("view", "--bind", "0.0.0.0:8600")
     assert (code, errors.count("\n")) == (2, 1)

@@ -94,7 +94,7 @@ def onsets(frames: Floats, rate: int) -> list[int]:
     millisecond = max(rate // 1000, 1)
     energy = np.square(np.asarray(frames, float)).sum(1)
     blocks = energy[: len(energy) // millisecond * millisecond].reshape(-1, millisecond).sum(1)
-    room = max(float(np.median(blocks)), 1e-12)
+    room = max(float(np.median(blocks)), 1e-12) if len(blocks) else 1e-12
     found: list[int] = []
     for i in np.flatnonzero(blocks > room * 10 ** (LOUD_DB / 10)).tolist():
         before = blocks[max(i - 30, 0) : max(i - 3, 0)]

@@ -77,8 +77,10 @@ class Viewer:
         self._past: deque[bytes] = deque(maxlen=PAST)
         try:
             self._server = _Server(self, host, port, only_here=not insecure_bind)
-        except OSError as error:
-            raise WireError(f"cannot serve at {address}: {error.strerror or error}; choose another --bind") from None
+        except (OSError, TypeError, UnicodeError) as error:  # the latter two of names that cannot be one of a host
+            raise WireError(
+                f"cannot serve at {address}: {getattr(error, 'strerror', None) or error}; choose another --bind"
+            ) from None
         self._thread = threading.Thread(target=self._server.serve_forever, name="page", daemon=True)
         self._thread.start()
 

@@ -124,7 +124,8 @@ function dot(found, trail) {
 function item(found, lasted) {
   const line = document.createElement("li"), more = document.createElement("small");
   line.textContent = `${named(found.class)} — ${words(found.azimuth_deg, found.elevation_deg)} `;
-  more.textContent = `azimuth ${found.azimuth_deg.toFixed(0)}°, elevation ${found.elevation_deg.toFixed(0)}°, for ${lasted.toFixed(1)} s`;
+  more.textContent = `azimuth ${found.azimuth_deg.toFixed(0)}°, elevation ${found.elevation_deg.toFixed(0)}°, `
+    + `confidence ${found.confidence.toFixed(2)}, for ${lasted.toFixed(1)} s`;
   line.append(more);
   return line;
 }
