@@ -58,9 +58,14 @@ socket.subscribe(b"seld1.event.")
 socket.subscribe(b"seld1.status.")  # once a second, so that silence means something
 classes = wanted.classes.split(",")
 told = set()  # which daemons know no such class
+running = []  # commands that have not ended
 
 silent = 0  # how often 3 s
 while True:
+    for command in [each for each in running if each.poll() is not None]:
+        running.remove(command)
+        if command.returncode:
+            print(f"{command.args}: exit code {command.returncode}", file=sys.stderr, flush=True)
     if not socket.poll(3000):
         silent += 1
         if silent == 1:
@@ -81,6 +86,6 @@ while True:
     if message.get("phase") == wanted.phase and ("any" in classes or message["class"] in classes):
         try:
             # Each word is filled in by itself, and no shell reads it: what is heard cannot become a command.
-            subprocess.Popen([word.format_map(message) for word in wanted.command])
+            running.append(subprocess.Popen([word.format_map(message) for word in wanted.command]))
         except (LookupError, AttributeError, TypeError, ValueError, OSError) as error:
             print(f"cannot run {wanted.command}: {error!r}", file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from offline.dataset import Recording, read_metadata
+from offline.dataset import Recording, read_metadata, within
 from offline.estimates import Estimates, Rows, rows_of
 from offline.evaluate import class_numbers
 from offline.metrics import LABELS_PER_MINUTE, EventCounts, Scores, SeldCounts, count, event_recall
@@ -39,7 +39,7 @@ class Heard(msgspec.Struct, frozen=True):
     scores: Scores
     recall: float  # of events
     false_per_minute: float
-    never_found: tuple[str, ...]  # classes of the model of which no event was, also those that the scenes do not have
+    never_found: tuple[str, ...]  # classes of the model that the scenes have, and of which no event was
 
     def __str__(self) -> str:
         s = self.scores
@@ -73,8 +73,14 @@ class Trials:
     ) -> None:
         self.model, self.classes = model, tuple(classes)
         self.numbers = class_numbers(model.classes, classes)
-        self.scenes = [(estimates, _labels(recording)) for recording, estimates in scenes]
+        self.scenes = [(estimates, within(_labels(recording), len(estimates))) for recording, estimates in scenes]
         self.quiet: list[tuple[Estimates, Rows]] = [(estimates, np.zeros((0, 5), np.int64)) for _, estimates in quiet]
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """The classes of the model that never sound in the scenes with labels."""
+        sounding = {number for _, rows in self.scenes for number in rows[:, 1].tolist()}
+        return tuple(name for name, n in zip(self.model.classes, self.numbers, strict=True) if n not in sounding)
 
     def heard(self, postprocess: PostprocessConfig) -> Heard:
         """What the daemon says with these settings, measured."""
@@ -86,8 +92,10 @@ class Trials:
         for estimates, nothing in self.quiet:
             rows = rows_of(estimates, postprocess, self.model.classes, self.classes)
             false += event_recall(nothing, rows, len(self.classes), len(estimates))
-        never = [name for name, n in zip(self.model.classes, self.numbers, strict=True) if not total.detected[n]]
-        return Heard(total.scores(), events.recall, false.false_per_minute, tuple(never))
+        missed = [name for name, n in zip(self.model.classes, self.numbers, strict=True) if not total.detected[n]]
+        absent = self.absent
+        never = tuple(name for name in missed if name not in absent)
+        return Heard(total.scores(), events.recall, false.false_per_minute, never)
 
 
 def _labels(recording: Recording) -> Rows:
@@ -121,7 +129,8 @@ def calibrate(
 ) -> PostprocessConfig:
     """The settings with the lowest criterion (a key of `CRITERIA`) on the scenes with labels.
 
-    Medians become no longer than the longest of ``start``, and its lookback stays: the latency does not grow.
+    Medians become no longer than the longest of ``start``, and its lookback stays: the latency does not grow. Classes
+    that never sound in these scenes keep what they have: nothing here tells how often they would be missed.
 
     With quiet scenes, settings that exceed the limit there do not count, unless all do: then those with the fewest
     false events. Never worse than ``start`` in this sense.
@@ -133,7 +142,17 @@ def calibrate(
         sed_median_labels=_each(start.sed_median_labels, classes),
     )
     longest = max(own.sad_median_labels, *own.sed_median_labels)
-    choices = _choices(own, trials.model.mean_event_labels, longest)
+    absent = trials.absent
+    choices = [
+        [(labels, [threshold])] if name in absent else of_class
+        for name, of_class, labels, threshold in zip(
+            trials.model.classes,
+            _choices(own, trials.model.mean_event_labels, longest),
+            own.sed_median_labels,
+            own.sed_thresholds,
+            strict=True,
+        )
+    ]
     strips = [Strip(part, trials.numbers, len(trials.classes)) for part in (trials.scenes, trials.quiet)]
     lengths = {labels for of_class in choices for labels, _ in of_class}
     medians = {n: [strip.medians(1, n if own.sed_median else 1) for strip in strips] for n in lengths}

@@ -28,12 +28,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from seldrt.config import DCASE2020_CLASSES, ConfigError, named
 from seldrt.files import whole
+from seldrt.samples import fault
 
 NAME = re.compile(r"fold(?P<fold>\d+)_room(?P<room>\d+)_mix\d+(_ov(?P<overlap>\d+))?")
 EVAL_NAME = re.compile(NAME.pattern + r"|mix\d+")
 AUDIO_SUFFIXES = (".wav", ".flac")
 COLUMNS = ("frame", "class", "track", "azimuth", "elevation")
-MOST = 10_000_000  # label frames or numbers of classes and tracks: eleven days
+MOST = 10_000_000  # label frames: eleven days
+RANGES = ((0, MOST), (0, MOST), (-MOST, MOST), (-360, 360), (-90, 90))
 HEADER = re.compile(r"frame,class,(track|source),azimuth,elevation(,distance)?")
 
 # TAU-NIGENS Spatial Sound Events 2021, and STARSS22 and 23 (DCASE 2022 to 2024), in the order of their class numbers.
@@ -89,11 +91,13 @@ def list_recordings(
 ) -> list[Recording]:
     """The recordings of a dataset, by name; files with other names, such as `._fold1...`, are passed over.
 
-    `ConfigError` names the folder, the recordings or the labels that are missing, or the names that occur twice.
+    `ConfigError` names the folder, the recordings or the labels that are missing, names that occur twice, and other
+    names of recordings that have labels.
     """
     folder, label_folder = audio_folder(base, array, split), metadata_folder(base, split)
     if not folder.is_dir():
         raise ConfigError(f"{base}: has no folder {folder.name}; {_what_is_there(base, folder.name)}")
+    _check_names(folder, label_folder, split)
     audio = _files_by_name(folder, AUDIO_SUFFIXES, folds, split)
     labels = _files_by_name(label_folder, (".csv",), folds, split)
     if not audio:
@@ -128,12 +132,31 @@ def _files_by_name(
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         match = (NAME if split == "dev" else EVAL_NAME).fullmatch(path.stem)
-        if not match or path.suffix not in suffixes or (folds is not None and int(match["fold"] or 0) not in folds):
+        if (
+            not match
+            or path.suffix.lower() not in suffixes
+            or (folds is not None and int(match["fold"] or 0) not in folds)
+        ):
             continue
         if path.stem in found:
             raise ConfigError(f"{folder}: has {path.stem} twice, {found[path.stem]} and {path}; keep one")
         found[path.stem] = path
     return found
+
+
+def _check_names(folder: Path, label_folder: Path, split: str) -> None:
+    """`ConfigError` for recordings with labels that would be passed over."""
+    sounds, labels = (
+        {path.stem for path in place.rglob("[!.]*") if path.suffix.lower() in suffixes}
+        for place, suffixes in ((folder, AUDIO_SUFFIXES), (label_folder, (".csv",)))
+    )
+    pattern = NAME if split == "dev" else EVAL_NAME
+    strange = sorted(name for name in sounds & labels if not pattern.fullmatch(name))
+    if strange:
+        raise ConfigError(
+            f"{folder}: has recordings with labels, but without names like fold1_room1_mix001_ov1: {named(strange)}; "
+            "rename both, or take them away"
+        )
 
 
 def _check_complete(folder: Path, what: str, wanted: Iterable[str], there: Iterable[str]) -> None:
@@ -174,10 +197,15 @@ def open_audio(path: Path, sample_rate: int | None = None) -> Iterator[soundfile
 
 
 def audio_blocks(path: Path, sample_rate: int) -> Iterator[NDArray[np.float32]]:
-    """A recording piece by piece (samples, 4); `ConfigError` as `open_audio`, and when it ends early."""
+    """A recording piece by piece (samples, 4).
+
+    `ConfigError` as `open_audio`, when it ends early, and when it holds what is no sample.
+    """
     with open_audio(path, sample_rate) as file:
         missing = file.frames
         for block in file.blocks(BLOCK_S * sample_rate, dtype="float32", always_2d=True):
+            if told := fault(block, file.frames - missing, sample_rate):
+                raise ConfigError(f"{path}: {told}")
             missing -= len(block)
             yield block
     if missing:
@@ -218,17 +246,22 @@ def read_metadata(path: Path) -> NDArray[np.int64]:
             continue
         try:
             values = [float(value) for value in row]
-            usable = len(values) in (5, 6) and all(map(math.isfinite, values))
-            usable = usable and all(0 <= value < MOST for value in values[:2]) and abs(values[2]) < MOST
-            usable = usable and abs(values[3]) <= 360 and abs(values[4]) <= 90
         except ValueError:
-            usable = False
-        if not usable:
+            values = []
+        if len(values) not in (5, 6):
             raise ConfigError(f"{path}, line {number}: expected {','.join(COLUMNS)}, found {','.join(row)}")
+        for name, (low, high), value in zip(COLUMNS, RANGES, values, strict=False):
+            if not low <= value <= high:
+                raise ConfigError(f"{path}, line {number}: {name} is {value:g}, it must be {low} to {high}")
         rows.append(values)
     if rows and all(len(row) == 6 and abs(math.hypot(*row[3:]) - 1) < 0.02 for row in rows):
         raise ConfigError(f"{path}: holds directions as x, y, z; expected azimuth and elevation in degrees")
     return np.array([[round(value) for value in row[:5]] for row in rows], dtype=np.int64).reshape(-1, 5)
+
+
+def within(rows: NDArray[np.int64], labels: int) -> NDArray[np.int64]:
+    """The label rows (m, 5) of so many label frames: those beyond the end of a recording count for nothing."""
+    return rows[rows[:, 0] < labels]
 
 
 def write_metadata(path: Path, rows: ArrayLike) -> None:

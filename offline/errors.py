@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from offline.dataset import Recording, read_metadata
+from offline.dataset import MOST, Recording, read_metadata, within
 from offline.estimates import Rows
 from offline.metrics import (
     ROUNDING_DEG,
@@ -101,10 +101,16 @@ class Errors(msgspec.Struct, frozen=True):
         return cls(*(tuple(chain.from_iterable(getattr(p, name) for p in parts)) for name in cls.__struct_fields__))
 
 
-def analyse(recording: Recording, prediction: Rows, classes: int, plan: Scene | None = None) -> Errors:
-    """The analysis of the label rows that a system gives for one recording; raises as `offline.metrics.count`."""
+def analyse(
+    recording: Recording, prediction: Rows, classes: int, plan: Scene | None = None, label_frames: int = MOST
+) -> Errors:
+    """The analysis of the label rows that a system gives for one recording of so many label frames.
+
+    Raises as `offline.metrics.count`.
+    """
     assert recording.metadata is not None, "only what has labels can be analysed"
-    reference, predicted = read_metadata(recording.metadata).astype(float), prediction.astype(float)
+    reference = within(read_metadata(recording.metadata), label_frames).astype(float)
+    predicted = prediction.astype(float)
     cells = class_segments(reference, predicted, classes)
     events = event_rows(reference)
     known, event_of = _known(reference, events, plan), np.empty(len(reference), dtype=int)

@@ -20,6 +20,7 @@ from offline.dataset import (
     content_digest,
     open_audio,
     read_metadata,
+    within,
     write_file,
     write_metadata,
 )
@@ -239,9 +240,9 @@ def compare(
 def _count_one(recording: Recording, predicted: NDArray[np.int64], classes: int) -> tuple[SeldCounts, EventCounts]:
     if recording.metadata is None:
         raise ConfigError(f"{recording.name}: has no labels to measure by")
-    reference = read_metadata(recording.metadata)
     with open_audio(recording.audio) as file:
         label_frames = file.frames * LABEL_RATE_HZ // file.samplerate
+    reference, predicted = (within(rows, label_frames) for rows in (read_metadata(recording.metadata), predicted))
     try:
         seld = count(reference, predicted, classes)
         return seld, event_recall(reference, predicted, classes, label_frames)

@@ -20,7 +20,7 @@ from scipy.special import expit
 from offline.estimates import Estimates, Rows
 from offline.metrics import THRESHOLD_DEG
 from seldrt.config import LABEL_RATE_HZ, PostprocessConfig
-from seldrt.postprocess import corrected, log_odds, postprocess_stage
+from seldrt.postprocess import corrected, log_odds, per_class, postprocess_stage
 from seldrt.smoothing import spread_deg
 from seldrt.spatial import angle_deg, unit_vector
 from seldrt.stream import run
@@ -124,14 +124,22 @@ class Calibrated(NamedTuple):
 def calibrated(
     scenes: Sequence[tuple[Estimates, Rows]], postprocess: PostprocessConfig, numbers: Sequence[int]
 ) -> Calibrated:
-    """The settings with slopes and offsets for which confidences are right as often as they say in these scenes."""
+    """The settings with slopes and offsets for which confidences are right as often as they say in these scenes.
+
+    Classes that never sound in them, or are never said, keep what they have.
+    """
     plain = replace(postprocess, confidence_slopes=(1.0,), confidence_offsets=(0.0,), doa_smoothing=False)
     said = what_is_said(scenes, plain, numbers)
-    of_each = [said.class_id == k for k in range(len(numbers))]
-    slopes, offsets = zip(*(_fitted(said.confidence[own], said.right[own]) for own in of_each), strict=True)
-    told = corrected(said.confidence, np.array(slopes)[said.class_id], np.array(offsets)[said.class_id])
+    sounding = np.isin(numbers, np.concatenate([rows[:, 1] for _, rows in scenes]))
+    slopes = np.array(per_class(postprocess.confidence_slopes, len(numbers), "confidence_slopes"), float)
+    offsets = np.array(per_class(postprocess.confidence_offsets, len(numbers), "confidence_offsets"), float)
+    for k in set(np.flatnonzero(sounding).tolist()) & set(said.class_id.tolist()):
+        own = said.class_id == k
+        slopes[k], offsets[k] = _fitted(said.confidence[own], said.right[own])
+    told = corrected(said.confidence, slopes[said.class_id], offsets[said.class_id])
     off, off_before = (expected_error(reliability(each)) for each in (said._replace(confidence=told), said))
-    return Calibrated(replace(postprocess, confidence_slopes=slopes, confidence_offsets=offsets), off, off_before)
+    fitted = replace(postprocess, confidence_slopes=tuple(slopes.tolist()), confidence_offsets=tuple(offsets.tolist()))
+    return Calibrated(fitted, off, off_before)
 
 
 def _fitted(confidence: Floats, right: Bools) -> tuple[float, float]:

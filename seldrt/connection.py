@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,6 +29,7 @@ OPTIONS = (
     (zmq.HEARTBEAT_TIMEOUT, 6000),
     (zmq.RECONNECT_IVL_MAX, 2000),
 )
+MOST_PORT = 65535
 ABSENT = "no daemon answers there: is it running?"
 REFUSED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 ENDED = REFUSED | zmq.EVENT_DISCONNECTED
@@ -57,6 +59,8 @@ class Connection:
     def __init__(self, context: zmq.Context, kind: int, url: str, keys: Keys | None) -> None:
         if url.startswith("tcp:") and url.endswith(":0"):  # libzmq takes it, and waits for ever
             raise WireError(f"cannot connect to {url!r}: which port?")
+        if (port := re.fullmatch(r"tcp:.*:(\d+)", url)) and int(port[1]) > MOST_PORT:  # nor does it say so of these
+            raise WireError(f"cannot connect to {url!r}: a port is 1 to {MOST_PORT}")
         pair: ClientKeys | None = load_client(*keys) if keys else None
         self.url, self._keys = url, keys
         self.trouble, self._answered = ABSENT, False
@@ -120,7 +124,7 @@ class Connection:
             return "what answers there lets in only who has a key, or is not the address of --bind"
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             return f"the daemon there does not know the key {self._keys[0]}"
-        return f"the daemon there is not that of {self._keys[1]}, or has no keys"
+        return f"what answers there is not the daemon of {self._keys[1]}, has no keys, or is not the address of --bind"
 
     def close(self) -> None:
         self.socket.close(0)

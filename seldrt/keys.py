@@ -65,7 +65,7 @@ def make_keys(folder: Path, name: str, overwrite: bool = False) -> list[Path]:
 
 
 def load_server(folder: Path) -> KeyPair:
-    """The daemon's own pair; `KeysError` when the folder is not complete, or a client's file is no key."""
+    """The daemon's own pair; `KeysError` when the folder is not complete."""
     try:
         complete = (folder / f"{SERVER}.key_secret").exists() and (folder / CLIENTS).is_dir()
         os.listdir(folder / CLIENTS if complete else folder)  # what may not be looked into, looks empty to a glob
@@ -75,18 +75,22 @@ def load_server(folder: Path) -> KeyPair:
         raise KeysError(f"{error.filename}: {error.strerror}; the daemon must be able to read its keys") from None
     if not complete:
         raise KeysError(f"{folder}: no folder of keys; make one with `seldrt keys new CLIENT --dir {folder}`")
-    load_allowed(folder)
     return load_pair(folder / f"{SERVER}.key_secret")
 
 
-def load_allowed(folder: Path) -> dict[str, bytes]:
-    """The public keys of the clients that may listen now, by name; `KeysError` when a file is none."""
-    return {path.stem: load_public(path) for path in client_files(folder)}
+def load_allowed(folder: Path) -> tuple[dict[str, bytes], list[str]]:
+    """The public keys of the clients that may listen now, by name, and which files are none, and why.
 
-
-def client_files(folder: Path) -> list[Path]:
-    """The files of the clients that may listen."""
-    return sorted((folder / CLIENTS).glob("*.key"))
+    A file that is no key lets nobody in, and keeps nobody else in or out.
+    """
+    allowed: dict[str, bytes] = {}
+    damaged: list[str] = []
+    for path in sorted((folder / CLIENTS).glob("*.key")):
+        try:
+            allowed[path.stem] = load_public(path)
+        except KeysError as error:
+            damaged.append(str(error))
+    return allowed, damaged
 
 
 def load_client(own: str | Path, server: str | Path) -> ClientKeys:

@@ -20,7 +20,10 @@ from seldrt.features import features_stage
 from seldrt.graph import read_graph
 from seldrt.models import model_path
 from seldrt.postprocess import Tracker, adjusted, check_classes, postprocess_stage
+from seldrt.samples import fault
 from seldrt.stream import Blocks, Chain, Stage
+
+CHANNELS = 4  # of first-order ambisonics
 
 
 class Networks(Protocol):
@@ -112,6 +115,7 @@ class Pipeline:
         }
         self._chain = Blocks(Chain(*self._stages.values()), block_labels * self.samples_per_label)
         only_these = np.isin(self.classes, self.reported)
+        self._pushed = 0  # samples of this stream
         self._tracker = Tracker(self.samples_per_label, only_these, ignore)
 
     @property
@@ -130,12 +134,24 @@ class Pipeline:
         return rows
 
     def push(self, samples: NDArray[np.floating]) -> list[LabelFrame]:
-        """The label frames that these samples complete."""
-        y = self._chain.push(np.asarray(samples, np.float32))
+        """The label frames that these samples (n, 4), float, W Y Z X as AmbiX has them, full scale 1, complete.
+
+        `ValueError` for others; then none of them was heard.
+        """
+        samples = np.asarray(samples)
+        if samples.ndim != 2 or samples.shape[1] != CHANNELS or not np.issubdtype(samples.dtype, np.floating):
+            raise ValueError(
+                f"samples are {samples.dtype} {samples.shape}: give float (n, {CHANNELS}), full scale is 1"
+            )
+        if told := fault(samples, self._pushed, self.sample_rate):
+            raise ValueError(told)
+        self._pushed += len(samples)
+        y = self._chain.push(samples.astype(np.float32, copy=False))
         return [] if y is None else self._tracker.push(y)
 
     def flush(self) -> list[LabelFrame]:
         """The stream ends: the remaining label frames; the pipeline is as new afterwards."""
+        self._pushed = 0
         y = self._chain.flush()
         last = [] if y is None else self._tracker.push(y)
         return last + self._tracker.flush()

@@ -60,7 +60,7 @@ def adjusted(
         return config
     check_classes(sensitivity.keys() - {EVERY_CLASS}, classes)
     odds = np.array([sensitivity.get(name, sensitivity.get(EVERY_CLASS, 1.0)) for name in classes])
-    thresholds = _per_class(config.sed_thresholds, len(classes), "sed_thresholds")
+    thresholds = per_class(config.sed_thresholds, len(classes), "sed_thresholds")
     return replace(config, sed_thresholds=tuple((thresholds / (thresholds + odds * (1 - thresholds))).tolist()))
 
 
@@ -82,8 +82,8 @@ def confidence_stage(config: PostprocessConfig, classes: Sequence[str]) -> Stage
     Its log-odds are those of before times ``confidence_slopes`` plus ``confidence_offsets``, which `offline calibrate`
     chooses so that a confidence is right as often as it says (Platt 1999).
     """
-    slopes = _per_class(config.confidence_slopes, len(classes), "confidence_slopes")
-    offsets = _per_class(config.confidence_offsets, len(classes), "confidence_offsets")
+    slopes = per_class(config.confidence_slopes, len(classes), "confidence_slopes")
+    offsets = per_class(config.confidence_offsets, len(classes), "confidence_offsets")
     if (slopes == 1).all() and (offsets == 0).all():
         return Map(lambda x: x)
 
@@ -119,8 +119,8 @@ def activity_stage(config: PostprocessConfig, classes: Sequence[str]) -> Stage:
 
     Raises `ConfigError` for a number of values that fits neither one class nor all.
     """
-    sed_lengths = _per_class(config.sed_median_labels, len(classes), "sed_median_labels")
-    sed_thresholds = _per_class(config.sed_thresholds, len(classes), "sed_thresholds")
+    sed_lengths = per_class(config.sed_median_labels, len(classes), "sed_median_labels")
+    sed_thresholds = per_class(config.sed_thresholds, len(classes), "sed_thresholds")
     thresholds = np.stack([np.full(len(classes), config.sad_threshold), sed_thresholds], axis=-1)
     lengths = np.stack([np.full(len(classes), config.sad_median_labels), sed_lengths], axis=-1)
     if not config.sed_median:
@@ -251,7 +251,8 @@ class Tracker:
         return track, onset
 
 
-def _per_class(values: Sequence[float], classes: int, name: str) -> Array:
+def per_class(values: Sequence[float], classes: int, name: str) -> Array:
+    """The value of each class, of one for all or one for each; `ConfigError` for any other number of them."""
     if len(values) not in (1, classes):
         raise ConfigError(f"{name}: {len(values)} values for {classes} classes; give one, or one a class")
     return np.broadcast_to(np.asarray(values), classes)

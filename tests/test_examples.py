@@ -175,6 +175,14 @@ def test_who_was_refused_is_told_of_the_right_daemon(tmp_path: Path, start: Star
     assert lines == ["piano\n"]
 
 
+def test_a_command_that_fails_is_told(daemon: tuple[str, str], start: Start) -> None:
+    command = ["sh", "-c", "exit 3", "{class}"]
+    process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--url", daemon[0], "any", *command)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "['sh', '-c', 'exit 3', 'piano']: exit code 3\n"
+    assert interrupted(process)[0] == ""
+
+
 def test_a_command_that_cannot_be_run_is_told_and_the_next_is_tried(daemon: tuple[str, str], start: Start) -> None:
     process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--url", daemon[0], "any", "no-such", "{class}")
     assert process.stderr is not None

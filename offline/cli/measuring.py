@@ -154,6 +154,8 @@ def calibrate(
     if heard.false_per_minute > max_false_per_minute:
         click.echo(f"no setting has as few as {max_false_per_minute:g} false events a minute: more such scenes to "
                    "train with would help", err=True)  # fmt: skip
+    if trials.absent:
+        click.echo(f"not in these scenes, so left as they were: {', '.join(trials.absent)}", err=True)
     if heard.never_found:
         click.echo(f"with these thresholds never found: {', '.join(heard.never_found)}; make more scenes with them to "
                    "calibrate by (offline synthesize), or train with more recordings of them", err=True)  # fmt: skip

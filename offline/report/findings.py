@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from offline.dataset import Recording, content_digest, list_quiet, list_recordings, read_classes, read_metadata
+from offline.dataset import Recording, content_digest, list_quiet, list_recordings, read_classes, read_metadata, within
 from offline.errors import Errors, analyse, read_plan
 from offline.estimates import Estimates, Form, Job, rows_of
 from offline.evaluate import Report, class_numbers, compare
@@ -209,6 +209,7 @@ def find_errors(system: System, data: Dataset) -> Errors:
             rows_of(estimates, system.postprocess, system.model.classes, data.classes),
             len(data.classes),
             read_plan(data.base, recording),
+            len(estimates),
         )
         for recording, estimates in zip(data.recordings, system.estimates["streamed"], strict=True)
     ]
@@ -217,8 +218,8 @@ def find_errors(system: System, data: Dataset) -> Errors:
 
 def all_that_is_said(system: System, data: Dataset) -> Said:
     """What a system says, streamed, as it is calibrated, beside the labels."""
-    labels = [read_metadata(recording.metadata) for recording in data.recordings if recording.metadata]
-    scenes = zip(system.estimates["streamed"], labels, strict=True)
+    heard = zip(system.estimates["streamed"], data.recordings, strict=True)
+    scenes = ((x, within(read_metadata(one.metadata), len(x))) for x, one in heard if one.metadata)
     numbers = class_numbers(system.model.classes, data.classes)
     return what_is_said(scenes, system.postprocess, numbers)
 

@@ -12,7 +12,7 @@ import click
 from msgspec.structs import replace
 
 from seldrt.cli.info import model_option
-from seldrt.cli.shell import Names, Sectors, Sensitivity, options, setting
+from seldrt.cli.shell import Names, Sectors, Sensitivity, options, say, setting
 from seldrt.config import ConfigError, DaemonConfig, PipelineConfig, PublisherConfig, load_toml, override
 
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ def check_wanted(config: PipelineConfig) -> None:
 
 def prepare(config: DaemonConfig, flags: Flags, stack: ExitStack, recordings: Sequence[Path] = ()) -> Publisher | None:
     """All that can be refused before the model is loaded: names, outputs, the address."""
+    from seldrt.keys import load_allowed
     from seldrt.runtime.outputs import check_outputs
     from seldrt.runtime.publisher import Publisher
 
@@ -161,4 +162,6 @@ def prepare(config: DaemonConfig, flags: Flags, stack: ExitStack, recordings: Se
     if flags["no_publish"]:
         return None
     publisher = Publisher(wanted.bind, wanted.insecure_bind, wanted.control, wanted.curve_keys)
+    for told in load_allowed(Path(wanted.curve_keys))[1] if wanted.curve_keys else ():
+        say(f"nobody is let in by {told}")
     return stack.enter_context(closing(publisher))

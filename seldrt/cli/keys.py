@@ -53,5 +53,8 @@ def list_(folder: str) -> None:
     from seldrt.keys import load_allowed, load_server
 
     load_server(Path(folder))
-    for name, key in load_allowed(Path(folder)).items():
+    allowed, damaged = load_allowed(Path(folder))
+    for name, key in allowed.items():
         click.echo(f"{name}  {key.decode('ascii')}")
+    for told in damaged:
+        say(f"nobody is let in by {told}")

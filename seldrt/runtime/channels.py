@@ -12,16 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seldrt.samples import LOUDEST, is_sound
+
 PATIENCE_S = 3.0  # a fault is one when it has lasted so long
 FULL_SCALE = 0.999
-LOUDEST = 1000.0  # of full scale: what is beyond it is no sound
 CLIPPED_BLOCKS = 0.1  # share of the last blocks that touch full scale
-
-
-def is_sound(samples: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which float samples are numbers that a microphone could give."""
-    found: NDArray[np.bool_] = np.abs(samples) <= LOUDEST
-    return found
 
 
 class ChannelCheck:

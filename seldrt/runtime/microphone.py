@@ -13,10 +13,11 @@ from seldrt.config import LABEL_RATE_HZ
 from seldrt.detection import Clock
 from seldrt.microphones import CHANNELS, Profile
 from seldrt.runtime.capture import TURN_S, Block, Resampler
-from seldrt.runtime.channels import ChannelCheck, is_sound
+from seldrt.runtime.channels import ChannelCheck
 from seldrt.runtime.clock import WallClock
 from seldrt.runtime.devices import FIRST_CHANNELS
 from seldrt.runtime.watched import WatchedInput
+from seldrt.samples import is_sound
 
 
 class Keeper(Protocol):

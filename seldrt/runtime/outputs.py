@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,11 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from seldrt.config import SeldrtError
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 class OutputError(SeldrtError):
@@ -22,21 +28,26 @@ class TextFile:
     """Lines of text as they come, for a file that can be read meanwhile; the path ``-`` is stdout.
 
     The file is new and begins with ``heading``, or it is one that is there, to ``add`` to, on a new line. When that is
-    moved away or deleted, as logrotate does, it is begun anew. `OutputError` when it cannot be opened, and for a full
-    disk unless there may be room later: when it is added to.
+    moved away or deleted, as logrotate does, it is begun anew. `OutputError` when it cannot be opened, is written by
+    another program that begins it anew, or would be begun anew while another adds to it; and for a full disk unless
+    there may be room later: when it is added to.
     """
 
     def __init__(self, path: str, heading: bytes = b"", add: bool = False) -> None:
         self._path, self._heading = path, heading
-        self._mode: Literal["wb", "ab"] = "ab" if add else "wb"
-        self.is_stdout = path == "-"
+        self._add, self.is_stdout = add, path == "-"
         self._open()
         self._follows = add and not self.is_stdout and self._file.seekable()
         with suppress(OutputError) if add and not self.is_stdout else nullcontext():
             self.write(b"")
 
     def _open(self) -> None:
-        self._file = open_output(self._path, self._mode)
+        self._file = open_output(self._path, "ab")
+        if not self.is_stdout and stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+            _claim(self._file, self._path, alone=not self._add)
+            if not self._add:
+                self._file.truncate(0)
+                self._file.seek(0)
         is_new = self.is_stdout or not self._file.seekable() or not self._file.tell()
         self._owed = self._heading if is_new else b"\n" if _is_torn(self._path) else b""
 
@@ -100,6 +111,19 @@ def open_output(path: str, mode: Literal["wb", "ab"] = "wb") -> BinaryIO:
         return open(path, mode)
     except OSError as error:
         raise cannot_write(path, error) from None
+
+
+def _claim(file: BinaryIO, path: str, alone: bool) -> None:
+    """As long as it is open, the file is for this program ``alone``, or for all who add to it; `OutputError` else."""
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise OutputError(f"{path}: another seldrt is writing it; choose another name") from None
+    except OSError:  # there are file systems without
+        pass
 
 
 def cannot_write(path: str | Path, error: OSError) -> OutputError:

@@ -29,7 +29,7 @@ from seldrt.microphones import CHANNELS
 from seldrt.runtime.folders import size_bytes, surplus, why_not, writable_folder
 from seldrt.runtime.health import RECENT_S
 
-PAUSE_S = 60.0  # after a failure
+PAUSE_S = 10.0  # after a failure
 BACKLOG_S = 20.0  # of sound that waits for the disk; beyond that it is not recorded
 FULL_SCALE = 2.0**23
 WAV_LIMIT_BYTES = 2 << 30
@@ -53,7 +53,7 @@ class Recorder:
         self._piece_bytes = config.max_mb * 1_000_000 // PIECES
         self._waiting: queue.SimpleQueue[tuple[int, Samples, int, int] | None] = queue.SimpleQueue()
         self._given_frames = self._taken_frames = 0  # each has one writing thread
-        self._behind_s = -RECENT_S  # when something was left out last
+        self._behind_s = self._deleted_s = -RECENT_S  # when something was left out, and a file deleted, last
         self._file: KeptFile | None = None
         self._expected, self._rate = -1, 0  # the frame that comes next, and how many a second
         self._extension = "flac"
@@ -79,6 +79,8 @@ class Recorder:
         """Why not everything is recorded, lately."""
         if self._failure:
             return {"recording": f"{self._folder}: nothing is recorded, detection goes on: {self._failure}"}
+        if time.monotonic() - self._deleted_s < RECENT_S:
+            return {"recording": f"{self._folder}: the file was deleted while it was written; another one is begun"}
         if time.monotonic() - self._behind_s < RECENT_S:
             return {"recording": f"{self._folder}: the disk is too slow, some sound is not recorded"}
         return {}
@@ -117,6 +119,10 @@ class Recorder:
         while start < len(frames):
             into_label = self._file.frames % label_frames if self._file else 0
             piece = frames[start : start + label_frames - into_label]
+            if self._file and not into_label and self._file.is_gone:
+                self._deleted_s = time.monotonic()
+                self._file.give_up()
+                self._file = None
             if self._file and not into_label and self._is_full(self._file, label_frames):
                 self._end_file()
             if self._extension == "flac" and not is_24_bit(piece):
@@ -186,6 +192,11 @@ class KeptFile:
     def size_bytes(self) -> int:
         return size_bytes(self.part)
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether somebody deleted it."""
+        return not self.part.exists()
+
     def write(self, frames: Samples) -> None:
         self._file.write(self._to_file(frames))
         self.frames += len(frames)
@@ -200,7 +211,7 @@ class KeptFile:
 
         with suppress(OSError, LibsndfileError):
             self._file.close()
-        if not self.frames:
+        if not self.frames or self.is_gone:
             self.part.unlink(missing_ok=True)
             _settings_beside(self.part).unlink(missing_ok=True)
 

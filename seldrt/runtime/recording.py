@@ -16,8 +16,9 @@ from seldrt.config import RATES_HZ
 from seldrt.detection import Clock
 from seldrt.microphones import CHANNELS, Profile
 from seldrt.runtime.capture import TURN_S, Block, Resampler, Samples
-from seldrt.runtime.channels import ChannelCheck, is_sound
+from seldrt.runtime.channels import ChannelCheck
 from seldrt.runtime.devices import FIRST_CHANNELS, CaptureError
+from seldrt.samples import fault
 
 UNKNOWN = 2**63 - 1  # frames, says libsndfile of a FLAC that was never ended: the computer went off
 UNKNOWN_BLOCK = 1000
@@ -169,12 +170,8 @@ def _check(file: Any, path: Path, channels: Sequence[int]) -> None:
     if file.subtype in ("FLOAT", "DOUBLE"):
         start = 0
         for chunk in file.blocks(65536, dtype="float32", always_2d=True):
-            sound = is_sound(chunk)
-            if not sound.all():
-                row, channel = np.argwhere(~sound)[0].tolist()
-                value, at_s = chunk[row, channel], (start + row) / file.samplerate
-                what = f"a sample of {value:g}: full scale is 1" if np.isfinite(value) else "a sample that is no number"
-                raise CaptureError(f"{path}: at {at_s:.3f} s, channel {channel + 1}, {what}")
+            if told := fault(chunk, start, file.samplerate):
+                raise CaptureError(f"{path}: {told}")
             start += len(chunk)
         file.seek(0)
 

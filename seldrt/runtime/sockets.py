@@ -19,7 +19,7 @@ import zmq
 from zmq.auth import Authenticator
 
 from seldrt.detection import WireError
-from seldrt.keys import KeyPair, KeysError, client_files, load_public, load_server
+from seldrt.keys import KeyPair, load_allowed, load_server
 
 LINGER_MS = 500
 HANDSHAKES = 20  # let in, a turn
@@ -67,10 +67,7 @@ class Gate:
         return key in self._allowed
 
     def _read_folder(self) -> None:
-        self._allowed = set()
-        for path in client_files(self._folder):
-            with suppress(KeysError):  # a file that is no key lets nobody in, and keeps nobody else in or out
-                self._allowed.add(load_public(path))
+        self._allowed = set(load_allowed(self._folder)[0].values())
 
     def close(self) -> None:
         self._authenticator.stop()

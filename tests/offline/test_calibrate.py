@@ -176,6 +176,18 @@ def test_thresholds_part_the_true_from_the_false(tmp_path: Path) -> None:
     assert chosen.doa_smoothing
 
 
+def test_a_class_that_never_sounds_keeps_its_settings(tmp_path: Path) -> None:
+    """However often it is said falsely: nobody knows how often it would be missed."""
+    scene, rows, quiet = staged((0.6, 0.7, 0.25))
+    trials = trials_of(tmp_path, [(scene, rows[rows[:, 1] != SPOKEN[0]])], [quiet])
+    assert trials.absent == ("clap",)
+    for limit in (0.0, 10.0):
+        start = PostprocessConfig(sed_thresholds=(0.31,), sed_median_labels=(3,))
+        chosen = calibrate(trials, start, limit)
+        assert (chosen.sed_thresholds[0], chosen.sed_median_labels[0]) == (0.31, 3)
+        assert "clap" not in trials.heard(chosen).never_found
+
+
 def test_what_cannot_be_told_apart_is_given_up_only_as_far_as_the_limit_asks(tmp_path: Path) -> None:
     """Two classes are as loud where they are false: one false event a minute allows one of them."""
     scene, rows, quiet = staged((0.9, 0.9, 0.3))
@@ -255,7 +267,7 @@ def test_the_command_writes_a_calibrated_model(folder: Path) -> None:
         assert code == 0, text
     assert (folder / "a.safetensors").read_bytes() == (folder / "b.safetensors").read_bytes()
     description = describe(folder / "a.safetensors")
-    assert re.search(r"^with these thresholds never found: clap, .*bell; make more scenes", text, re.MULTILINE)
+    assert re.search(r"^not in these scenes, so left as they were: .*bell$", text, re.MULTILINE)
     card = description.card["calibration"]
     assert (card["scenes"], card["quiet_scenes"], card["max_false_per_minute"]) == (1, 1, 1.0)
     assert card["false_per_minute"] <= 1.0 or "no setting" in text

@@ -78,13 +78,34 @@ def test_cartesian_directions_are_not_taken_for_degrees(tmp_path):
 
 @pytest.mark.parametrize(
     "line",
-    ["0,1,0,4", "frame,class,track,azimuth,elevation", "1,1,0,0,0,1,1", "-1,0,0,0,0", "1,1,0,nan,0", "1,1,0,inf,0"]
-    + ["1e30,0,0,0,0", "5000000000,1,0,0,0", "1,-1,0,0,0", "1,1e30,0,0,0", "1,0,-1e30,0,0"],
+    ["0,1,0,4", "frame,class,track,azimuth,elevation", "1,1,0,0,0,1,1", "1,1,0,,0"],
 )
 def test_a_bad_line_is_named(tmp_path, line):
     path = tmp_path / "a.csv"
     path.write_text(f"0,1,0,4,5\n{line}\n")
     with pytest.raises(ConfigError, match=r"a\.csv, line 2: expected frame,class,track,azimuth,elevation"):
+        read_metadata(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("-1,0,0,0,0", "frame is -1, it must be 0 to"),
+        ("1e30,0,0,0,0", r"frame is 1e\+30"),
+        ("5000000000,1,0,0,0", r"frame is 5e\+09"),
+        ("1,-1,0,0,0", "class is -1"),
+        ("1,1e30,0,0,0", "class is"),
+        ("1,0,-1e30,0,0", "track is"),
+        ("1,1,0,nan,0", "azimuth is nan, it must be -360 to 360"),
+        ("1,1,0,inf,0", "azimuth is inf"),
+        ("1,1,0,370,0", "azimuth is 370"),
+        ("1,1,0,0,110", "elevation is 110, it must be -90 to 90"),
+    ],
+)
+def test_a_value_out_of_range_is_named(tmp_path, line, said):
+    path = tmp_path / "a.csv"
+    path.write_text(f"0,1,0,4,5\n{line}\n")
+    with pytest.raises(ConfigError, match=rf"a\.csv, line 2: {said}"):
         read_metadata(path)
 
 
@@ -98,8 +119,10 @@ def make_dataset(base, names, suffix=".wav", split="dev", arrays=("foa",)):
 
 
 def test_recordings_are_listed_by_fold_and_strays_passed_over(tmp_path):
-    make_dataset(tmp_path, ["fold1_room1_mix001_ov1", "fold2_room1_mix002_ov2", "._fold1_room1_mix001_ov1", "notes"])
-    make_dataset(tmp_path, ["fold3_room0_mix1000_ov1"], ".flac")
+    make_dataset(tmp_path, ["fold1_room1_mix001_ov1", "fold2_room1_mix002_ov2", "._fold1_room1_mix001_ov1"])
+    make_dataset(tmp_path, ["fold3_room0_mix1000_ov1"], ".FLAC")
+    (tmp_path / "foa_dev" / "notes.wav").write_bytes(b"")
+    (tmp_path / "metadata_dev" / "notes.txt").write_bytes(b"")
     assert [(r.name, r.fold, r.overlap) for r in list_recordings(tmp_path)] == [
         ("fold1_room1_mix001_ov1", 1, 1),
         ("fold2_room1_mix002_ov2", 2, 2),
@@ -108,6 +131,9 @@ def test_recordings_are_listed_by_fold_and_strays_passed_over(tmp_path):
     only = list_recordings(tmp_path, folds=(2,))
     assert [r.audio.name for r in only] == ["fold2_room1_mix002_ov2.wav"]
     assert only[0].metadata == tmp_path / "metadata_dev" / "fold2_room1_mix002_ov2.csv"
+    (tmp_path / "metadata_dev" / "notes.csv").write_bytes(b"")
+    with pytest.raises(ConfigError, match="without names like fold1_room1_mix001_ov1: notes; rename both"):
+        list_recordings(tmp_path)
 
 
 def names_of_2020():
@@ -301,6 +327,18 @@ def test_audio_is_read_in_blocks(tmp_path):
 def test_broken_audio_is_refused_in_one_line(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.wav: not a readable sound file"):
         list(audio_blocks(tmp_path / "none.wav", 800))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(np.nan, "at 12.500 s, channel 3, a sample that is no number"), (32768.0, "a sample of 32768: full scale is 1")],
+)
+def test_what_is_no_sample_is_told_with_its_place(tmp_path, value, said):
+    samples = np.zeros((20 * 800, 4), np.float32)
+    samples[10_000:10_020, 2] = value
+    soundfile.write(tmp_path / "a.wav", samples, 800, subtype="FLOAT")
+    with pytest.raises(ConfigError, match=rf"a\.wav: .*{said}"):
+        list(audio_blocks(tmp_path / "a.wav", 800))
     path = tmp_path / "a.flac"
     soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (24000, 4)), 24000)
     path.write_bytes(path.read_bytes()[:60_000])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from offline import reliability
 from offline.reliability import Exact, Said, Sure
@@ -51,14 +52,22 @@ def test_what_is_never_said_stays_as_it_is() -> None:
     assert reliability.calibrated([(x[:0], rows[:0])], ALL, NUMBERS).postprocess.confidence_slopes == (1.0, 1.0)
 
 
+def test_a_class_that_does_not_sound_keeps_what_it_had() -> None:
+    x, rows = scene(0.5, -0.8, 1, 500)
+    before = replace(ALL, confidence_slopes=(0.9, 0.8), confidence_offsets=(0.1, -0.2))
+    found = reliability.calibrated([(x, rows[rows[:, 1] == NUMBERS[0]])], before, NUMBERS).postprocess
+    assert (found.confidence_slopes[1], found.confidence_offsets[1]) == (0.8, -0.2)
+    assert found.confidence_slopes[0] == pytest.approx(0.5, abs=0.15)
+
+
 def test_a_few_seconds_prove_little() -> None:
     x, _ = scene(1.0, 0.0, 1, 20)
-    nothing = np.zeros((0, 5), int)
+    once = np.array([[0, NUMBERS[0], 0, 0, 0]])
     few, many = (
-        reliability.calibrated([(x, nothing)] * n, ALL, NUMBERS).postprocess.confidence_offsets[0] for n in (1, 50)
+        reliability.calibrated([(x, once)] * n, ALL, NUMBERS).postprocess.confidence_offsets[0] for n in (1, 50)
     )
     assert -1 < few < -0.2
-    assert many < -2
+    assert many < -1.5
 
 
 def test_reliability_is_counted_as_by_hand() -> None:

@@ -31,6 +31,7 @@ from seldrt.config import ConfigError, DaemonConfig, PostprocessConfig, load_tom
 from seldrt.detection import Frame, Status
 from seldrt.runtime import demo
 from seldrt.runtime.display import REFRESH_S, LiveTable
+from seldrt.runtime.outputs import TextFile
 from seldrt.runtime.patience import Patience
 from seldrt.runtime.publisher import Publisher
 from tests.models import small_model
@@ -317,6 +318,22 @@ def test_the_table_of_events_is_for_spreadsheets(recording: Path, tmp_path: Path
     assert all(0 < float(row["confidence"]) <= 1 for row in rows)
     code, _, errors = seldrt("replay", recording, "--no-publish", "--csv", "-", "--jsonl", "-", program=SMALL)
     assert (code, "stdout can take one output only" in errors) == (2, True)
+
+
+def test_a_file_that_another_writes_is_left_alone(recording: Path, tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    process = start("replay", recording, "--loop", "--speed", "2", "--no-publish", "--csv", path, program=SMALL)
+    says(process, "offset")
+    said = refused("replay", recording, "--fast", "--no-publish", "--csv", path, program=SMALL)
+    assert said == f"seldrt: {path}: another seldrt is writing it; choose another name\n"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert all(len(line.split(",")) == 7 for line in path.read_text().splitlines())
+    first, second = TextFile(str(path), add=True), TextFile(str(path), add=True)  # whole lines of several go together
+    for file in (first, second):
+        file.write(b"x\n")
+        file.close()
+    assert path.read_bytes().endswith(b"x\nx\n")
 
 
 def test_what_is_heard_can_go_into_a_named_pipe(recording: Path, tmp_path: Path) -> None:

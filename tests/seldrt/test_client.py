@@ -223,6 +223,8 @@ def test_a_choice_that_makes_no_sense_is_refused() -> None:
             Subscriber(**choice)  # type: ignore[arg-type]
     with pytest.raises(WireError, match=r"cannot connect to 'nonsense'"):
         Subscriber(["ipc:///tmp/x", "nonsense"])
+    with pytest.raises(WireError, match="a port is 1 to 65535"):
+        Subscriber("tcp://127.0.0.1:65536")
     for urls, keys, match in (
         ([], None, "not none"),
         (["ipc:///tmp/x"] * 2, None, "Give each address once, not ipc:///tmp/x, ipc:///tmp/x"),
@@ -397,7 +399,10 @@ def test_with_keys_only_known_clients_of_the_right_daemon_get_anything(keys: Pat
             "known": "",
             "no key": "what answers there lets in only who has a key, or is not the address of --bind",
             "unknown key": f"the daemon there does not know the key {stranger}/laptop.key_secret",
-            "of another daemon": f"the daemon there is not that of {stranger}/server.key, or has no keys",
+            "of another daemon": (
+                f"what answers there is not the daemon of {stranger}/server.key, has no keys, "
+                "or is not the address of --bind"
+            ),
         }
     finally:
         for subscriber in subscribers.values():
@@ -423,7 +428,10 @@ def test_daemons_may_have_keys_of_their_own(keys: Path, tmp_path: Path) -> None:
                         found.add(subscriber.url)
             assert heard == {each: set(urls), one: {urls[0]}}
             assert each.trouble == ""
-            assert one.trouble == f"{urls[1]}: the daemon there is not that of {keys}/server.key, or has no keys"
+            assert one.trouble == (
+                f"{urls[1]}: what answers there is not the daemon of {keys}/server.key, has no keys, "
+                "or is not the address of --bind"
+            )
     finally:
         for publisher in publishers:
             publisher.close()
@@ -513,7 +521,7 @@ def test_who_was_refused_gets_in_when_the_right_daemon_has_come(
         while subscriber.trouble.startswith("no daemon") and time.monotonic() < end_s:
             publisher.attend("h3")
             assert subscriber.receive(0.01) is None
-        assert subscriber.trouble.endswith("or has no keys" if pair else "not the address of --bind")
+        assert subscriber.trouble.endswith("not the address of --bind")
         publisher.close()
         publisher = Publisher(publisher.endpoint, curve_keys=right)
         assert hears_at_last(subscriber, publisher)

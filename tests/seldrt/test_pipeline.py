@@ -1,12 +1,12 @@
 """The whole chain: the streaming law, equal bits for any cut, gating, latency, refusals."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 import torch
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from seldrt import checkpoint, inference
 from seldrt.checkpoint import Checkpoint
@@ -73,6 +73,28 @@ def test_samples_after_the_latency_have_no_influence() -> None:
     assert Pipeline(Estimator(model, "cpu"), "small").push(spoiled)[:8] == frames
 
 
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda x: (x * 32767).astype(np.int16), r"samples are int16 \(24000, 4\): give float \(n, 4\), full scale"),
+        (lambda x: x.T, r"samples are float32 \(4, 24000\)"),
+        (lambda x: x[:, :3], r"samples are float32 \(24000, 3\)"),
+        (lambda x: np.tile(x, 2), r"samples are float32 \(24000, 8\)"),
+        (lambda x: x[:, 0], r"samples are float32 \(24000,\)"),
+        (lambda x: np.where(np.arange(len(x))[:, None] == 12000, np.nan, x), "at 2.500 s, channel 1, .* no number"),
+        (lambda x: x * 32768, "full scale is 1"),
+    ],
+)
+def test_what_is_no_sound_is_refused_and_was_not_heard(spoil: Callable[[np.ndarray], np.ndarray], said: str) -> None:
+    x = bursts(50)
+    expected = (whole := Pipeline(Estimator(small_model(), "cpu"), "small")).push(x) + whole.flush()
+    pipeline = Pipeline(Estimator(small_model(), "cpu"), "small")
+    heard = pipeline.push(x[:48000])
+    with pytest.raises(ValueError, match=said):
+        pipeline.push(spoil(x[48000:72000]))
+    assert heard + pipeline.push(x[48000:]) + pipeline.flush() == expected
+
+
 def test_latency_table_adds_up() -> None:
     pipeline = Pipeline(Estimator(small_model(), "cpu"), "small")
     rows = dict(pipeline.latency_table)
@@ -86,9 +108,9 @@ def test_bigger_blocks_change_rounding_only() -> None:
     model, x = small_model(), bursts(30)
     one, many = (Pipeline(Estimator(model, "cpu"), "small", block_labels=n) for n in (1, 10))
     a, b = one.push(x) + one.flush(), many.push(x) + many.flush()
-    heard, also = ([msgspec.structs.astuple(s) for frame in y for s in frame.sources] for y in (a, b))
+    heard, also = (np.array([astuple(s) for frame in y for s in frame.sources], float) for y in (a, b))
     assert len(heard) > 20
-    np.testing.assert_allclose(heard, also, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(heard, also, rtol=0, atol=1e-3)  # with NaN where there is no spread
 
 
 def test_windowed_networks_see_the_chunk_that_ends_with_their_look_ahead() -> None:

@@ -134,7 +134,10 @@ def check_keys(config: PublisherConfig) -> Finding:
 
     folder = Path(config.curve_keys)
     load_server(folder)
-    clients = sorted(load_allowed(folder))
+    allowed, damaged = load_allowed(folder)
+    clients = sorted(allowed)
+    if damaged:
+        return doubtful("; ".join(damaged), "remove it, or make it anew with `seldrt keys new`", clients=clients)
     if not clients:
         remedy = f"seldrt keys new NAME --dir {folder}"
         return doubtful(f"{folder}: no client may listen", remedy, clients=clients)
