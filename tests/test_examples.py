@@ -15,11 +15,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import soundfile
 
+from seldrt.description import describe
 from seldrt.detection import Event
 from seldrt.keys import make_keys
+from seldrt.models import model_path
+from seldrt.runtime.demo import demo_files
 from seldrt.runtime.publisher import Publisher
 from tests.seldrt.energy_pipeline import SAMPLE_RATE, two_pianos
 
@@ -297,6 +301,16 @@ def test_the_snippets_need_nothing_of_seldrt() -> None:
                 names.add(str(node.module).split(".")[0])
         also = {"home_assistant": {"paho"}, "triangulate": {"numpy"}}
         assert names - sys.stdlib_module_names == {"msgpack", "zmq"} | also.get(path.stem, set())
+
+
+def test_what_the_readme_shows_for_samples_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
+    (snippet,) = re.findall(r"```python\n(from seldrt.pipeline.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    samples, _ = soundfile.read(demo_files()[0], frames=8 * 24000)
+    exec(snippet, {"capture": lambda: np.array_split(samples, 100)})
+    told = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert len(told) > 10
+    assert {class_ for _, class_, *_ in told} <= set(describe(model_path("compact")).classes)
+    assert all(-180 <= float(azimuth) < 180 for *_, azimuth, _ in told)
 
 
 def test_what_the_readme_shows(daemon: tuple[str, str]) -> None:
