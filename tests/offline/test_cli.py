@@ -307,7 +307,7 @@ def test_extract_says_what_it_made_and_which_labels_do_not_fit(tmp_path: Path) -
     result = CliRunner().invoke(cli.main, command)
     assert result.exit_code == 0, result.output
     assert result.output.splitlines()[-1] == f"{tmp_path}/store: 2 recordings, 0 minutes"
-    for row, said in (("3,99,0,10,0", "labels hold class 99"), ("3,0,0,400,0", "line 1: expected frame,class")):
+    for row, said in (("3,99,0,10,0", "labels hold class 99"), ("3,0,0,400,0", "line 1: azimuth is 400")):
         first = sorted((tmp_path / "data" / "metadata_dev").iterdir())[0]
         first.write_text(f"{row}\n")
         result = CliRunner().invoke(cli.main, command)

@@ -204,12 +204,12 @@ def make_or_die(job, index):
         time.sleep(0.01)
     died.touch()
 
-    def write(path, samples, *_, **__):
+    def write(path, content):
         with open(path, "wb") as file:
-            file.write(samples[:1000].tobytes())
+            file.write(content[:1000])
         os.kill(os.getpid(), signal.SIGKILL)
 
-    soundfile.write = write
+    Path.write_bytes = write
     return make_scene(job, index)
 
 
