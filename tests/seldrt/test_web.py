@@ -91,6 +91,16 @@ class Watching:
         self.socket.close()
 
 
+def by_text(standing: list[dict[str, object]]) -> list[dict[str, object]]:
+    return sorted(standing, key=lambda each: str(each["text"]))
+
+
+def until_it_stands(watching: Watching, standing: list[dict[str, object]]) -> None:
+    """Reads until this is wrong and nothing else; a stream that says nothing for 20 s is an error."""
+    while by_text(watching.standing) != by_text(standing):
+        watching.message(standing=True)
+
+
 def until(true: object, seconds: float = 10.0) -> None:
     end_s = time.monotonic() + seconds
     while not true():  # type: ignore[operator]
@@ -191,18 +201,17 @@ def test_who_comes_later_learns_which_daemons_are_not_heard(tmp_path: Path) -> N
     (page,) = re.findall(r"open (http://127\.0\.0\.1:\d+/) in a browser", process.stderr.readline())
     absent = f"nothing heard from {urls[1]} for 3 s: no daemon answers there: is it running?"
     assert absent in {process.stderr.readline().strip() for _ in range(2)}
-    daemon = start("replay", recording, "--bind", urls[0], "--loop", "--quiet", program=SMALL)
+    lacking, silent = ({"text": absent.replace(urls[1], url), "sources": []} for url in (urls[1], urls[0]))
     watching = Watching(page)
-    end_s = time.monotonic() + 20
-    while watching.standing != [{"text": absent, "sources": []}] and time.monotonic() < end_s:
-        watching.message(standing=True)
+    until_it_stands(watching, [lacking, silent])
+    daemon = start("replay", recording, "--bind", urls[0], "--loop", "--quiet", program=SMALL)
+    until_it_stands(watching, [lacking])
     daemon.kill()
-    gone = {"text": absent.replace(urls[1], urls[0]), "sources": ["garden"]}
-    assert process.stderr.readline()  # is heard
-    assert process.stderr.readline()  # is not
+    gone = {**silent, "sources": ["garden"]}
+    until_it_stands(watching, [lacking, gone])
     late = Watching(page)
     late.message(standing=True)
-    assert sorted(late.standing, key=str) == sorted([gone, {"text": absent, "sources": []}], key=str)
+    assert by_text(late.standing) == by_text([gone, lacking])
     for each in (watching, late):
         each.close()
     process.send_signal(signal.SIGINT)
