@@ -150,7 +150,7 @@ def figures(subject: Subject, faults: Counter[str], minutes: float) -> dict[str,
     return {
         "minutes": round(minutes, 1),
         "faults": dict(faults),
-        "openings_again": sum(line.startswith("over: device") for line in subject.lines),
+        "openings_again": sum(line.startswith("resolved: device") for line in subject.lines),
         "gaps": subject.counts["gap"],
         "lost_s": round(last["lost_samples"] / 24000, 1),
         "overruns": last["overruns"],

@@ -121,10 +121,10 @@ class Connection:
 
     def _refusal(self, event: int) -> str:
         if not self._keys:
-            return "what answers there lets in only who has a key, or is not the address of --bind"
+            return "only clients with a key may connect there, or it is not the address of --bind"
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             return f"the daemon there does not know the key {self._keys[0]}"
-        return f"what answers there is not the daemon of {self._keys[1]}, has no keys, or is not the address of --bind"
+        return f"the daemon there has another key than {self._keys[1]} or none, or it is not the address of --bind"
 
     def close(self) -> None:
         self.socket.close(0)

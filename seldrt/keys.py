@@ -111,7 +111,7 @@ def load_pair(path: str | Path) -> KeyPair:
     if os.name == "posix" and stat.S_IMODE(os.stat(path).st_mode) & 0o077:
         raise KeysError(f"{path}: others can read this secret key; do `chmod 600 {path}`")
     if zmq.curve_public(secret) != public:
-        raise KeysError(f"{path}: its two halves do not belong together; make the pair anew")
+        raise KeysError(f"{path}: its two halves do not belong together; make a new pair")
     return KeyPair(public, secret)
 
 

@@ -234,7 +234,7 @@ def within(module: str, rooms: tuple[str, ...]) -> bool:
 def test_every_room_is_in_the_plan_and_the_plan_has_no_other() -> None:
     plan = SELDRT | OFFLINE
     homeless = [m for m in MODULES if room_of(m, plan) in (None, "seldrt", "offline") and m not in plan]
-    assert homeless == ["seldrt.runtime"], "a new room: enter it in the table, and in the README"
+    assert homeless == ["seldrt.runtime"], "a new room: enter it in the table, and in docs/architecture.md"
     assert [room for room in plan if room not in MODULES] == []
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     type=click.Choice(["all", "train", "validation"]),
     default="all",
     show_default=True,
-    help="Of the source recordings: about one in five is for validation, by its name, so always the same.",
+    help="Source recordings to use: about one in five, always the same by its name, is for validation.",
 )
 @click.option("--out", type=PATH, required=True, help="Dataset folder to write to.")
 @click.option("--scenes", type=click.IntRange(1), required=True, help="How many; half have overlaps.")
@@ -49,7 +49,9 @@ if TYPE_CHECKING:
 @click.option("--distractors-only", is_flag=True, default=None, help="No targets: to count false alarms.")
 @click.option("--vary/--no-vary", default=None, help="Vary speed and colour of the sounds.  [default: vary]")
 @click.option("--imperfections/--no-imperfections", default=None, help="Channel gain errors.  [default: on]")
-@click.option("--time-budget", type=Number(0), help="Begin no scene after so many minutes; what is made stays.")
+@click.option(
+    "--time-budget", type=Number(0), help="Start no new scene after this many minutes; finished ones are kept."
+)
 def synthesize(
     events: Path,
     part: Part,
@@ -147,7 +149,7 @@ def extract(
 @click.option("--python", default="3.12", show_default=True, help="Version of Python there.")
 @click.option("--config", type=PATH, help="TOML file with [scenes], [features], [network], [train] to use there.")
 @click.option("--run", "runs", type=PATH, multiple=True, help="Folder sad, sed or doae to go on from; may be repeated.")
-@click.option("--weights-only", is_flag=True, help="Of these folders, only the best weights to begin with.")
+@click.option("--weights-only", is_flag=True, help="Pack only the best weights of the --run folders, to start from.")
 def bundle(
     events: Path, out: Path, python: str, config: Path | None, runs: tuple[Path, ...], weights_only: bool
 ) -> None:

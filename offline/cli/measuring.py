@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 @click.option("--format", "array", type=click.Choice(["foa", "mic"]), default="foa", show_default=True)
 @click.option("--split", type=click.Choice(["dev", "eval"]), default="dev", show_default=True)
 @click.option("--fold", "folds", type=int, multiple=True, help="Only this fold; may be repeated.")
-@click.option("--model", help="Model file, or the name of one that ships.  [default: the one that ships]")
-@click.option("--predictions", type=PATH, help="CSVs to measure instead.")
+@click.option("--model", help="Model file, or the name of a bundled one.  [default: compact]")
+@click.option("--predictions", type=PATH, help="Folder of prediction CSVs to measure instead of running a model.")
 @click.option("--out", type=PATH, help="Folder to write CSVs and metrics.json to.")
 @click.option("--sed-median/--no-sed-median", default=None, help="[default: as the model says]")
 @click.option("--doa-smoothing/--no-doa-smoothing", default=None, help="[default: as the model says]")
@@ -88,21 +88,30 @@ def evaluate(
         say("note: the thresholds of this model were chosen on these very scenes: expect less of others")
 
 
-@click.command(cls=Work, repeat="begins anew, but for what lies in --cache")
+@click.command(cls=Work, repeat="starts over, except for what is in --cache")
 @click.argument("model")
 @click.option("--data", type=PATH, required=True, help="Validation scenes: no training sounds.")
 @click.option("--format", "array", type=click.Choice(["foa", "mic"]), default="foa", show_default=True)
 @click.option("--quiet", type=PATH, multiple=True, help="Scenes without anything to report; may be repeated.")
-@click.option("--max-false-per-minute", type=Number(0), default=1.0, show_default=True, help="In --quiet.")
+@click.option(
+    "--max-false-per-minute",
+    type=Number(0),
+    default=1.0,
+    show_default=True,
+    help="Most false events allowed in --quiet.",
+)
 @click.option("--criterion", type=click.Choice(["seld", "f_20"]), default="seld", show_default=True)
 @click.option(
     "--lookback",
     type=click.IntRange(0),
-    help="Label frames by which events may begin earlier, as the "
-    "model has it unless given; like the longest median it adds latency.",
+    help="Label frames (100 ms) by which an onset may be moved earlier; adds latency.  [default: as in the model]",
 )
-@click.option("--longest-median", type=click.IntRange(1), help="Label frames; as the model has it unless given.")
-@click.option("--cache", type=PATH, help="Folder for what the networks say, for the next time.")
+@click.option(
+    "--longest-median",
+    type=click.IntRange(1),
+    help="Longest median filter, in label frames; adds latency.  [default: as in the model]",
+)
+@click.option("--cache", type=PATH, help="Folder that keeps the networks' outputs for the next run.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option("--out", type=PATH, required=True, help="Model to write, .safetensors.")
 def calibrate(
@@ -120,7 +129,7 @@ def calibrate(
 ) -> None:
     """Choose gate, thresholds and medians of a model on validation scenes, and write them into a copy of it.
 
-    What is best on the scenes of --data, with no more false events in those of --quiet than wanted.
+    Takes what scores best on --data with at most --max-false-per-minute false events in --quiet.
     """
     import torch
     from msgspec.structs import replace
@@ -175,8 +184,8 @@ def calibrate(
 @click.option("--format", "array", type=click.Choice(["foa", "mic"]), default="foa", show_default=True)
 @click.option("--split", type=click.Choice(["dev", "eval"]), default="dev", show_default=True)
 @click.option("--fold", "folds", type=int, multiple=True, help="Only this fold; may be repeated.")
-@click.option("--model", "models", multiple=True, help="May be repeated; the first is the one that it is about."
-              "  [default: the one that ships]")  # fmt: skip
+@click.option("--model", "models", multiple=True, help="Model file or bundled name; may be repeated; the "
+              "first is the report's subject.  [default: compact]")  # fmt: skip
 @click.option("--baseline", help="Model to compare with.")
 @click.option("--quiet", type=PATH, multiple=True, help="Scenes without anything to report; may be repeated.")
 @click.option("--run", "runs", type=PATH, multiple=True, help="Folder of a training, for its curve; may be repeated.")
@@ -196,7 +205,7 @@ def report(
     cache: Path | None,
     out: Path,
 ) -> None:
-    """All that is known about how well models hear: Table 1, errors, curves, as Markdown, PNG and CSV.
+    """Write a full report on how well models hear: Table 1, errors, curves, as Markdown, PNG and CSV.
 
     What the networks say is kept, so that a report that was stopped goes on, and the next one is quick.
     """

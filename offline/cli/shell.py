@@ -19,7 +19,7 @@ EXTRA = ("pyroomacoustics", "tensorboard", "matplotlib", "onnx", "onnxscript", "
 class Work(click.Command):
     """A command that takes its time: when it is interrupted, it says what a ``repeat`` of it does."""
 
-    def __init__(self, *args: Any, repeat: str = "begins anew", **more: Any) -> None:
+    def __init__(self, *args: Any, repeat: str = "starts over", **more: Any) -> None:
         super().__init__(*args, **more)
         self.repeat = repeat
 
@@ -27,7 +27,7 @@ class Work(click.Command):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            say(f"stopped: the same command {self.repeat}")
+            say(f"stopped: running the same command again {self.repeat}")
             raise click.Abort from None
         except ModuleNotFoundError as error:
             if error.name not in EXTRA:

@@ -52,12 +52,12 @@ from seldrt.config import MOST_VIEWS, ConfigError
 @click.option("--other-stores", is_flag=True, help="With --resume: even if it was begun with other recordings.")
 @click.option(
     "--start",
-    help="Weights to begin with: a model, or the name of one that ships, for any classes; its shape is taken, too. "
+    help="Weights to begin with: a model, or the name of a bundled one, for any classes; its shape is taken, too. "
     "Or image weights, .pth: see docs/training.md.",
 )
 @click.option(
     "--teacher",
-    help="A model, or the name of one that ships, whose answers SAD or SED learns from beside the labels, "
+    help="A model, or the name of a bundled one, whose answers SAD or SED learns from beside the labels, "
     "[train] teacher_share of them. Overrides the recipe.",
 )
 @click.option("--mapped", is_flag=True, help="Read features from disk as needed: for stores larger than memory.")
@@ -135,7 +135,7 @@ def train(
     if unfinished:
         done = f"{progress.epoch} of {settings.epochs} epochs and {progress.step} steps are done"
         why = "stopped" if interrupted else "the time is up"
-        how = "--resume goes on" if (out / training.STATE).exists() else "the same command begins anew"
+        how = "--resume goes on" if (out / training.STATE).exists() else "the same command starts over"
         click.echo(f"{why}, {done}: {how}", err=True)
     for path in sorted(out.glob("*.safetensors")):
         click.echo(f"{path}")
@@ -146,12 +146,15 @@ def train(
 @click.command(cls=Work)
 @click.argument("before")
 @click.argument("after", type=PATH)
-@click.option("--share", type=Number(0, 1), default=0.5, show_default=True, help="Of AFTER; 0 is BEFORE, 1 is AFTER.")
+@click.option(
+    "--share", type=Number(0, 1), default=0.5, show_default=True, help="Share of AFTER: 0 is BEFORE, 1 is AFTER."
+)
 @click.option("--out", type=PATH, required=True, help="Checkpoint to write, .safetensors.")
 def blend(before: str, after: Path, share: float, out: Path) -> None:
-    """Make a network between BEFORE and AFTER, which has learnt more, begun with BEFORE.
+    """Interpolate between the weights of BEFORE and of AFTER, which was trained from it (--start BEFORE).
 
-    It costs no more than one of them, and forgets less of what BEFORE knew, a model or the name of one that ships.
+    The result costs no more than one of them, and forgets less of what BEFORE knew. BEFORE is a model file or the name
+    of a bundled model.
     """
     from msgspec.structs import replace
 
@@ -175,13 +178,13 @@ def blend(before: str, after: Path, share: float, out: Path) -> None:
 @click.option("--card", type=PATH, help="TOML file whose section [card] goes into the model, for `seldrt info`.")
 @click.option("--weight", "weights", type=float, multiple=True, help="How much the networks of each checkpoint count "
               "in an ensemble; one for each, in their order.  [default: as they say, 1]")  # fmt: skip
-@click.option("--views", type=click.IntRange(1, MOST_VIEWS), help="Turns of the sound that DOAE averages over.  "
-              "[default: 1]")  # fmt: skip
+@click.option("--views", type=click.IntRange(1, MOST_VIEWS), help="Rotated and mirrored copies of the sound that "
+              "DOAE averages over; N copies cost N times as much.  [default: 1]")  # fmt: skip
 @click.option("--focus", type=click.IntRange(0), help="Label frames whose intensity draws directions to where it "
               "crowds; 0 = none.  [default: as trained]")  # fmt: skip
-@click.option("--max-gain", type=Number(0, 100), help="Of the automatic gain, in dB; 0 = none.  "
+@click.option("--max-gain", type=Number(0, 100), help="Limit of the automatic gain, in dB; 0 = none.  "
               "[default: as trained]")  # fmt: skip
-@click.option("--max-rumble-cut", type=Number(0, 100), help="Of the rumble filter, in dB; 0 = none.  "
+@click.option("--max-rumble-cut", type=Number(0, 100), help="Limit of the rumble filter's cut, in dB; 0 = none.  "
               "[default: as trained]")  # fmt: skip
 @click.option("--graph/--no-graph", default=True, help="The graph by which a CPU runs it, three times as fast as by "
               "PyTorch; takes half a minute.  [default: --graph]")  # fmt: skip
@@ -196,7 +199,7 @@ def merge(
     max_rumble_cut: float | None,
     graph: bool,
 ) -> None:
-    """Make one model, float16, of the checkpoints of the three tasks, or of models, also those that ship, by name.
+    """Merge checkpoints of the three tasks, or models (bundled ones by name), into one float16 model.
 
     Several of one task become an ensemble, whose answers are averaged; it costs as much more. A model that was
     calibrated keeps its settings but not the figures of the calibration, unless nothing about its networks changes.
@@ -235,7 +238,7 @@ def merge(
     before = describe(paths[0])
     same = (description.networks, description.features) == (before.networks, before.features)
     if not same and figures.pop("calibration", None):
-        click.echo("calibrated for other networks: `offline calibrate` chooses its settings anew", err=True)
+        click.echo("calibrated for other networks: choose its settings with `offline calibrate`", err=True)
     model.description = replace(description, card=figures | read_section(card, "card"))
     if graph and can_have_graph(model.description):
         click.echo("making the graph, which takes up to half a minute ...", err=True)

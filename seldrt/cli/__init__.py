@@ -29,7 +29,7 @@ from seldrt.cli.view import view
 @click.group("seldrt", cls=Group, context_settings=HELP)
 @click.version_option(__version__, prog_name="seldrt")
 def cli() -> None:
-    """What sounds, where from, and when: from a 4-channel microphone, as it happens."""
+    """Which sounds, from which direction, and when: detected live with a 4-channel microphone."""
 
 
 for command in (run, replay, listen, view, keys, schema, devices, doctor, service, info):

@@ -24,47 +24,80 @@ COMPUTE = click.Choice(["cpu", "cuda", "mps"])
 setting_options = options(  # what `settings` takes
     setting("--config", env="CONFIG", metavar="FILE", meaning="Settings in TOML, see configs/seldrt.toml."),
     model_option,
-    setting("--only", env="ONLY", type=Names(), metavar="CLASS,...", meaning="Report no other classes."),
+    setting("--only", env="ONLY", type=Names(), metavar="CLASS,...", meaning="Report only these classes."),
     setting(
-        "--ignore", env="IGNORE", type=Sectors(), metavar="AZ..AZ,...", meaning="Report nothing from there: 20..60"
+        "--ignore",
+        env="IGNORE",
+        type=Sectors(),
+        metavar="AZ..AZ,...",
+        meaning="Report nothing from these azimuths, counter-clockwise: 20..60",
     ),
     setting(
         "--sensitivity",
         env="SENSITIVITY",
         type=Sensitivity(),
         metavar="X,CLASS=X,...",
-        meaning="Above 1 reports more, and more that is false; below 1 less.",
+        meaning="Above 1 reports more, including more false events; below 1, fewer.",
     ),
     setting("--quick", env="QUICK", is_flag=True, default=None, meaning="Report sooner, and a little less surely."),
-    setting("--compute", env="COMPUTE", type=COMPUTE, meaning="Where the networks compute."),
-    setting("--mic", env="MIC", metavar="PROFILE", meaning="What the channels are, see docs/microphones.md."),
-    setting("--channels", env="CHANNELS", metavar="N,N,N,N", meaning="The four to hear, from 1: 5,6,7,8 or 5-8."),
-    setting("--mount", env="MOUNT", metavar="HOW", meaning="upright, upside-down, endfire, yaw=0,pitch=0,roll=0"),
-    setting("--yaw", "yaw_deg", env="YAW", type=float, metavar="DEG", meaning="Where its front points in the room."),
-    setting("--block-ms", env="BLOCK_MS", type=click.IntRange(1, 10_000), meaning="Sound per turn, in ms."),
-    setting("--threads", env="THREADS", type=click.IntRange(1, 1024), meaning="Threads of the networks."),
+    setting("--compute", env="COMPUTE", type=COMPUTE, meaning="Device that runs the networks."),
+    setting("--mic", env="MIC", metavar="PROFILE", meaning="Profile of the microphone, see docs/microphones.md."),
+    setting(
+        "--channels", env="CHANNELS", metavar="N,N,N,N", meaning="The four input channels, from 1: 5,6,7,8 or 5-8."
+    ),
+    setting(
+        "--mount",
+        env="MOUNT",
+        metavar="HOW",
+        meaning="How it is mounted: upright, upside-down, endfire, or yaw=0,pitch=0,roll=0",
+    ),
+    setting(
+        "--yaw",
+        "yaw_deg",
+        env="YAW",
+        type=float,
+        metavar="DEG",
+        meaning="Azimuth in the room that its front points to.",
+    ),
+    setting("--block-ms", env="BLOCK_MS", type=click.IntRange(1, 10_000), meaning="Length of an audio block, in ms."),
+    setting("--threads", env="THREADS", type=click.IntRange(1, 1024), meaning="CPU threads for the networks."),
     setting("--bind", env="BIND", metavar="URL", meaning="Publish at tcp://HOST:PORT or ipc://PATH."),
     setting("--source", env="SOURCE", metavar="NAME", meaning="Name of this microphone in the topics."),
-    setting("--control", env="CONTROL", metavar="URL", meaning="Answer requests there, see docs/protocol.md."),
-    setting("--curve-keys", env="CURVE_KEYS", metavar="DIR", meaning="Only for clients with keys, see `seldrt keys`."),
+    setting(
+        "--control", env="CONTROL", metavar="URL", meaning="Also answer requests at this address, see docs/protocol.md."
+    ),
+    setting(
+        "--curve-keys",
+        env="CURVE_KEYS",
+        metavar="DIR",
+        meaning="Admit only clients with a key in this folder, see `seldrt keys`.",
+    ),
     setting(
         "--insecure-bind",
         env="INSECURE_BIND",
         is_flag=True,
         default=None,
-        meaning="Allow an address that the network can reach.",
+        meaning="Allow an address that others on the network can reach, without keys.",
     ),
     setting("--levels", env="LEVELS", is_flag=True, default=None, meaning="Also publish how loud the channels are."),
     setting("--clips", env="CLIPS", metavar="DIR", meaning="Keep a sound file of each event in that folder."),
-    setting("--clips-max-mb", env="CLIPS_MAX_MB", type=int, metavar="MB", meaning="Its size; the oldest clips go."),
+    setting(
+        "--clips-max-mb",
+        env="CLIPS_MAX_MB",
+        type=int,
+        metavar="MB",
+        meaning="Largest size of the clips folder; the oldest clips are deleted.",
+    ),
 )
 chain_options = options(
     setting_options,
-    click.option("--no-publish", is_flag=True, help="No messages over ZeroMQ."),
+    click.option("--no-publish", is_flag=True, help="Do not publish over ZeroMQ."),
     click.option("--dcase", metavar="OUT.csv", help="Write a DCASE table when the stream ends."),
-    click.option("--csv", metavar="OUT.csv", help="Write a table of the events that are over (run: add them)."),
-    click.option("--jsonl", metavar="OUT.jsonl", help="Write JSON lines as they come (run: add them); - is stdout."),
-    click.option("--quiet", is_flag=True, help="No line for each event."),
+    click.option("--csv", metavar="OUT.csv", help="Write a line for each finished event (`run` appends)."),
+    click.option(
+        "--jsonl", metavar="OUT.jsonl", help="Write frames, events and gaps as JSON lines (`run` appends); - is stdout."
+    ),
+    click.option("--quiet", is_flag=True, help="Do not print a line for each event."),
 )
 
 
@@ -163,5 +196,5 @@ def prepare(config: DaemonConfig, flags: Flags, stack: ExitStack, recordings: Se
         return None
     publisher = Publisher(wanted.bind, wanted.insecure_bind, wanted.control, wanted.curve_keys)
     for told in load_allowed(Path(wanted.curve_keys))[1] if wanted.curve_keys else ():
-        say(f"nobody is let in by {told}")
+        say(f"key file ignored: {told}")
     return stack.enter_context(closing(publisher))

@@ -23,20 +23,22 @@ MARKS = {"pass": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL",
 
 
 @click.command()
-@setting("--device", env="DEVICE", metavar="NAME", meaning="Input device; else the only one with four channels.")
+@setting("--device", env="DEVICE", metavar="NAME", meaning="Input device; by default the only one with four channels.")
 @setting("--device-rate", env="DEVICE_RATE", type=int, metavar="HZ", meaning="Rate to open it with.")
 @click.option("--file", metavar="FILE", help="Look at a recording instead of a device.")
 @click.option("--seconds", type=Number(4, 600), default=6.0, show_default=True, help="How long to listen.")
 @setting("--record", env="RECORD", metavar="DIR", meaning="Also check the folder that `run` would record to.")
-@setting("--record-max-mb", env="RECORD_MAX_MB", type=int, metavar="MB", meaning="Size that it may have.")
-@click.option("--orientation", is_flag=True, help="Claps in front and at the left tell how the microphone stands.")
-@click.option("--write", metavar="FILE.toml", help="With --orientation: put the yaw into these settings.")
+@setting("--record-max-mb", env="RECORD_MAX_MB", type=int, metavar="MB", meaning="Largest size of that folder.")
+@click.option(
+    "--orientation", is_flag=True, help="Find out from claps in front and at the left how the microphone stands."
+)
+@click.option("--write", metavar="FILE.toml", help="With --orientation: save the yaw in this settings file.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @setting_options
 def doctor(file: str | None, seconds: float, orientation: bool, write: str | None, as_json: bool, **flags: Any) -> None:
     """Check this computer and a microphone; the exit code is 1 when something will not work.
 
-    With --file, what a recording of the microphone says is checked instead: a few seconds of any sound, or with
+    With --file, a recording made with the microphone is checked instead: a few seconds of any sound, or with
     --orientation some claps in front, a pause, and some claps at the left.
     """
     if write and not orientation:

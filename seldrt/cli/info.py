@@ -9,14 +9,16 @@ import click
 
 from seldrt.cli.shell import setting
 
-model_option = setting("--model", env="MODEL", metavar="PATH", meaning="A file, or a name that ships.")
+model_option = setting(
+    "--model", env="MODEL", metavar="PATH", meaning="Model file, or the name of a bundled model (compact, light)."
+)
 
 
 @click.command()
 @model_option
 @click.option("--all", "everything", is_flag=True, help="Also how each network was trained.")
 def info(model: str | None, everything: bool) -> None:
-    """Say what a model is, and what each stage of the chain waits for."""
+    """Describe a model, and the latency of each stage of the chain."""
     from seldrt.pipeline import load_pipeline
     from seldrt.runtime.display import printable
 
@@ -25,7 +27,7 @@ def info(model: str | None, everything: bool) -> None:
     trained = set() if everything else set(card.get("parameters", ()))  # the networks' names
     for line in card_lines({key: value for key, value in card.items() if key not in trained}):
         click.echo(printable(line))
-    click.echo(f"sample_rate: {pipeline.sample_rate} Hz\nwaits for:")
+    click.echo(f"sample_rate: {pipeline.sample_rate} Hz\nlatency:")
     for line in latency_lines(pipeline.latency_table):
         click.echo(line)
 
@@ -44,5 +46,5 @@ def card_lines(card: dict[str, Any], indent: str = "") -> list[str]:
 
 def latency_lines(table: Sequence[tuple[str, float]]) -> list[str]:
     """What each stage waits for, and the sum."""
-    rows = [*table, ("together", sum(ms for _, ms in table))]
+    rows = [*table, ("total", sum(ms for _, ms in table))]
     return [f"  {stage:<24}{ms:8.1f} ms" for stage, ms in rows]

@@ -20,7 +20,7 @@ folder_option = setting(
 
 @click.group(cls=Group)
 def keys() -> None:
-    """Make keys, so that only their owners can listen to a daemon."""
+    """Manage the keys of clients that may listen to a daemon."""
 
 
 @keys.command()
@@ -30,8 +30,8 @@ def keys() -> None:
 def new(name: str, folder: str, overwrite: bool) -> None:
     """Make the keys of the client NAME, and those of the daemon where it has none.
 
-    The name `server` stands for the daemon alone. Take a client its right to listen by deleting clients/NAME.key in
-    the folder: its next connection is refused.
+    The name `server` makes the daemon's keys only. To revoke a client, delete clients/NAME.key in the folder: its next
+    connection is refused.
     """
     from seldrt.keys import CLIENTS, SERVER, make_keys
 
@@ -57,4 +57,4 @@ def list_(folder: str) -> None:
     for name, key in allowed.items():
         click.echo(f"{name}  {key.decode('ascii')}")
     for told in damaged:
-        say(f"nobody is let in by {told}")
+        say(f"key file ignored: {told}")

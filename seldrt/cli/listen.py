@@ -28,14 +28,16 @@ daemon_options = options(  # which daemons are heard, see `subscribed`
         metavar="FILE",
         multiple=True,
         type=click.Path(),
-        meaning="The daemon's public key, for all or for each --connect; none: it has no keys.",
+        meaning="The daemon's public key: one for all or one per --connect; `none` for a daemon without keys.",
     ),
 )
 
 
 @click.command()
 @daemon_options
-@click.option("--class", "classes", metavar="CLASS", multiple=True, help="Of the events, only these.")
+@click.option(
+    "--class", "classes", metavar="CLASS", multiple=True, help="Show only events of this class; may be repeated."
+)
 @click.option("--jsonl", is_flag=True, help="Every message as a JSON line.")
 def listen(
     connect: tuple[str, ...],
@@ -45,7 +47,7 @@ def listen(
     server_key: tuple[str, ...],
     jsonl: bool,
 ) -> None:
-    """Show what daemons hear, until stopped: a live table; into a file or a pipe, a line for each event."""
+    """Show what daemons hear, until stopped: a live table in a terminal, a line per event in a file or pipe."""
     from seldrt.runtime.display import show_json, show_lines, show_table
     from seldrt.runtime.patience import Patience
 

@@ -95,7 +95,7 @@ class Listener:
                 for line in latency_lines(latencies):
                     tell(line)
                 for left, right in config.pipeline.ignore:
-                    tell(f"leaves out the {(right - left) % 360:g} degrees from {left:g} to {right:g}")
+                    tell(f"ignoring the {(right - left) % 360:g} degrees from {left:g} to {right:g}")
             if publisher is not None:
                 tell(f"publishing {stream.source} at {publisher.endpoint}")
                 if publisher.control_endpoint:
@@ -105,8 +105,8 @@ class Listener:
                     sinks.append(LevelSink(stream, source.clock, publisher.send))
             summary = Daemon(pipeline, source, stream, sinks, publisher, tell, self._events).run()
             tell(
-                f"{summary.heard_s:.1f} s heard, {summary.computed_s:.1f} s computed, {summary.frames} label frames, "
-                f"{summary.events} events, {summary.lost_samples} samples lost"
+                f"{summary.heard_s:.1f} s of sound, {summary.computed_s:.1f} s of computing, "
+                f"{summary.frames} label frames, {summary.events} events, {summary.lost_samples} samples lost"
             )
         return stream
 

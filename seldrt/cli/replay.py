@@ -25,14 +25,16 @@ STOPPED = 130  # exit code of what somebody ended before it was at its end
 
 @click.command()
 @click.argument("files", nargs=-1, metavar="FILE...")
-@click.option("--demo", is_flag=True, help="The bundled recording, compared with its truth.")
-@click.option("--fast", is_flag=True, help="As fast as the computer goes.")
-@click.option("--speed", type=Number(0.01, 1000), metavar="X", help="X times real time.")
-@click.option("--loop", is_flag=True, help="Again and again until stopped, as one stream.")
+@click.option("--demo", is_flag=True, help="Play the bundled recording and compare with its ground truth.")
+@click.option("--fast", is_flag=True, help="Play as fast as the computer can.")
+@click.option("--speed", type=Number(0.01, 1000), metavar="X", help="Play at X times real time.")
+@click.option("--loop", is_flag=True, help="Repeat until stopped, as one stream.")
+@click.option("--skip-bad", is_flag=True, help="Skip files that cannot be played or dated; the exit code is still 2.")
 @click.option(
-    "--skip-bad", is_flag=True, help="Leave out what cannot be played or dated; the exit code is 2 then, too."
+    "--start",
+    metavar="TIME",
+    help="When the recording began, for --csv, --jsonl, --clips; `file`: taken from each file.",
 )
-@click.option("--start", metavar="TIME", help="When it began, for --csv, --jsonl, --clips; `file`: as each file says.")
 @chain_options
 def replay(
     files: tuple[str, ...],
@@ -222,7 +224,7 @@ def demonstrate(truth: Path, listener: Listener, source: Recording) -> bool:
     with console.capture() as table:  # its own print would end the program where nobody reads
         console.print(demo.verdict_table(verdicts, stream.classes))
     say(table.get().rstrip())
-    say(f"heard besides, but not played: {demo.unexplained(played, found)}")
+    say(f"heard, but not played: {demo.unexplained(played, found)}")
     good, line = demo.passed(verdicts)
     say(line)
     return good

@@ -21,10 +21,16 @@ if TYPE_CHECKING:
 
 @click.command()
 @setting("--device", env="DEVICE", metavar="NAME", meaning="Input device, see `seldrt devices`.")
-@setting("--device-rate", env="DEVICE_RATE", type=int, metavar="HZ", meaning="Rate to open it with.")
+@setting("--device-rate", env="DEVICE_RATE", type=int, metavar="HZ", meaning="Sample rate to open the device with.")
 @setting("--wait", env="WAIT", is_flag=True, default=None, meaning="Wait for a device that is not there yet.")
-@setting("--record", env="RECORD", metavar="DIR", meaning="Keep what the device gives in that folder.")
-@setting("--record-max-mb", env="RECORD_MAX_MB", type=int, metavar="MB", meaning="Size of the folder; the oldest go.")
+@setting("--record", env="RECORD", metavar="DIR", meaning="Record the device's raw sound in this folder.")
+@setting(
+    "--record-max-mb",
+    env="RECORD_MAX_MB",
+    type=int,
+    metavar="MB",
+    meaning="Largest size of that folder; the oldest files are deleted.",
+)
 @chain_options
 def run(**flags: Any) -> None:
     """Listen to a microphone until stopped."""

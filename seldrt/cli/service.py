@@ -70,7 +70,12 @@ WantedBy=default.target
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.option("--user", "for_user", is_flag=True, help="For one user (the audio server of a desktop), not the system.")
+@click.option(
+    "--user",
+    "for_user",
+    is_flag=True,
+    help="Make a user service (with a desktop's audio server) instead of a system service.",
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS OF RUN...]")
 def service(for_user: bool, arguments: tuple[str, ...]) -> None:
     """Print a systemd unit that runs the daemon with these options, and starts it again when it fails.
@@ -94,14 +99,14 @@ def service(for_user: bool, arguments: tuple[str, ...]) -> None:
     for warning in [] if for_user else warnings(program[0], options, config):
         say(f"note: {warning}")
     if sys.platform != "linux":
-        say("note: systemd is of Linux; this system starts programs in another way")
+        say("note: systemd exists on Linux only; this system starts services in another way")
     click.echo(unit([*program, "run", *arguments], for_user, given_by_environment(context)), nl=False)
 
 
 def check(flags: Flags) -> DaemonConfig:
     """What the service will use; refuses what `run` would before it opens anything.
 
-    A file that is not there yet may still come; a model without a folder is one that ships.
+    A file that is not there yet may still come; a model without a folder is a bundled one.
     """
     if flags["config"] and not os.path.exists(flags["config"]):
         flags = flags | {"config": None, "device": flags["device"] or "as the file will say"}
@@ -171,7 +176,7 @@ def warnings(program: str, flags: Flags, config: DaemonConfig) -> list[str]:
     wanted |= {option: str(value) for option, value in flags.items() if value}
     home = os.path.expanduser("~")
     if program.startswith(("/root/", "/home/", home.rstrip("/") + "/", "/tmp/", "/var/tmp/")):
-        found.append(f"{program} lies where the service may not look: install it in /opt, or --user")
+        found.append(f"{program} is where the service cannot read it: install it in /opt, or use --user")
     for option in ("record", "clips", "csv", "jsonl"):
         name = wanted.get(option)
         place = os.path.normpath(os.path.join(STATE, name or ""))

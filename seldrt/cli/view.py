@@ -18,9 +18,11 @@ SHOWN = ("frame", "event", "status")
 
 @click.command()
 @daemon_options
-@click.option("--bind", metavar="HOST:PORT", default="127.0.0.1:8600", show_default=True, help="Where the page is.")
+@click.option(
+    "--bind", metavar="HOST:PORT", default="127.0.0.1:8600", show_default=True, help="Address to serve the page at."
+)
 @click.option("--insecure-bind", is_flag=True, help="Let others on the network watch.")
-@setting("--clips", env="CLIPS", metavar="DIR", meaning="Let them listen to what `run --clips DIR` keeps.")
+@setting("--clips", env="CLIPS", metavar="DIR", meaning="Let viewers listen to the clips that `run --clips DIR` keeps.")
 def view(
     connect: tuple[str, ...],
     source: str | None,

@@ -245,7 +245,7 @@ def test_a_microphone_that_goes_and_comes_back_is_heard_again(audio_server: Audi
         daemon.until(lambda m: m["type"] == "status" and "device" not in m["why"])
         assert len(daemon.of("gap")) == number + 1
     lines = daemon.end()
-    assert lines.count("degraded: device: ") == lines.count("over: device: ") == 3
+    assert lines.count("degraded: device: ") == lines.count("resolved: device: ") == 3
 
 
 def origin_of(frame: dict[str, Any]) -> float:

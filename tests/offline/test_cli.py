@@ -72,7 +72,7 @@ def test_a_training_that_is_stopped_keeps_its_steps_and_says_how_to_go_on(
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     steps = int(re.findall(r"and (\d+) steps", errors)[0])
-    how = "--resume goes on" if steps else "the same command begins anew"
+    how = "--resume goes on" if steps else "the same command starts over"
     assert re.fullmatch(rf"stopped, 0 of \d+ epochs and \d+ steps are done: {how}\n", errors), errors
     state = torch.load(tmp_path / "run" / "last.pt", weights_only=True) if steps else {"step": 0}
     assert state["step"] == steps < 10000
@@ -179,7 +179,7 @@ def test_ctrl_c_is_one_line_that_says_what_a_repeat_does(tmp_path: Path, workers
     time.sleep(0.3)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=120)
-    assert (process.returncode, errors) == (130, "stopped: the same command begins anew\n")
+    assert (process.returncode, errors) == (130, "stopped: running the same command again starts over\n")
     assert list((tmp_path / "store").iterdir()) == []
 
 
@@ -271,7 +271,7 @@ def test_a_calibrated_model_keeps_its_settings_and_only_figures_that_hold(
     assert result.exit_code == 0, result.output
     made = describe(tmp_path / "b")
     assert made.postprocess == model.description.postprocess
-    assert ("calibration" in made.card, "chooses its settings anew" in result.stderr) == (holds, not holds)
+    assert ("calibration" in made.card, "calibrated for other networks" in result.stderr) == (holds, not holds)
     wanted = {"--max-gain": "max_gain_db", "--max-rumble-cut": "max_rumble_cut_db"}
     changed = {wanted[change[0]]: float(change[1])} if change and change[0] in wanted else {}
     assert made.features == replace(model.description.features, **changed)

@@ -92,5 +92,5 @@ def test_other_missing_modules_are_no_mistake_of_the_user() -> None:
 @pytest.mark.parametrize("how", [{}, {"repeat": "goes on"}])
 def test_ctrl_c_says_what_a_repeat_does(how: dict[str, str]) -> None:
     result = failing(KeyboardInterrupt(), **how)
-    said = f"stopped: the same command {how.get('repeat', 'begins anew')}\n"
+    said = f"stopped: running the same command again {how.get('repeat', 'starts over')}\n"
     assert (result.exit_code, result.output) == (130, said)

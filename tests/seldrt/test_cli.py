@@ -801,7 +801,7 @@ def test_devices_and_info_print_to_stdout() -> None:
     assert (code, errors) == (0, "")
     assert "model: energy\nengine: NumPy\nclasses: alarm, crying_baby" in out
     assert "figures:\n  er_20: 0.5\n" in out
-    assert re.search(r"together +200\.0 ms", out)
+    assert re.search(r"total +200\.0 ms", out)
 
 
 def test_any_name_goes_through_pipes_of_any_encoding_as_utf8() -> None:
@@ -893,7 +893,7 @@ def test_the_shipped_model_describes_itself() -> None:
     code, out, errors = seldrt("info")
     assert (code, errors) == (0, "")
     assert "classes: alarm, crying_baby" in out
-    assert "together" in out
+    assert "total" in out
     assert "learning_rate" not in out
     everything = seldrt("info", "--all")[1]
     assert set(out.splitlines()) < set(everything.splitlines())

@@ -397,11 +397,11 @@ def test_with_keys_only_known_clients_of_the_right_daemon_get_anything(keys: Pat
         assert got == {"known"}
         assert {name: subscriber.trouble for name, subscriber in subscribers.items()} == {
             "known": "",
-            "no key": "what answers there lets in only who has a key, or is not the address of --bind",
+            "no key": "only clients with a key may connect there, or it is not the address of --bind",
             "unknown key": f"the daemon there does not know the key {stranger}/laptop.key_secret",
             "of another daemon": (
-                f"what answers there is not the daemon of {stranger}/server.key, has no keys, "
-                "or is not the address of --bind"
+                f"the daemon there has another key than {stranger}/server.key or none, "
+                "or it is not the address of --bind"
             ),
         }
     finally:
@@ -429,8 +429,8 @@ def test_daemons_may_have_keys_of_their_own(keys: Path, tmp_path: Path) -> None:
             assert heard == {each: set(urls), one: {urls[0]}}
             assert each.trouble == ""
             assert one.trouble == (
-                f"{urls[1]}: what answers there is not the daemon of {keys}/server.key, has no keys, "
-                "or is not the address of --bind"
+                f"{urls[1]}: the daemon there has another key than {keys}/server.key or none, "
+                "or it is not the address of --bind"
             )
     finally:
         for publisher in publishers:
@@ -550,7 +550,7 @@ def test_why_nothing_comes_is_known(tmp_path: Path, context: zmq.Context) -> Non
         end_s = time.monotonic() + WAIT_S
         while subscriber.trouble == absent and time.monotonic() < end_s:
             assert subscriber.receive(0.01) is None
-        assert subscriber.trouble == "what answers there lets in only who has a key, or is not the address of --bind"
+        assert subscriber.trouble == "only clients with a key may connect there, or it is not the address of --bind"
 
 
 def test_an_attempt_that_is_not_answered_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

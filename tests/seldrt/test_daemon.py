@@ -197,8 +197,8 @@ def test_what_is_wrong_is_told_once_and_when_it_is_over(monkeypatch: pytest.Monk
     assert lines == [
         "degraded: channel 2: dead",
         "degraded: device: gone",
-        "over: channel 2: dead",
-        "over: device: gone",
+        "resolved: channel 2: dead",
+        "resolved: device: gone",
     ]
 
 

@@ -44,7 +44,7 @@ def test_one_table_holds_them_all(night: list[Path], tmp_path: Path) -> None:
     messages = [json.loads(line) for line in lines.read_text().splitlines()]
     assert [m["source"] for m in messages if m["type"] == "frame"] == [path.stem for path in night for _ in range(31)]
     assert "3 of 3: " in errors
-    assert errors.count("waits for") == 1
+    assert errors.count("latency:") == 1
 
 
 def test_each_is_heard_as_if_it_were_alone_but_for_the_numbers_of_events(night: list[Path], tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_one_that_is_stopped_is_the_last(night: list[Path]) -> None:
 
 def test_a_wish_to_stop_at_the_end_of_one_is_heeded(night: list[Path]) -> None:
     process = start("replay", *night, "--no-publish", "--block-ms", "10000", program=SMALL)
-    says(process, "waits for")
+    says(process, "latency:")
     time.sleep(1.0)  # all of the first is read by then, and waits for its time
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)

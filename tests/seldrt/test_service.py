@@ -135,7 +135,7 @@ def test_another_system_than_linux_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     assert "note" not in CliRunner().invoke(cli, arguments).output
     monkeypatch.setattr(sys, "platform", "darwin")
     told = CliRunner().invoke(cli, arguments)
-    assert "note: systemd is of Linux" in told.output
+    assert "note: systemd exists on Linux only" in told.output
     assert "ExecStart=" in told.output
 
 

@@ -709,14 +709,14 @@ def test_words_that_mean_no_class_are_marked() -> None:
         boxes[0].change();
         answer.push(settings.get("wanted"));
     """) == [
-        ["alerts of everything", "false"],
-        ["alerts of nothing so far; not heard here yet: “doorbell”", "false"],
-        ["alerts of alarm; not heard here yet: “doorbell”", "false"],
-        ["alerts of alarm; no sound is called “doorbell”", "true"],
+        ["alerts for everything", "false"],
+        ["alerts for nothing so far; not heard here yet: “doorbell”", "false"],
+        ["alerts for alarm; not heard here yet: “doorbell”", "false"],
+        ["alerts for alarm; no sound is called “doorbell”", "true"],
         [True, False, False],
         "alarm, crying baby, doorbell",
-        ["alerts of nothing; no sound is called “dorbell”", "true"],
-        ["alerts of everything", "false"],
+        ["alerts for nothing; no sound is called “dorbell”", "true"],
+        ["alerts for everything", "false"],
         "crying baby, piano",
     ]  # fmt: skip
 
@@ -745,15 +745,15 @@ def test_what_is_ticked_never_means_the_opposite() -> None:
         element_("wanted").input();
         tick_(0, true);
     """) == [
-        ["nothing", "alerts of nothing", False],
-        ["alarm", "alerts of alarm", True],
-        ["alarm, doorbell", "alerts of alarm; not heard here yet: “doorbell”", True],
-        ["doorbell", "alerts of nothing so far; not heard here yet: “doorbell”", False],
-        ["piano", "alerts of piano", False, True],
-        ["nothing", "alerts of nothing", False, False],
-        ["alarm", "alerts of alarm", True, False],
-        ["", "alerts of everything", True, True],
-        ["alarm, piano, doorbell", "alerts of alarm, piano; no sound is called “doorbell”", True, True],
+        ["nothing", "alerts for nothing", False],
+        ["alarm", "alerts for alarm", True],
+        ["alarm, doorbell", "alerts for alarm; not heard here yet: “doorbell”", True],
+        ["doorbell", "alerts for nothing so far; not heard here yet: “doorbell”", False],
+        ["piano", "alerts for piano", False, True],
+        ["nothing", "alerts for nothing", False, False],
+        ["alarm", "alerts for alarm", True, False],
+        ["", "alerts for everything", True, True],
+        ["alarm, piano, doorbell", "alerts for alarm, piano; no sound is called “doorbell”", True, True],
     ]  # fmt: skip
 
 

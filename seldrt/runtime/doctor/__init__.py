@@ -96,7 +96,7 @@ class Patient:
         try:
             self._heard = heard = listen(self.capture, self._seconds, self._shown)
         except SeldrtError as error:
-            return bad(str(error), "see `seldrt devices`; plug it in anew; does another program hold it?")
+            return bad(str(error), "see `seldrt devices`; plug it in again; is another program using it?")
         return check_opened(heard)
 
     def _of_sound(self, check: Callable[[Heard], Finding]) -> Check:

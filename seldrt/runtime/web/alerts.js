@@ -158,7 +158,7 @@ export class Alerts {
     const wrong = complete && unknown !== "", why = `; ${wrong ? "no sound is called" : "not heard here yet:"} ${unknown}`;
     const none = complete || !unknown ? "nothing" : "nothing so far";
     const what = !unknown && all ? "everything" : wanted.map(named).join(", ") || none;
-    tell(this.choice, `alerts of ${what}${unknown && why}`, wrong);
+    tell(this.choice, `alerts for ${what}${unknown && why}`, wrong);
     this.wanted.setAttribute("aria-invalid", String(wrong));
   }
 
