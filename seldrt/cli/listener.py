@@ -91,7 +91,7 @@ class Listener:
             filters_ms = source.profile.latency_ms(pipeline.sample_rate)
             latencies = [*([("capsule filters", filters_ms)] if filters_ms else []), *pipeline.latency_table]
             if first:
-                tell(f"model {pipeline.model_id}; waits for:")
+                tell(f"model {pipeline.model_id}; latency:")
                 for line in latency_lines(latencies):
                     tell(line)
                 for left, right in config.pipeline.ignore:

@@ -22,6 +22,10 @@ SHOWN = ("frame", "event", "status")
     "--bind", metavar="HOST:PORT", default="127.0.0.1:8600", show_default=True, help="Address to serve the page at."
 )
 @click.option("--insecure-bind", is_flag=True, help="Let others on the network watch.")
+@click.option(
+    "--tls-cert", metavar="FILE.pem", help="Serve by https with this certificate (phones need it for alerts)."
+)
+@click.option("--tls-key", metavar="FILE.pem", help="Its private key, if it is not in the same file.")
 @setting("--clips", env="CLIPS", metavar="DIR", meaning="Let viewers listen to the clips that `run --clips DIR` keeps.")
 def view(
     connect: tuple[str, ...],
@@ -30,13 +34,18 @@ def view(
     server_key: tuple[str, ...],
     bind: str,
     insecure_bind: bool,
+    tls_cert: str | None,
+    tls_key: str | None,
     clips: str | None,
 ) -> None:
     """Show what daemons hear in a browser, until stopped."""
     from seldrt.runtime.display import show_page
     from seldrt.runtime.patience import Patience
-    from seldrt.runtime.web import Viewer
+    from seldrt.runtime.web import Viewer, tls_context
 
+    if tls_key and not tls_cert:
+        raise ConfigError("--tls-key belongs to a certificate: give --tls-cert, too")
+    tls = tls_context(tls_cert, tls_key) if tls_cert else None
     find = None
     if clips:
         from seldrt.runtime.clip_folder import find_clip
@@ -45,7 +54,7 @@ def view(
         find = partial(find_clip, Path(clips))
     with (
         subscribed(connect, source, key, server_key, kinds=SHOWN) as subscriber,
-        closing(Viewer(bind, insecure_bind, find)) as viewer,
+        closing(Viewer(bind, insecure_bind, find, tls)) as viewer,
         until_stopped(),
     ):
         say(f"open {' or '.join(viewer.urls)} in a browser; Ctrl-C ends it")

@@ -9,9 +9,11 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -35,7 +37,7 @@ from tests.seldrt.energy_pipeline import SAMPLE_RATE, two_pianos
 from tests.seldrt.test_cli import SMALL, seldrt, start
 
 SCRIPT = Path(web.__file__).with_name("page.js")
-ALERTS, STYLE = SCRIPT.with_name("alerts.js"), SCRIPT.with_name("page.css")
+ALERTS, MICROPHONE, STYLE = (SCRIPT.with_name(name) for name in ("alerts.js", "microphone.js", "page.css"))
 
 
 @pytest.fixture
@@ -154,9 +156,8 @@ def test_the_page_is_whole_and_takes_nothing_from_elsewhere(viewer: Viewer) -> N
 
 def test_what_changes_is_read_out_and_what_heads_a_column_says_so() -> None:
     text = SCRIPT.with_name("page.html").read_text()
-    for changes in ('id="alarm" role="alert"', *(f'{which} role="status"' for which in ('id="state"', 'id="choice"'))):
+    for changes in ('id="alarm" role="alert"', 'id="state" role="status"', 'id="spoken" aria-live="polite"'):
         assert changes in text
-    assert 'class="health" role="status"' in text
     assert re.findall("<th(?! scope|ead)", text) == []
 
 
@@ -241,6 +242,56 @@ def test_a_daemon_that_is_not_heard_is_trouble_on_the_page() -> None:
         ["listening", []],
         ["listening", []],
     ]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Of localhost, signed by itself, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl")
+    folder = tmp_path_factory.mktemp("tls")
+    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+    new = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names)
+    subprocess.run([*new, "-keyout", folder / "key.pem", "-out", folder / "cert.pem"], check=True, capture_output=True)
+    return folder / "cert.pem", folder / "key.pem"
+
+
+@pytest.mark.parametrize("in_one_file", [False, True])
+def test_the_page_comes_by_https(certificate: tuple[Path, Path], tmp_path: Path, in_one_file: bool) -> None:
+    """To who trusts the certificate; who says nothing, or no https, keeps nobody else waiting."""
+    both = tmp_path / "both.pem"
+    both.write_text("".join(path.read_text() for path in certificate))
+    files = ["--tls-cert", both] if in_one_file else ["--tls-cert", certificate[0], "--tls-key", certificate[1]]
+    process = start("view", "--connect", f"ipc://{tmp_path}/s", "--bind", "127.0.0.1:0", *files)
+    assert process.stderr is not None
+    ((url, port),) = re.findall(r"open (https://127\.0\.0\.1:(\d+)/) in a browser", process.stderr.readline())
+    with (
+        socket.create_connection(("127.0.0.1", int(port)), timeout=20) as silent,
+        closing(socket.create_connection(("127.0.0.1", int(port)), timeout=20)) as plain,
+    ):
+        assert silent.fileno() > 0
+        plain.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        trusting = ssl.create_default_context(cafile=str(certificate[0]))
+        with urllib.request.urlopen(url, timeout=5, context=trusting) as answer:
+            assert answer.read() == SCRIPT.with_name("page.html").read_bytes()
+        assert not plain.recv(100).startswith(b"HTTP")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
+
+
+def test_a_certificate_that_is_none_is_refused(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "a.pem").write_text("no certificate")
+    locked = tmp_path / "locked.pem"
+    lock = ["openssl", "rsa", "-aes128", "-passout", "pass:secret", "-in", certificate[1], "-out", locked]
+    subprocess.run(lock, check=True, capture_output=True)
+    wrong = [(tmp_path / "none.pem",), (tmp_path / "a.pem",), (certificate[0],), (certificate[0], locked)]
+    for cert, *key in wrong:
+        files = ["--tls-cert", cert, *(["--tls-key", key[0]] if key else [])]
+        code, _, errors = seldrt("view", "--bind", "127.0.0.1:0", *files)
+        assert (code, len(errors.splitlines())) == (2, 1), errors
+        assert f"--tls-cert {cert}" in errors
+        assert "give PEM files of a certificate and of its private key" in errors
+    assert "give --tls-cert, too" in seldrt("view", "--tls-key", certificate[1])[2]
 
 
 def test_a_clip_is_found_by_what_its_message_says(clips: Path) -> None:
@@ -446,17 +497,17 @@ def node(program: str) -> object:
     return json.loads(done.stdout)
 
 
-def in_node(expression: str, script: Path = SCRIPT) -> object:
+def in_node(expression: str, script: Path) -> object:
     return node(f"import * as page from {json.dumps(script.as_uri())}; const answer = {expression};")
 
 
 def test_directions_are_drawn_where_they_are() -> None:
     """The horizon is a circle of 100, seen from above: +x of the unit vector is up, +y is left."""
     azimuths = [0, 30, 90, 135, -180, -90, -45]
-    drawn = in_node(f"{azimuths}.map((azimuth) => page.place(azimuth, 0))")
+    drawn = in_node(f"{azimuths}.map((azimuth) => page.place(azimuth, 0))", MICROPHONE)
     x, y, _ = unit_vector(np.array(azimuths), 0.0).T
     np.testing.assert_allclose(drawn, np.stack([-100 * y, -100 * x], axis=-1), atol=1e-9)
-    off_the_horizon = in_node("[[90, 45], [0, -90], [12, 90]].map((d) => page.place(...d))")
+    off_the_horizon = in_node("[[90, 45], [0, -90], [12, 90]].map((d) => page.place(...d))", MICROPHONE)
     np.testing.assert_allclose(off_the_horizon, [[-50, 0], [0, 0], [0, 0]], atol=1e-9)
 
 
@@ -466,7 +517,7 @@ def test_directions_are_told_in_words() -> None:
         (45, 0): "front left", (-135, 0): "behind, right", (90, 40): "left, above", (-20, -30): "in front, below",
         (77, 80): "overhead", (77, -80): "below",
     }  # fmt: skip
-    assert in_node(f"{[list(d) for d in told]}.map((d) => page.words(...d))") == list(told.values())
+    assert in_node(f"{[list(d) for d in told]}.map((d) => page.words(...d))", MICROPHONE) == list(told.values())
 
 
 def classes_meant(text: str, *names: str) -> object:
@@ -498,11 +549,20 @@ def test_who_waits_for_some_sounds_is_not_alerted_of_others() -> None:
     assert classes_meant("rescue dog", *rescue) == ["rescue_dog"]
 
 
+def parts(colour: str) -> list[float]:
+    """Red, green and blue, to 1."""
+    digits = colour.removeprefix("#")
+    return [int(part * (3 - len(part)), 16) / 255 for part in re.findall("." * (len(digits) // 3), digits)]
+
+
+def blend(colour: str, ground: str, opacity: float) -> str:
+    mixed = [opacity * a + (1 - opacity) * b for a, b in zip(parts(colour), parts(ground), strict=True)]
+    return "#" + "".join(f"{round(255 * part):02x}" for part in mixed)
+
+
 def luminance(colour: str) -> float:
     """Relative, of WCAG 2."""
-    digits = colour.removeprefix("#")
-    parts = [int(part * (3 - len(part)), 16) / 255 for part in re.findall("." * (len(digits) // 3), digits)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts(colour)]
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
 
@@ -516,7 +576,11 @@ def test_colours_can_be_told_from_the_ground_and_each_other() -> None:
     assert contrast("#000", "#ffffff") == pytest.approx(21)
     first, dark = STYLE.read_text().split("prefers-color-scheme: dark")
     light = dict(re.findall(r"--(\w+): (#\w+);", first))
-    colours = in_node("page.COLOURS")
+    ((behind, brightest),) = re.findall(
+        r"flash::after \{ z-index: (-\d).*from \{ opacity: ([.\d]+)", STYLE.read_text(), re.S
+    )
+    assert int(behind) < 0
+    colours = in_node("page.COLOURS", MICROPHONE)
     assert isinstance(colours, list)
     assert len(set(colours)) == len(colours) >= max(len(describe(path).classes) for path in shipped().values())
     for scheme in (light, light | dict(re.findall(r"--(\w+): (#\w+);", dark))):
@@ -525,10 +589,12 @@ def test_colours_can_be_told_from_the_ground_and_each_other() -> None:
         for drawn in (scheme["faint"], scheme["alarm"], *colours):
             assert contrast(drawn, scheme["ground"]) >= 3
         assert contrast("#fff", scheme["alarm"]) >= 4.5
+        flash = blend(scheme["alarm"], scheme["ground"], float(brightest))
+        assert contrast(scheme["text"], flash) >= 4.5  # what is flashed at can be read
 
 
 PHONE = """
-const rows = [], shaken = [], rang = [], later = [], settings = new Map([["alert", "yes"]]);
+const rows = [], shaken = [], rang = [], later = [], settings = new Map([["alert", "yes"]]), of_tab = new Map();
 const classes = (names = new Set()) => ({
   names, add: (...more) => more.forEach((name) => names.add(name)), remove: (name) => names.delete(name),
   toggle: (name, on) => (on ? names.add(name) : names.delete(name)), contains: (name) => names.has(name),
@@ -548,8 +614,9 @@ globalThis.document = {
   getElementById: (id) => known.get(id) ?? known.set(id, element()).get(id), createElement: element,
   createElementNS: element, body: element(), addEventListener(kind, done) { this[kind] = done; },
 };
-globalThis.localStorage = { getItem: (key) => settings.get(key) ?? null, setItem: settings.set.bind(settings) };
-globalThis.window = globalThis;
+const storage = (all) => ({ getItem: (key) => all.get(key) ?? null, setItem: all.set.bind(all) });
+Object.assign(globalThis, { localStorage: storage(settings), sessionStorage: storage(of_tab), window: globalThis });
+globalThis.addEventListener = (kind, done) => { if (kind === "storage") settings.changed = done; };
 const navigator_ = { vibrate: (pattern) => pattern && shaken.push(pattern) };
 Object.defineProperty(globalThis, "navigator", { value: navigator_, configurable: true });
 globalThis.isSecureContext = true;
@@ -557,30 +624,38 @@ globalThis.Notification = class {
   static permission = "granted";
   constructor(text) { rang.push(text); throw new TypeError("a telephone"); }
 };
-let now = 0, tick, source;
+let now = 0, tick, source, serving = true, published = 1.7e18;
 Object.defineProperty(globalThis, "performance", { value: { now: () => now } });
 globalThis.setInterval = (done) => { tick = done; };
 globalThis.setTimeout = (done, ms) => later.push([ms, done]);
-const wait = (ms) => { for (const end = now + ms; now < end; tick()) now += 500; };
+const wait = (ms) => {
+  for (const end = now + ms; now < end; tick()) {
+    now += 500;
+    if (serving) source.alive({ data: "{}" });
+  }
+};
 globalThis.EventSource = class {
   static CLOSED = 2;
   readyState = 1;
   constructor() { source = this; }
   addEventListener(kind, heard) { this[kind] = heard; }
+  close() {}
 };
 BEFORE
 await import(SCRIPT);
-source.onopen();
+const connects = () => { serving = true; source.onopen(); }, breaks = () => { serving = false; source.onerror(); };
+connects();
 const element_ = (id) => document.getElementById(id), says = (id) => element_(id).textContent;
 const event = (id, phase, name = "alarm") => JSON.stringify({
   type: "event", source: "h3", epoch: 1, event_id: id, phase, class: name, azimuth_deg: 90, elevation_deg: 0,
-  duration_ms: 100, onset_ns: 1.7e18,
+  duration_ms: 100, onset_ns: 1.7e18, t_pub_ns: published += 1e6,
 });
 const status = (more = {}) => JSON.stringify({
-  type: "status", source: "h3", state: "running", model_id: "own", degraded: false, why: "", lost_samples: 0, ...more,
+  type: "status", source: "h3", state: "running", model_id: "own", degraded: false, why: "", lost_samples: 0,
+  t_pub_ns: published += 1e6, ...more,
 });
 const last = (ms, data) => { for (let s = 0; s < ms / 1000; s++) { live(data); wait(1000); } };
-const live = (data) => source.onmessage({ data }), past = (data) => source.past({ data });
+const live = (data) => source.message({ data }), past = (data) => source.past({ data });
 """
 
 
@@ -619,14 +694,14 @@ def test_what_is_over_can_be_listened_to() -> None:
         };
         URL.createObjectURL = (blob) => `blob:${blob}`;
         globalThis.Audio = class { paused = true; async play() { played.push(this.src); } pause() {} };
-        for (const phase of ["onset", "update"]) source.onmessage({ data: event(1, phase) });
-        const before = rows[0].children.length;
-        for (let turn = 0; turn < 2; turn++) source.onmessage({ data: event(1, "offset") });
+        for (const phase of ["onset", "update"]) live(event(1, phase));
+        const before = rows[0].children[7].children.length;
+        for (let turn = 0; turn < 2; turn++) live(event(1, "offset"));
         const cell = rows[0].children[7], [button] = cell.children, texts = [];
         for (let click = 0; click < 3; click++) { await button.click(); texts.push(button.textContent); }
         const answer = [before, rows[0].children.length, cell.className, asked[0], texts, played];
     """) == [
-        *(7, 8, "clip", "clip?class=alarm&source=h3&onset_ms=T"),
+        *(0, 8, "clip", "clip?class=alarm&source=h3&onset_ms=T"),
         *(["▶", "no clip", "no clip"], ["blob:sound"]),
     ]  # fmt: skip
 
@@ -665,7 +740,7 @@ def test_who_begins_to_want_alerts_is_alerted_of_what_sounds_already() -> None:
     ) == [1, [["", "alarm"], ["alerted", "⚠ alarm"]]]
 
 
-@pytest.mark.parametrize("kind", ["pointerdown", "keydown"])
+@pytest.mark.parametrize("kind", ["click", "keydown"])
 def test_an_alert_stays_until_somebody_confirms_it(kind: str) -> None:
     answer = in_page(f"""
         const answer = [], outlined = () => document.body.classList.contains("alarm");
@@ -673,17 +748,105 @@ def test_an_alert_stays_until_somebody_confirms_it(kind: str) -> None:
         live(event(1, "onset"));
         document.{kind}();
         live(event(1, "offset"));
-        live(event(2, "onset"));
+        live(event(2, "onset", "piano"));
+        live(event(3, "onset"));
         for (let minute = 0; minute < 600; minute++) {{ wait(2000); live(status()); }}
         tick();
         look();
         document.{kind}();
         look();
     """)
+    both = "alarm — left (2 times)\npiano — left\n(tap or press a key to confirm)"
+    assert answer == [[True, both, "⚠ alarm — left and 1 more"], [False, "", "seldrt"]]
+
+
+def test_what_comes_last_hides_nothing_and_keeps_nobody_from_confirming_the_rest() -> None:
+    """Of very many the banner shows the latest; a tap confirms what was there long enough to be read."""
+    answer = in_page("""
+        const answer = [], look = () => answer.push(says("alarm").split("\\n").slice(0, -1));
+        live(event(0, "onset"));
+        for (let id = 1; id < 9; id++) { wait(1500); live(event(id, "onset", id < 6 ? `class_${id}` : "steps")); }
+        look();
+        document.click();
+        look();
+        wait(2000);
+        element_("alert").checked = false;
+        element_("alert").change();
+        look();
+        answer.push(document.body.classList.contains("alarm"));
+    """)
     assert answer == [
-        [True, "alarm — left (and 1 more) (tap or press a key to confirm)", "⚠ alarm — left (and 1 more)"],
-        [False, "", "seldrt"],
+        ["steps — left (3 times)", "class 5 — left", "class 4 — left", "class 3 — left", "and 3 more"],
+        [],
+        [],
+        False,
     ]
+
+
+def test_a_page_that_is_loaded_anew_still_has_what_waits_and_knows_what_it_missed() -> None:
+    told = """
+        of_tab.set("waiting", JSON.stringify([["h3 alarm", { text: "alarm — left", times: 1, since: 7 }]]));
+        of_tab.set("until", JSON.stringify({ h3: 1.7e18 + 15e5 }));
+        settings.set("wanted", "alarm, steps");
+    """
+    answer = in_page(
+        """
+        for (const name of ["alarm", "steps", "piano"]) past(event(1 + rows.length, "offset", name));
+        const answer = [says("alarm").split(", at")[0], JSON.parse(of_tab.get("waiting")).length, rang.length];
+        wait(2000);
+        document.click();
+        answer.push(says("alarm"), of_tab.get("waiting"), JSON.parse(of_tab.get("until")).h3 === published);
+        """,
+        told,
+    )
+    assert answer == ["steps — left", 2, 1, "", "[]", True]
+
+
+def test_a_page_that_may_keep_nothing_works() -> None:
+    """Cookies are blocked: reading the name of the storage is an error."""
+    blocked = """
+        const refuse = { get() { throw new DOMException("blocked", "SecurityError"); } };
+        for (const name of ["localStorage", "sessionStorage"]) Object.defineProperty(globalThis, name, refuse);
+    """
+    program = """
+        element_("alert").checked = true;
+        element_("alert").change();
+        live(event(1, "onset"));
+        const answer = [says("state"), says("alarm").split("\\n")[0]];
+        """
+    assert in_page(program.replace("const answer", "tick(); const answer"), blocked) == ["listening", "alarm — left"]
+
+
+def test_tabs_choose_together() -> None:
+    assert in_page("""
+        settings.set("wanted", "piano");
+        settings.changed();
+        live(event(1, "onset"));
+        const answer = [element_("wanted").value, rang.length];
+        settings.set("alert", "no");
+        settings.changed();
+        live(event(2, "onset", "piano"));
+        answer.push(rang.length);
+    """) == ["piano", 0, 0]
+
+
+def test_of_several_microphones_an_alert_says_which() -> None:
+    assert in_page("""
+        live(status());
+        live(event(1, "onset"));
+        live(status().replace("h3", "kitchen"));
+        live(event(2, "onset").replace("h3", "kitchen"));
+        const answer = rang;
+    """) == ["alarm — left", "kitchen: alarm — left"]
+
+
+def test_how_a_microphone_is_is_read_out_when_that_changes_and_not_when_its_figures_do() -> None:
+    assert in_page("""
+        const degraded = (why) => live(status({ degraded: true, why }));
+        for (const why of ["speed: 1.2", "speed: 1.3", "speed: 1.4; device: gone"]) degraded(why);
+        live(status());
+        const answer = element_("spoken").children.map((line) => line.textContent);
+    """) == ["h3: degraded: speed: 1.2", "h3: degraded: speed: 1.4; device: gone", "h3: running"]
 
 
 def test_words_that_mean_no_class_are_marked() -> None:
@@ -763,16 +926,16 @@ def test_what_was_missed_while_the_connection_was_broken_is_alerted_of_once() ->
         past(event(2, "onset"));
         live(event(5, "onset"));
         live(event(5, "offset"));
-        source.onerror();
+        breaks();
         wait(1000);
-        source.onopen();
+        connects();
         const before = rang.length;
         for (let turn = 0; turn < 2; turn++) {
           for (const id of [1, 2, 3]) for (const phase of ["onset", "offset"]) past(event(id, phase));
           past(event(4, "onset"));
           past(event(5, "offset"));
           past(event(6, "offset", "piano"));
-          source.onopen();
+          connects();
         }
         const missed = rang.map((text) => /^alarm — left, at \\d/.test(text));
         const answer = [before, missed, rows.map((row) => row.className)];
@@ -781,24 +944,30 @@ def test_what_was_missed_while_the_connection_was_broken_is_alerted_of_once() ->
     ]  # fmt: skip
 
 
-def test_a_connection_that_was_refused_is_tried_again() -> None:
-    """The browser itself does that only where it was broken."""
+def test_a_connection_without_a_sign_of_life_is_given_up_for_another() -> None:
+    """The browser itself tries again only where it was broken: not if it was refused, nor if a telephone slept."""
     assert in_page("""
         const first = source, answer = [];
-        source.onerror();
-        answer.push(later.length);
-        source.readyState = EventSource.CLOSED;
-        source.onerror();
-        answer.push(later.length, later[0][0]);
-        later[0][1]();
+        live(event(1, "offset"));
+        wait(60000);
+        answer.push(source === first, says("state"));
+        serving = false;
+        wait(9000);
         answer.push(source === first);
-        past(event(1, "offset"));
-        source.onopen();
+        wait(2000);
+        answer.push(source === first, says("state"));
+        const second = source;
+        wait(11000);
+        answer.push(source === second);
+        connects();
         past(event(2, "offset"));
-        answer.push(rang.length, says("state"));
+        answer.push(rang.at(-1).split(",")[0]);
         tick();
         answer.push(says("state"));
-    """) == [0, 1, 3000, False, 1, "seldrt view has ended, or cannot be reached", "listening"]
+    """) == [
+        *(True, "nothing heard: is the daemon running?", True),
+        *(False, "seldrt view has ended, or cannot be reached", False, "alarm — left", "listening"),
+    ]  # fmt: skip
 
 
 def test_trouble_of_another_kind_is_alerted_of_anew() -> None:
@@ -834,7 +1003,7 @@ def test_trouble_of_another_kind_is_alerted_of_anew() -> None:
 def test_what_happened_once_or_fails_no_alert_is_only_shown() -> None:
     """A daemon tells for 10 s of a lost block; what it writes is not what alerts come by."""
     whys = ["csv: full", "jsonl: full; recording: full", "clips: full: no; or what: ever", "loss: lost; csv: full", ""]
-    assert in_node(f"{whys}.map(page.kinds)") == [[], [], [], ["loss"], ["degraded"]]
+    assert in_node(f"{whys}.map(page.kinds)", MICROPHONE) == [[], [], [], ["loss"], ["degraded"]]
     assert {JsonLines.KIND, EventTable.KIND} == {"jsonl", "csv"}
     assert in_page("""
         last(11000, status({ degraded: true, why: "loss: samples were lost" }));
@@ -907,7 +1076,7 @@ def test_it_alerts_when_no_alerts_can_come() -> None:
     """Once, when it lasts: a microphone that is degraded, a daemon that died, a page that has no server any more."""
     assert in_page("""
         const answer = [];
-        const look = () => { answer.push([rang.length, says("alarm").split(" (tap")[0]]); document.keydown(); };
+        const look = () => { answer.push([rang.length, says("alarm").split("\\n")[0]]); document.keydown(); };
         last(60000, status());
         look();
         last(14000, status({ degraded: true, why: "no sound" }));
@@ -918,21 +1087,21 @@ def test_it_alerts_when_no_alerts_can_come() -> None:
         last(60000, status());
         wait(60000);
         look();
-        source.onopen();
+        connects();
         wait(1000);
         last(60000, status());
         look();
-        source.onerror();
+        breaks();
         wait(2000);
-        source.onopen();
+        connects();
         last(60000, status());
         look();
-        source.onerror();
+        breaks();
         wait(60000);
         look();
         element_("alert").checked = false;
         live(status());
-        source.onopen();
+        connects();
         last(10000, status({ state: "failed", why: "no model" }));
         answer.push(document.title);
     """) == [
@@ -963,18 +1132,22 @@ def test_an_alert_is_seen_felt_and_told() -> None:
           constructor(text, { tag }) { told.push([text, tag]); }
         };
         """,
-    ) == [["alarm", "flash"], 1, [["alarm — left", "alarm"]], 1]
+    ) == [["alarm", "flash"], 1, [["alarm — left", "h3 alarm"]], 1]
 
 
-def test_it_says_what_of_an_alert_works_here() -> None:
+def test_it_says_what_of_an_alert_does_not_work_here() -> None:
     assert in_page("""
-        const answer = [], look = () => { tick(); answer.push(says("able").split("; ")); };
+        const answer = [], look = () => { tick(); answer.push(says("unable").split("; ")); };
         navigator_.userActivation = { hasBeenActive: false };
         look();
         navigator_.userActivation.hasBeenActive = true;
-        navigator_.wakeLock = {};
+        navigator_.wakeLock = { request: async () => ({ release() {} }) };
+        await document.visibilitychange();
         element_("try").click();
         answer.push(shaken.length);
+        look();
+        navigator_.wakeLock.request = async () => { throw new DOMException("the battery is low", "NotAllowedError"); };
+        await document.visibilitychange();
         look();
         isSecureContext = false;
         globalThis.matchMedia = (query) => ({ matches: query === "(prefers-reduced-motion: reduce)" });
@@ -982,12 +1155,10 @@ def test_it_says_what_of_an_alert_works_here() -> None:
         delete navigator_.wakeLock;
         look();
     """) == [
-        ["flash: yes", "vibration: after a tap", "notifications: yes", "keeps the screen on: no, this browser cannot"],
+        ["vibration: after a tap", "keeps the screen on: no, this browser cannot"],
         1,
-        [
-            *("flash: yes", "vibration: yes, where the device can"),
-            *("notifications: no, this browser has none for pages", "keeps the screen on: yes"),
-        ],
+        ["notifications: no, this browser has none for pages"],
+        ["notifications: no, this browser has none for pages", "keeps the screen on: no, the device refuses it now"],
         [
             *("flash: a red frame, no flashing", "vibration: no, this browser cannot"),
             "notifications: no, for that the address must be https or localhost",
@@ -999,7 +1170,7 @@ def test_it_says_what_of_an_alert_works_here() -> None:
         const answer = {permissions}.map((permission) => {{
             Notification.permission = permission;
             tick();
-            return says("able").match(/notifications: ([^;]*)/)[1];
+            return says("unable").match(/notifications: ([^;]*)/)[1];
         }});
     """) == ["no, they were refused: allow them in the settings of the browser", "when they are allowed: try it"]
 

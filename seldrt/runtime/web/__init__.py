@@ -12,6 +12,7 @@ import os
 import queue
 import socket
 import socketserver
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/microphone.js": ("microphone.js", "text/javascript; charset=utf-8"),
     "/alerts.js": ("alerts.js", "text/javascript; charset=utf-8"),
 }
 HEADERS = {
@@ -43,8 +45,9 @@ HEADERS = {
 NOT_FOUND = (HTTPStatus.NOT_FOUND, "text/plain", b"not found\n")
 MOST_CONNECTIONS = 64
 WAITING = 200  # messages for one who watches; more, and he is too slow
-PAST = 100  # messages that who comes later gets
-IDLE_S = 10.0  # without a message, a sign of life; without a request, the end of a connection
+PAST = 1000  # messages that who comes later gets
+IDLE_S = 10.0  # without a request, the end of a connection
+ALIVE_S = 3.0  # without a message, a sign of life
 
 FindClip = Callable[[str, str, int], Path | None]
 
@@ -54,7 +57,7 @@ class Viewer:
 
     Others on the network reach it only with ``insecure_bind``. Browsers must ask for it by an address or a name of this
     machine. ``find_clip`` gives the sound file of an event by its class, source and onset (UNIX ms), for the page to
-    play. `WireError` for an address that will not do.
+    play. With ``tls`` (see `tls_context`) it is served by https. `WireError` for an address that will not do.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Viewer:
         address: str,
         insecure_bind: bool = False,
         find_clip: FindClip | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         host, port = _split(address)
         if not (is_loopback(host) or insecure_bind):
@@ -70,13 +74,14 @@ class Viewer:
                 "--insecure-bind if you want exactly that"
             )
         self.find_clip = find_clip
+        self.scheme = "https" if tls else "http"
         self._about = json.dumps({"clips": find_clip is not None}).encode()
         self._standing = b"[]"
         self._lock = threading.Lock()
         self._watching: set[queue.Queue[bytes]] = set()
         self._past: deque[bytes] = deque(maxlen=PAST)
         try:
-            self._server = _Server(self, host, port, only_here=not insecure_bind)
+            self._server = _Server(self, host, port, not insecure_bind, tls)
         except (OSError, TypeError, UnicodeError) as error:  # the latter two of names that cannot be one of a host
             raise WireError(
                 f"cannot serve at {address}: {getattr(error, 'strerror', None) or error}; choose another --bind"
@@ -89,8 +94,15 @@ class Viewer:
         """Where the page is, the surest first: telephones often cannot tell where a name is."""
         host, port = self._server.server_address[:2]
         if host in ("0.0.0.0", "::"):
-            return [_url(name, port) for name in (*_address_on_the_network(), socket.gethostname())]
-        return [_url(str(host), port)]
+            return [self.url(name, port) for name in (*_address_on_the_network(), socket.gethostname())]
+        return [self.url(str(host), port)]
+
+    def url(self, host: str, port: int) -> str:
+        """The address of the page; an IPv4 address that a socket for both kinds gives is written as such."""
+        if is_address(host):
+            address = ipaddress.ip_address(host)
+            host = str(getattr(address, "ipv4_mapped", None) or address)
+        return f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
 
     def show(self, message: bytes, keep: bool) -> None:
         """Sends a message, JSON in one line, to all who watch and, to ``keep``, to those who come later."""
@@ -143,18 +155,34 @@ class Viewer:
         self._thread.join()
 
 
+def tls_context(certificate: str, key: str | None = None) -> ssl.SSLContext:
+    """What https needs, from PEM files; that of the certificate may hold the key. `WireError` if they do not do."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key, password=lambda: "")  # else OpenSSL asks for one
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        why = error.strerror if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError) else error
+        raise WireError(
+            f"--tls-cert {certificate}{f' --tls-key {key}' if key else ''}: cannot be used: {why}; give PEM files of a "
+            "certificate and of its private key, without a password"
+        ) from None
+    return context
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = os.name == "posix"  # on Windows two could serve at one address
     request_queue_size = MOST_CONNECTIONS
 
-    def __init__(self, viewer: Viewer, host: str, port: int, only_here: bool) -> None:
+    def __init__(self, viewer: Viewer, host: str, port: int, only_here: bool, tls: ssl.SSLContext | None) -> None:
         self.viewer, self.only_here = viewer, only_here
         self.free = threading.Semaphore(MOST_CONNECTIONS)
         if ":" in host:
             self.address_family = socket.AF_INET6
         super().__init__((host, port), _Request)
+        if tls:  # each connection greets in its own thread
+            self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self.free.acquire(blocking=False):
@@ -208,7 +236,8 @@ class _Request(BaseHTTPRequestHandler):
         """Says which names will do, but of this machine no more than the address that was asked."""
         host, port = self.connection.getsockname()[:2]
         names = "localhost" if self.server.only_here else "the name of that computer, without a domain or with .local"
-        text = f"there is no page under that name; ask for {_url(host, port)} or, instead of the numbers, {names}\n"
+        url = self.server.viewer.url(host, port)
+        text = f"there is no page under that name; ask for {url} or, instead of the numbers, {names}\n"
         self._answer(HTTPStatus.FORBIDDEN, "text/plain", text.encode())
 
     def _give_clip(self, asked: dict[str, list[str]]) -> None:
@@ -239,9 +268,9 @@ class _Request(BaseHTTPRequestHandler):
         with self.server.viewer.watching() as waiting:
             while self.server.viewer.is_watching(waiting):
                 try:
-                    message = waiting.get(timeout=IDLE_S)
+                    message = waiting.get(timeout=ALIVE_S)
                 except queue.Empty:
-                    message = b": nothing new\n\n"
+                    message = b"event: alive\ndata: {}\n\n"
                 self.wfile.write(message)
                 self.wfile.flush()
 
@@ -255,14 +284,6 @@ def _host(header: str) -> str:
         return urlsplit(f"//{header}").hostname or ""
     except ValueError:
         return ""
-
-
-def _url(host: str, port: int) -> str:
-    """The address of the page; an IPv4 address that a socket for both kinds gives is written as such."""
-    if is_address(host):
-        address = ipaddress.ip_address(host)
-        host = str(getattr(address, "ipv4_mapped", None) or address)
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def _address_on_the_network() -> list[str]:

@@ -1,6 +1,7 @@
 // Who is alerted of what, and how: the classes that are wanted, what this browser can do, what is to be confirmed.
 
 const FLASH_MS = 2000; // so long it flashes, and what is tapped meanwhile was meant for something else
+const SHOWN = 4; // of the alerts that wait, the latest
 const SILENCE_MS = 5000; // silence that is over sooner, a connection that comes back, is no reason for an alert, nor is
 const TROUBLE_MS = 15000; // what a daemon says of itself: it goes on saying for 10 s what happened once
 const PATTERN = [300, 150, 300, 150, 600]; // of vibration; until somebody confirms it comes
@@ -17,6 +18,21 @@ export const named = (name) => name.replaceAll("_", " ");
 export function tell(element, text, trouble = false) {
   if (element.textContent !== text) element.textContent = text;
   element.classList.toggle("trouble", trouble);
+}
+
+/** What the browser keeps of this page, for good or (`session`) for this tab; nothing, where it may not. */
+export function kept(key, session = false) {
+  try {
+    return (session ? window.sessionStorage : window.localStorage).getItem(key);
+  } catch {
+    return null;
+  }
+}
+
+export function keep(key, text, session = false) {
+  try {
+    (session ? window.sessionStorage : window.localStorage).setItem(key, text);
+  } catch { /* cookies are blocked, or it is full: it is forgotten with the page */ }
 }
 
 /** What somebody wrote down, part by part; an "and" in the name of a class parts nothing. */
@@ -56,8 +72,9 @@ export const strange = (text, names) =>
 
 const INSECURE = "no, for that the address must be https or localhost";
 
-/** What of an alert works in this browser, in words; whether notifications were tried, and failed. */
-export function able(failed) {
+/** What of an alert does not work in this browser, or not yet, in words; whether notifications were tried, and failed, and
+ * whether it refused to keep the screen on. */
+export function unable(failed, refused) {
   const granted = window.Notification?.permission;
   const notifications = !window.isSecureContext ? INSECURE
     : !granted || failed ? "no, this browser has none for pages"
@@ -66,9 +83,11 @@ export function able(failed) {
   const vibration = !navigator.vibrate ? "no, this browser cannot"
     : navigator.userActivation?.hasBeenActive === false ? "after a tap" : "yes, where the device can";
   const calm = window.matchMedia?.("(prefers-reduced-motion: reduce)").matches; // see page.css
-  const screen = navigator.wakeLock ? "yes" : !window.isSecureContext ? INSECURE : "no, this browser cannot";
+  const screen = !window.isSecureContext ? INSECURE : !navigator.wakeLock ? "no, this browser cannot"
+    : refused ? "no, the device refuses it now" : "yes";
   const flash = calm ? "a red frame, no flashing" : "yes";
-  return `flash: ${flash}; vibration: ${vibration}; notifications: ${notifications}; keeps the screen on: ${screen}`;
+  const all = { flash, vibration, notifications, "keeps the screen on": screen };
+  return Object.entries(all).filter(([, can]) => !can.startsWith("yes")).map(([what, can]) => `${what}: ${can}`).join("; ");
 }
 
 export class Alerts {
@@ -78,28 +97,37 @@ export class Alerts {
     this.wanted = found("wanted");
     this.choice = found("choice");
     this.classes = found("classes");
-    this.able = found("able");
+    this.unable = found("unable");
     this.banner = found("alarm");
     this.boxes = new Map(); // by class, of all that are known
     this.told = new Map(); // the classes that each microphone may report
     this.troubles = new Map();
-    this.waiting = 0; // alerts that nobody has confirmed yet, and
-    this.last = ""; // what the last one says
-    this.wanted.value = localStorage.getItem("wanted") ?? "";
-    this.alert.checked = localStorage.getItem("alert") === "yes";
+    this.waiting = new Map(); // alerts that nobody has confirmed yet, by what they are of, the latest last
     this.wanted.addEventListener("input", () => this.choose(this.wanted.value));
     this.alert.addEventListener("change", () => {
-      localStorage.setItem("alert", this.alert.checked ? "yes" : "no");
+      keep("alert", this.alert.checked ? "yes" : "no");
       if (this.alert.checked) this.ask();
+      else this.forget(() => true);
       this.stayAwake();
     });
+    window.addEventListener("storage", () => this.remember()); // chosen in another tab
     found("try").addEventListener("click", () => {
       this.ask();
       this.call("this is how an alert looks", "try");
     });
-    for (const kind of ["pointerdown", "keydown"]) document.addEventListener(kind, () => this.confirm());
+    for (const kind of ["click", "keydown"]) document.addEventListener(kind, () => this.confirm()); // no pointerdown: what
+    // moves up then, when the banner goes, would be clicked
     document.addEventListener("visibilitychange", () => this.stayAwake());
+    this.remember();
+    for (const [of, said] of JSON.parse(kept("waiting", true) ?? "[]")) this.waiting.set(of, { ...said, since: -FLASH_MS });
+    document.body.classList.toggle("alarm", this.waiting.size > 0);
     this.stayAwake();
+  }
+
+  /** What was chosen before. */
+  remember() {
+    this.wanted.value = kept("wanted") ?? "";
+    this.alert.checked = kept("alert") === "yes";
     this.show();
   }
 
@@ -111,7 +139,7 @@ export class Alerts {
 
   choose(text) {
     if (this.wanted.value !== text) this.wanted.value = text;
-    localStorage.setItem("wanted", text);
+    keep("wanted", text);
     this.show();
   }
 
@@ -164,17 +192,22 @@ export class Alerts {
 
   // --- how
 
-  /** Flashes, vibrates and notifies; what it says stays until somebody confirms it. */
-  call(text, tag) {
-    this.waiting += 1;
-    this.last = text;
+  /** Flashes, unless it says nothing new, vibrates and notifies; what it says last of something stays until somebody confirms
+   * it. */
+  call(text, of) {
+    const before = this.waiting.get(of);
     this.began = performance.now();
-    document.body.classList.add("alarm", "flash");
-    clearTimeout(this.calm);
-    this.calm = setTimeout(() => document.body.classList.remove("flash"), FLASH_MS);
+    this.waiting.delete(of);
+    this.waiting.set(of, { text, times: (before?.times ?? 0) + 1, since: before?.since ?? this.began });
+    document.body.classList.add("alarm");
+    if (before?.text !== text) {
+      document.body.classList.add("flash");
+      clearTimeout(this.calm);
+      this.calm = setTimeout(() => document.body.classList.remove("flash"), FLASH_MS);
+    }
     this.shake();
-    this.notify(text, tag);
-    this.print();
+    this.notify(text, of);
+    this.changed();
   }
 
   shake() {
@@ -190,20 +223,37 @@ export class Alerts {
     }
   }
 
+  /** Confirms what has waited for so long that it can have been read. */
   confirm() {
-    if (!this.waiting || performance.now() - this.began < FLASH_MS) return;
-    this.waiting = 0;
-    navigator.vibrate?.(0);
-    document.body.classList.remove("alarm");
+    const now = performance.now();
+    this.forget(({ since }) => now - since >= FLASH_MS);
+  }
+
+  forget(these) {
+    const before = this.waiting.size;
+    for (const [of, said] of [...this.waiting]) if (these(said)) this.waiting.delete(of);
+    if (this.waiting.size === before) return;
+    if (!this.waiting.size) {
+      navigator.vibrate?.(0);
+      document.body.classList.remove("alarm", "flash");
+    }
+    this.changed();
+  }
+
+  changed() {
+    keep("waiting", JSON.stringify([...this.waiting]), true);
     this.print();
   }
 
-  /** What waits in the banner; that, or what went wrong last, in the title. */
+  /** What waits in the banner, the latest first; that, or what went wrong last, in the title. */
   print() {
-    const text = this.last + (this.waiting > 1 ? ` (and ${this.waiting - 1} more)` : "");
+    const waiting = [...this.waiting.values()].reverse();
+    const and = (shown) => waiting.length > shown ? [`and ${waiting.length - shown} more`] : [];
+    const lines = waiting.map(({ text, times }) => times > 1 ? `${text} (${times} times)` : text);
     const [trouble] = [...this.troubles.values()].sort((a, b) => b.since - a.since);
-    tell(this.banner, this.waiting ? `${text} (tap or press a key to confirm)` : "");
-    const title = this.waiting ? `⚠ ${text}` : trouble ? `⚠ ${trouble.text}` : "seldrt";
+    const banner = [...lines.slice(0, SHOWN), ...and(SHOWN), "(tap or press a key to confirm)"].join("\n");
+    tell(this.banner, lines.length ? banner : "");
+    const title = lines.length ? `⚠ ${[waiting[0].text, ...and(1)].join(" ")}` : trouble ? `⚠ ${trouble.text}` : "seldrt";
     if (document.title !== title) document.title = title;
   }
 
@@ -222,8 +272,8 @@ export class Alerts {
       for (const [, kind] of lasting) kind.told = true; // the words are those of all
       this.call(`alerts may fail: ${text}`, `trouble ${of}`);
     }
-    if (this.waiting && now - this.began < SHAKEN_MS && now - this.shaken >= AGAIN_MS) this.shake();
-    tell(this.able, able(this.failed));
+    if (this.waiting.size && now - this.began < SHAKEN_MS && now - this.shaken >= AGAIN_MS) this.shake();
+    tell(this.unable, unable(this.failed, this.refused));
     this.print();
   }
 
@@ -236,6 +286,9 @@ export class Alerts {
     try {
       await this.awake?.release();
       this.awake = this.alert.checked ? await navigator.wakeLock?.request("screen") : null;
-    } catch { /* it is hidden, or the battery is low */ }
+      this.refused = false;
+    } catch { // it is hidden, or the battery is low
+      this.refused = true;
+    }
   }
 }
