@@ -121,12 +121,11 @@ class Subscriber:
             if not await_any(self.connections, left_s) or left_s == 0:
                 return None
 
-    def receive_bytes(self, timeout_s: float | None = None) -> tuple[bytes, bytes] | None:
+    def receive_bytes(self, timeout_s: float) -> tuple[bytes, bytes] | None:
         """Topic and msgpack map of the next message as they came, unread and uncounted; None when the time is over."""
-        end_s = None if timeout_s is None else time.monotonic() + timeout_s
+        end_s = time.monotonic() + timeout_s
         for _ in range(A_TURN):  # bounded, should nothing but other classes come
-            waiting = await_any(self.connections, None if end_s is None else max(end_s - time.monotonic(), 0.0))
-            if not waiting:
+            if not (waiting := await_any(self.connections, max(end_s - time.monotonic(), 0.0))):
                 break
             connection = min(waiting, key=lambda each: each.heard_s)  # a loud one does not silence the others
             parts, self.url = connection.receive(), connection.url

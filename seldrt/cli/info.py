@@ -20,7 +20,7 @@ model_option = setting(
 def info(model: str | None, everything: bool) -> None:
     """Describe a model, and the latency of each stage of the chain."""
     from seldrt.pipeline import load_pipeline
-    from seldrt.runtime.display import printable
+    from seldrt.runtime.patience import printable
 
     pipeline = load_pipeline(model)
     card = pipeline.model_card

@@ -59,8 +59,7 @@ class Listener:
         from seldrt.runtime.background import LineWriter
         from seldrt.runtime.clips import ClipSink
         from seldrt.runtime.daemon import Daemon, stream_info
-        from seldrt.runtime.display import EventLines
-        from seldrt.runtime.sinks import DcaseCsv, LevelSink
+        from seldrt.runtime.sinks import DcaseCsv, EventLines, LevelSink
 
         config, flags, publisher = self._config, self._flags, self._publisher
         with ExitStack() as stack:
@@ -78,7 +77,7 @@ class Listener:
                 writer = keeping(file.write, kind.KIND, in_background, tell, LINES_THAT_WAIT)
                 sinks.append(kind(stream, clock, *stack.enter_context(writer)))
             if flags["dcase"]:
-                sinks.append(stack.enter_context(closing(DcaseCsv(flags["dcase"], stream.samples_per_label))))
+                sinks.append(stack.enter_context(closing(DcaseCsv(flags["dcase"]))))
             if self._clips is not None:
                 keep = stack.enter_context(keeping(self._clips.keep, "clips", source.live, tell))
                 sinks.append(ClipSink(stream, clock, config.clips, pipeline.latency_samples, *keep))

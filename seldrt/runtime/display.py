@@ -1,4 +1,4 @@
-"""What people see: a line for each event, and the live table of `listen`."""
+"""What people see of what daemons tell: lines, the live table of `listen`, the page."""
 
 from __future__ import annotations
 
@@ -17,42 +17,14 @@ from rich.text import Text
 
 from seldrt.client import Subscriber
 from seldrt.connection import Connection
-from seldrt.detection import ActiveSource, AnyMessage, Event, EventChange, Frame, Gap, Level, Status, StreamInfo
+from seldrt.detection import AnyMessage, Event, Frame, Gap, Level, Status
 from seldrt.runtime.patience import SILENT_S, Patience, namesakes, printable, silence, unreported
-from seldrt.runtime.sinks import Sink
+from seldrt.runtime.sinks import event_text
 
 if TYPE_CHECKING:
     from seldrt.runtime.web import Viewer
 
 REFRESH_S = 0.25
-
-
-def event_text(phase: str, class_: str, heard: ActiveSource | Event, lasted_s: float) -> str:
-    """What a line says of an event: at its offset, also how long it lasted."""
-    lasted = f"  lasted {lasted_s:.1f} s" if phase == "offset" else ""
-    return (
-        f"{phase:<6}  {class_:<18}  az {heard.azimuth_deg:+5.0f}°  el {heard.elevation_deg:+4.0f}°"
-        f"  confidence {heard.confidence:.2f}{lasted}"
-    )
-
-
-class EventLines(Sink):
-    """A line at the onset and one at the offset of each event, with the time since the start of the stream."""
-
-    def __init__(self, info: StreamInfo, write: Callable[[str], None]) -> None:
-        self._info, self._write = info, write
-
-    def event(self, change: EventChange) -> None:
-        if change.phase == "update":
-            return
-        rate, source = self._info.sample_rate, change.source
-        name = self._info.classes[source.class_id]
-        text = event_text(change.phase, name, source, change.duration_samples / rate)
-        self._write(f"{change.sample / rate:8.1f} s  {text}")
-
-    def gap(self, sample: int, lost_samples: int) -> None:
-        rate = self._info.sample_rate
-        self._write(f"{sample / rate:8.1f} s  lost    {lost_samples / rate:.2f} s of sound")
 
 
 def message_line(message: AnyMessage) -> str | None:

@@ -1,4 +1,4 @@
-"""Where the daemon's findings go, besides the status: the wire, JSON lines, a table of events, a DCASE table.
+"""Where the daemon's findings go, besides the status: the wire, JSON lines, tables of events and of DCASE, a terminal.
 
 The files of a recording hold times since its start or, if it is told, since when it was made, and never the time of the
 replay: their bytes depend on the sound and the model only. Those of a microphone hold the time of day, and go on where
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seldrt.detection import AnyMessage, Clock, Event, EventChange, LabelFrame, StreamInfo, stream_line
+from seldrt.detection import ActiveSource, AnyMessage, Clock, Event, EventChange, LabelFrame, StreamInfo, stream_line
 from seldrt.levels import LevelMeter
 from seldrt.runtime.outputs import cannot_write, open_output
 
@@ -163,14 +163,42 @@ class EventTable(Lines):
         return f"{datetime.fromtimestamp(time_ns / 1e9, UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
 
 
+def event_text(phase: str, class_: str, heard: ActiveSource | Event, lasted_s: float) -> str:
+    """What a line says of an event: at its offset, also how long it lasted."""
+    lasted = f"  lasted {lasted_s:.1f} s" if phase == "offset" else ""
+    return (
+        f"{phase:<6}  {class_:<18}  az {heard.azimuth_deg:+5.0f}°  el {heard.elevation_deg:+4.0f}°"
+        f"  confidence {heard.confidence:.2f}{lasted}"
+    )
+
+
+class EventLines(Sink):
+    """A line at the onset and one at the offset of each event, with the time since the start of the stream."""
+
+    def __init__(self, info: StreamInfo, write: Callable[[str], None]) -> None:
+        self._info, self._write = info, write
+
+    def event(self, change: EventChange) -> None:
+        if change.phase == "update":
+            return
+        rate, source = self._info.sample_rate, change.source
+        name = self._info.classes[source.class_id]
+        text = event_text(change.phase, name, source, change.duration_samples / rate)
+        self._write(f"{change.sample / rate:8.1f} s  {text}")
+
+    def gap(self, sample: int, lost_samples: int) -> None:
+        rate = self._info.sample_rate
+        self._write(f"{sample / rate:8.1f} s  lost    {lost_samples / rate:.2f} s of sound")
+
+
 class DcaseCsv(Sink):
     """DCASE table: ``frame,class,track,azimuth,elevation``, whole numbers, no header, 100 ms frames from 0.
 
     Written under a temporary name; the file appears, whole, when the stream ends.
     """
 
-    def __init__(self, path: str, samples_per_label: int) -> None:
-        self._path, self._samples_per_label = Path(path), samples_per_label
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
         self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
         self._file = open_output(str(self._temporary))
 
@@ -179,7 +207,7 @@ class DcaseCsv(Sink):
             self._file.writelines(
                 b"%d,%d,%d,%d,%d\n"
                 % (
-                    frame.sample // self._samples_per_label,
+                    frame.index,
                     source.class_id,
                     source.track,
                     (round(source.azimuth_deg) + 180) % 360 - 180,
