@@ -25,6 +25,7 @@ from rich.table import Table
 from offline import evaluate
 from offline.dataset import Recording, list_recordings, read_classes
 from offline.encoding import read_foa
+from offline.report.terminal import HEADINGS, cells
 from seldrt.models import model_path
 from seldrt.spatial import foa_gains, unit_vector
 
@@ -103,9 +104,7 @@ def spoilt(recordings: list[Recording], condition: str, folder: Path) -> list[Re
 def main(data: Path, models: tuple[str, ...], conditions: tuple[str, ...], every: int, workers: int) -> None:
     """Measure models on recordings that a microphone has spoilt."""
     recordings, classes = list_recordings(data)[::every], tuple(read_classes(data))
-    table = Table(
-        "condition", "model", "ER20", "F20 %", "LE deg", "LR %", title=f"{len(recordings)} recordings of {data}"
-    )
+    table = Table("condition", "model", *HEADINGS.values(), title=f"{len(recordings)} recordings of {data}")
     for condition in conditions or CONDITIONS:
         with tempfile.TemporaryDirectory() as folder:
             heard = spoilt(recordings, condition, Path(folder))
@@ -115,12 +114,7 @@ def main(data: Path, models: tuple[str, ...], conditions: tuple[str, ...], every
                 scores = evaluate.measure(heard, out, classes, np.random.default_rng(0)).overall.scores
                 if scores is None:
                     raise click.ClickException(f"{data}: no class ever sounds")
-                figures = (
-                    f"{scores.er_20:.3f}",
-                    f"{100 * scores.f_20:.1f}",
-                    f"{scores.le_cd:.1f}",
-                    f"{100 * scores.lr_cd:.1f}",
-                )
+                figures = cells(scores)
                 table.add_row(condition, Path(model).stem, *figures)
                 click.echo("  ".join((condition, model, *figures)), err=True)
     Console(width=120).print(table)

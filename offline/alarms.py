@@ -18,7 +18,7 @@ import scipy.signal
 from numpy.typing import NDArray
 
 from offline.arrays import SAMPLE_RATE
-from offline.dataset import write_audio
+from offline.files import write_audio
 
 Sound = NDArray[np.float64]
 Generator = np.random.Generator

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from offline.batches import Batch
+from offline.batches import Batch, level_channels
 from offline.config import TrainConfig
-from seldrt.features import TASK_CHANNELS
 from seldrt.networks.turns import turned_directions, turned_features
 
 
@@ -22,14 +21,13 @@ def signed_permutations(count: int, generator: torch.Generator) -> tuple[Tensor,
     return swap, signs
 
 
-def coloured(x: Tensor, task: str, generator: torch.Generator, gain_db: float = 6.0, tilt_db: float = 6.0) -> Tensor:
-    """Another level and another smooth frequency response for each chunk (the log-mel channels only)."""
+def coloured(x: Tensor, task: str, generator: torch.Generator, most_db: float) -> Tensor:
+    """Another level and another smooth frequency response for each chunk, each by up to ``most_db``; levels only."""
     batch, mels = len(x), x.shape[-1]
-    knots = torch.rand(batch, 1, 5, generator=generator) * 2 * tilt_db - tilt_db
+    knots = torch.rand(batch, 1, 5, generator=generator) * 2 * most_db - most_db
     curve = functional.interpolate(knots, mels, mode="linear", align_corners=True)
-    curve = curve + torch.rand(batch, 1, 1, generator=generator) * 2 * gain_db - gain_db
-    levels = torch.tensor(["active" not in name for name in TASK_CHANNELS[task]])
-    return x + (curve * levels[:, None]).unsqueeze(1).to(x)
+    curve = curve + torch.rand(batch, 1, 1, generator=generator) * 2 * most_db - most_db
+    return x + (curve * level_channels(task, curve.device)).unsqueeze(1).to(x)
 
 
 def restyled(x: Tensor, task: str, generator: torch.Generator, probability: float) -> Tensor:
@@ -40,11 +38,10 @@ def restyled(x: Tensor, task: str, generator: torch.Generator, probability: floa
     """
     chosen = (torch.rand(len(x), 1, 1, 1, generator=generator) < probability).to(x.device)
     share = torch.rand(len(x), 1, 1, 1, generator=generator).to(x) / 2  # of the other's
-    levels = torch.tensor(["active" not in name for name in TASK_CHANNELS[task]], device=x.device)
     mean, deviation = x.mean(1, keepdim=True), x.std(1, keepdim=True).clamp_min(1e-3)
     other_mean, other_deviation = mean.roll(1, 0), deviation.roll(1, 0)
     y = (x - mean) / deviation * deviation.lerp(other_deviation, share) + mean.lerp(other_mean, share)
-    return torch.where(chosen & levels[:, None], y, x)
+    return torch.where(chosen & level_channels(task, x.device), y, x)
 
 
 def mixed(batch: Batch, generator: torch.Generator, probability: float, gain_db: float = 10.0) -> Batch:
@@ -87,7 +84,7 @@ def augmented(batch: Batch, task: str, config: TrainConfig, fill: Tensor, genera
         x = turned_features(x, task, swap, signs)
         doa = turned_directions(doa, swap, signs)
     if config.colour_db:
-        x = coloured(x, task, generator, config.colour_db, config.colour_db)
+        x = coloured(x, task, generator, config.colour_db)
     if config.restyle_probability:
         x = restyled(x, task, generator, config.restyle_probability)
     if config.mask_bands or config.mask_frames:

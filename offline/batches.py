@@ -15,7 +15,7 @@ from torch import Tensor
 from offline.extract import Store, StoredRecording
 from seldrt.config import ConfigError, NetworkConfig
 from seldrt.description import Description, require_same
-from seldrt.features import task_indices
+from seldrt.features import TASK_CHANNELS, task_indices
 
 
 class Batch:
@@ -42,6 +42,11 @@ class Batch:
     def target(self, task: str) -> Tensor:
         """What SAD or SED shall say (batch, label frames, 1 or classes)."""
         return self.sad if task == "sad" else self.sed
+
+
+def level_channels(task: str, device: torch.device) -> Tensor:
+    """Which channels of the features of a task are levels in dB (channels, 1); the others are intensities."""
+    return torch.tensor(["active" not in name for name in TASK_CHANNELS[task]], device=device)[:, None]
 
 
 def require_alike(stores: Sequence[Store]) -> None:
@@ -188,10 +193,6 @@ class Chunks:
             raise ConfigError("no class ever sounds: nothing to balance the chunks by")
         self._sounding[labels] = sounding
         return sounding
-
-    def random(self, rng: np.random.Generator, count: int, labels: int) -> Batch:
-        """``count`` chunks that begin anywhere in recordings drawn by their length."""
-        return self.take(self.starts(rng, count, labels), labels)
 
 
 def mean_event_labels(stores: Sequence[Store]) -> tuple[float, ...]:

@@ -21,7 +21,7 @@ from offline.metrics import LABELS_PER_MINUTE, EventCounts, Scores, SeldCounts, 
 from offline.thresholds import CRITERIA, Scenes, Strip, best_combination
 from seldrt.config import ConfigError, PostprocessConfig, override
 from seldrt.description import Description
-from seldrt.postprocess import median_labels
+from seldrt.postprocess import median_labels, per_class
 
 # Soft F makes the networks sure of themselves: the levels lie close together near 1.
 THRESHOLDS = (*(n / 20 for n in range(1, 20)), 0.97, 0.98, 0.99, 0.995, 0.998, 0.999)
@@ -138,8 +138,8 @@ def calibrate(
     classes = len(trials.model.classes)
     own = replace(
         start,
-        sed_thresholds=_each(start.sed_thresholds, classes),
-        sed_median_labels=_each(start.sed_median_labels, classes),
+        sed_thresholds=tuple(per_class(start.sed_thresholds, classes, "sed_thresholds").tolist()),
+        sed_median_labels=tuple(per_class(start.sed_median_labels, classes, "sed_median_labels").tolist()),
     )
     longest = max(own.sad_median_labels, *own.sed_median_labels)
     absent = trials.absent
@@ -200,10 +200,6 @@ def calibrate(
         return excess, float(CRITERIA[criterion](np.array(dataclasses.astuple(heard.scores))))
 
     return min((start, best_settings), key=rank_of)
-
-
-def _each(values: tuple[float, ...], classes: int) -> tuple[float, ...]:
-    return values * classes if len(values) == 1 else values
 
 
 def _choices(

@@ -13,27 +13,27 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import numpy as np
 import soundfile
 from numpy.typing import ArrayLike, NDArray
 
+from offline.files import read_json, write_file
 from seldrt.config import DCASE2020_CLASSES, ConfigError, named
-from seldrt.files import whole
 from seldrt.samples import fault
+from seldrt.spatial import wrap_azimuth
 
 NAME = re.compile(r"fold(?P<fold>\d+)_room(?P<room>\d+)_mix\d+(_ov(?P<overlap>\d+))?")
 EVAL_NAME = re.compile(NAME.pattern + r"|mix\d+")
 AUDIO_SUFFIXES = (".wav", ".flac")
 COLUMNS = ("frame", "class", "track", "azimuth", "elevation")
+COUNTED = COLUMNS[:3]
 MOST = 10_000_000  # label frames: eleven days
 RANGES = ((0, MOST), (0, MOST), (-MOST, MOST), (-360, 360), (-90, 90))
 HEADER = re.compile(r"frame,class,(track|source),azimuth,elevation(,distance)?")
@@ -51,8 +51,6 @@ STARSS_FOLDERS = frozenset(("dev-train-sony", "dev-test-sony", "dev-train-tau", 
 DCASE2021_FOLDERS = frozenset(("dev-train", "dev-val", "dev-test"))
 CHANNELS = 4
 BLOCK_S = 10
-
-Kind = TypeVar("Kind")
 
 
 class Recording(msgspec.Struct, frozen=True):
@@ -231,10 +229,10 @@ def content_digest(recordings: Sequence[Recording]) -> str:
 
 
 def read_metadata(path: Path) -> NDArray[np.int64]:
-    """Label rows (m, 5) in COLUMNS of one CSV, angles rounded; a distance (from 2023 on) is dropped.
+    """Label rows (m, 5) in COLUMNS of one CSV; a distance (from 2023 on) is dropped.
 
-    The track is the source number from 2021 on. `ConfigError` names the line that cannot be read, or a file with
-    Cartesian directions, as some systems write them.
+    Angles are rounded, azimuths then wrapped to -180..179. The track is the source number from 2021 on. `ConfigError`
+    names the line that cannot be read, or a file with Cartesian directions, as some systems write them.
     """
     rows: list[list[float]] = []
     try:
@@ -253,10 +251,14 @@ def read_metadata(path: Path) -> NDArray[np.int64]:
         for name, (low, high), value in zip(COLUMNS, RANGES, values, strict=False):
             if not low <= value <= high:
                 raise ConfigError(f"{path}, line {number}: {name} is {value:g}, it must be {low} to {high}")
+            if name in COUNTED and value % 1:
+                raise ConfigError(f"{path}, line {number}: {name} is {value}, it must be a whole number")
         rows.append(values)
     if rows and all(len(row) == 6 and abs(math.hypot(*row[3:]) - 1) < 0.02 for row in rows):
         raise ConfigError(f"{path}: holds directions as x, y, z; expected azimuth and elevation in degrees")
-    return np.array([[round(value) for value in row[:5]] for row in rows], dtype=np.int64).reshape(-1, 5)
+    table = np.array([[round(value) for value in row[:5]] for row in rows], dtype=np.int64).reshape(-1, 5)
+    table[:, 3] = wrap_azimuth(table[:, 3])
+    return table
 
 
 def within(rows: NDArray[np.int64], labels: int) -> NDArray[np.int64]:
@@ -300,27 +302,3 @@ def _classes_by_layout(base: Path) -> tuple[str, ...]:
 def write_classes(base: Path, names: list[str]) -> None:
     """Class names of a dataset, as classes.json."""
     write_file(base / "classes.json", msgspec.json.encode(names))
-
-
-def read_json(path: Path, kind: type[Kind], refusal: str) -> Kind:
-    """What a JSON file holds; `ConfigError` with the ``refusal`` when that is nothing of the kind."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {refusal} ({error})") from None
-
-
-def write_audio(path: Path, samples: ArrayLike, sample_rate: int, subtype: str | None = None) -> None:
-    """A sound file by the ending of its name, 16 bits unless ``subtype`` says otherwise, there whole or not at all.
-
-    It is made before it is written: the sound library cannot tell that a disk is full.
-    """
-    content = io.BytesIO()
-    soundfile.write(content, np.asarray(samples), sample_rate, subtype, format=path.suffix[1:].upper())
-    write_file(path, content.getvalue())
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """A file that is there whole or not at all."""
-    with whole(path) as partial:
-        partial.write_bytes(data)

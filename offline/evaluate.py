@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -21,10 +21,10 @@ from offline.dataset import (
     open_audio,
     read_metadata,
     within,
-    write_file,
     write_metadata,
 )
 from offline.encoding import foa_blocks
+from offline.files import write_file
 from offline.metrics import (
     EventCounts,
     MetricsError,
@@ -40,23 +40,12 @@ from seldrt.detection import LabelFrame
 from seldrt.spatial import wrap_azimuth
 
 if TYPE_CHECKING:
-    from seldrt.pipeline import Networks
+    from seldrt.pipeline import Networks, Pipeline
 
 BLOCK_LABELS = 50  # label frames that share one computation: faster than live, equal but for rounding
 
 
 # Predicting
-
-
-class FramePipeline(Protocol):
-    """What is asked of a `seldrt.pipeline.Pipeline`."""
-
-    sample_rate: int
-    classes: tuple[str, ...]
-
-    def push(self, samples: NDArray[np.floating[Any]]) -> list[LabelFrame]: ...
-
-    def flush(self) -> list[LabelFrame]: ...
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -84,7 +73,7 @@ def _predict_one(job: Job, recording: Recording) -> None:
     write_metadata(job.out / f"{recording.name}.csv", prediction_rows(frames, pipeline.classes, job.classes))
 
 
-def _pipeline(job: Job) -> FramePipeline:
+def _pipeline(job: Job) -> Pipeline:
     from seldrt.pipeline import Pipeline
 
     return Pipeline(_networks(job.model, job.model.stat().st_mtime_ns), job.model.stem, job.postprocess, BLOCK_LABELS)
@@ -98,7 +87,7 @@ def _networks(model: Path, written_ns: int) -> Networks:
     return open_networks(model, labels_at_once=BLOCK_LABELS)
 
 
-def predicted_frames(pipeline: FramePipeline, recording: Recording) -> list[LabelFrame]:
+def predicted_frames(pipeline: Pipeline, recording: Recording) -> list[LabelFrame]:
     """All label frames of one recording; `ConfigError` when it does not fit the model."""
     blocks = foa_blocks(recording, pipeline.sample_rate)
     return [frame for block in blocks for frame in pipeline.push(block)] + pipeline.flush()

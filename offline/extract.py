@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from offline import dataset, targets
 from offline.encoding import read_foa
+from offline.files import write_file
 from offline.workers import ShowProgress, results, silent
 from seldrt import features, stream
 from seldrt.config import ConfigError, FeatureConfig
@@ -176,5 +177,5 @@ def extract(
         (out / MANIFEST).unlink(missing_ok=True)
     durations = targets.mean_event_labels(rows, len(classes))
     manifest = Manifest(config, tuple(classes), tuple(durations.tolist()), tuple(stored))
-    dataset.write_file(out / MANIFEST, msgspec.json.encode(manifest))
+    write_file(out / MANIFEST, msgspec.json.encode(manifest))
     return stored

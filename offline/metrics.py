@@ -100,21 +100,15 @@ class SeldCounts:
         return [Scores(*row) for row in scores_of(np.stack(alone, axis=-1)).tolist()]
 
 
-def count(
-    reference: ArrayLike,
-    prediction: ArrayLike,
-    classes: int,
-    threshold_deg: float = THRESHOLD_DEG,
-    segment_labels: int = SEGMENT_LABELS,
-) -> SeldCounts:
+def count(reference: ArrayLike, prediction: ArrayLike, classes: int) -> SeldCounts:
     """Count one recording.
 
     ``reference`` and ``prediction`` are rows (n, 5) in any order; n may be 0. The angle of a class segment is
     the mean over its common frames; in a frame with several tracks of the class it is the sum over the pairs
     that match best (as the official code has it). Raises `MetricsError` for rows that are not of that form.
     """
-    cells = class_segments(reference, prediction, classes, segment_labels)
-    correct = cells.detected & (cells.angle_deg <= threshold_deg + ROUNDING_DEG)
+    cells = class_segments(reference, prediction, classes)
+    correct = cells.detected & (cells.angle_deg <= THRESHOLD_DEG + ROUNDING_DEG)
     lost, false = (cells.in_ref & ~correct).sum(axis=1), cells.false.sum(axis=1)
     return SeldCounts(
         reference=cells.in_ref.sum(axis=0, dtype=float),
@@ -146,27 +140,25 @@ class ClassSegments:
         return self.in_pred & ~self.in_ref
 
 
-def class_segments(
-    reference: ArrayLike, prediction: ArrayLike, classes: int, segment_labels: int = SEGMENT_LABELS
-) -> ClassSegments:
+def class_segments(reference: ArrayLike, prediction: ArrayLike, classes: int) -> ClassSegments:
     """Which class is where in which segment, and how far off it is; as `count`, of which this is the first half."""
     ref, pred = checked_rows(reference, classes, "reference"), checked_rows(prediction, classes, "prediction")
-    segments = 1 + int(max(ref[:, 0].max(initial=0), pred[:, 0].max(initial=0))) // segment_labels
+    segments = 1 + int(max(ref[:, 0].max(initial=0), pred[:, 0].max(initial=0))) // SEGMENT_LABELS
     in_ref, in_pred = (np.zeros((segments, classes), dtype=bool) for _ in range(2))
     for rows, present in ((ref, in_ref), (pred, in_pred)):
-        present[_indices(rows[:, 0]) // segment_labels, _indices(rows[:, 1])] = True
+        present[_indices(rows[:, 0]) // SEGMENT_LABELS, _indices(rows[:, 1])] = True
     angle_sum, common = (np.zeros((segments, classes)) for _ in range(2))
     frame, class_id, angle = frame_angles(ref, pred, classes)
-    np.add.at(angle_sum, (frame // segment_labels, class_id), angle)
-    np.add.at(common, (frame // segment_labels, class_id), 1)
+    np.add.at(angle_sum, (frame // SEGMENT_LABELS, class_id), angle)
+    np.add.at(common, (frame // SEGMENT_LABELS, class_id), 1)
     mean = np.divide(angle_sum, common, out=np.full_like(angle_sum, np.nan), where=common > 0)
     return ClassSegments(in_ref, in_pred, mean)
 
 
 def bootstrap_interval(
-    per_recording: Sequence[SeldCounts], rng: np.random.Generator, n: int = 1000, level: float = 0.95
+    per_recording: Sequence[SeldCounts], rng: np.random.Generator, n: int = 1000
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of each metric, by drawing whole recordings ``n`` times with replacement.
+    """95 % intervals of each metric, by drawing whole recordings ``n`` times with replacement.
 
     Frames of one recording depend on each other, recordings do not: hence recordings are drawn. Needs at
     least one; of one recording the interval is a point, which says nothing.
@@ -176,7 +168,7 @@ def bootstrap_interval(
     totals = np.stack([counts.totals() for counts in per_recording])
     times_drawn = rng.multinomial(len(totals), np.full(len(totals), 1 / len(totals)), size=n)
     drawn = scores_of(times_drawn @ totals)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     return {name: (float(a), float(b)) for name, a, b in zip(METRICS, low, high, strict=True)}
 
 
@@ -285,6 +277,20 @@ def frame_angles(ref: Floats, pred: Floats, classes: int) -> tuple[NDArray[np.in
         table = angle[pairs].reshape(len(np.unique(i[pairs])), -1)
         total[k] = table[linear_sum_assignment(table)].sum()
     return keys // classes, keys % classes, total
+
+
+def nearest_angle_deg(rows: NDArray[np.int64], doa: ArrayLike, numbers: Sequence[int]) -> Floats:
+    """Angles (frames, classes) of directions (frames, classes, 3) to the nearest label row of their frame and class.
+
+    Infinite where there is none. ``numbers`` are those that the label rows (n, 5) give to the classes.
+    """
+    doa = np.asarray(doa)
+    nearest = np.full(doa.shape[:2], np.inf)
+    for column, number in enumerate(numbers):
+        own = rows[(rows[:, 1] == number) & (rows[:, 0] < len(doa))]
+        angle = angle_deg(unit_vector(own[:, 3], own[:, 4]), doa[own[:, 0], column])
+        np.minimum.at(nearest, (own[:, 0], column), angle)
+    return nearest
 
 
 def row_pairs(ref: Floats, pred: Floats, classes: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -6,6 +6,8 @@ that an older plan stays the same to the byte.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -136,3 +138,16 @@ class Scene(msgspec.Struct, frozen=True, omit_defaults=True):
     channel_gains_db: tuple[float, ...]
     capsules: CapsuleArray | None = None
     wind: Wind | None = None
+
+
+def plan_folder(base: Path) -> Path:
+    """Where the plans of the scenes of a dataset lie."""
+    return base / "manifests"
+
+
+def read_plan(base: Path, name: str) -> Scene | None:
+    """The plan of a synthetic scene; None where there is none that this program knows."""
+    try:
+        return msgspec.json.decode((plan_folder(base) / f"{name}.json").read_bytes(), type=Scene)
+    except (OSError, msgspec.DecodeError):
+        return None

@@ -18,11 +18,10 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from offline.estimates import Estimates, Rows
-from offline.metrics import THRESHOLD_DEG
+from offline.metrics import THRESHOLD_DEG, nearest_angle_deg
 from seldrt.config import LABEL_RATE_HZ, PostprocessConfig
 from seldrt.postprocess import corrected, log_odds, per_class, postprocess_stage
 from seldrt.smoothing import spread_deg
-from seldrt.spatial import angle_deg, unit_vector
 from seldrt.stream import run
 
 BINS = 10
@@ -77,11 +76,7 @@ def what_is_said(
         y = run(postprocess_stage(postprocess, [""] * len(numbers)), estimates)
         if y is None:
             continue
-        error_deg = np.full(y.shape[:2], np.inf)
-        for column, number in enumerate(numbers):
-            own = rows[(rows[:, 1] == number) & (rows[:, 0] < len(y))]
-            angle = angle_deg(unit_vector(own[:, 3], own[:, 4]), y[own[:, 0], column, 2:])
-            np.minimum.at(error_deg, (own[:, 0], column), angle)
+        error_deg = nearest_angle_deg(rows, y[..., 2:], numbers)
         said = np.nonzero(y[..., 0] > 0)
         parts.append((said[1], y[said][:, 1], spread_deg(y[said][:, 2:]), error_deg[said]))
     return Said(*(np.concatenate(part) for part in zip(*parts, strict=True)))

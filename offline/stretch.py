@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from offline import dataset
 from offline.dataset import Recording
+from offline.files import read_json, write_audio, write_file
 from offline.workers import ShowProgress, results, silent
 from seldrt.config import LABEL_RATE_HZ, ConfigError
 
@@ -82,14 +83,14 @@ def stretch(
         raise ConfigError(f"{out} is the folder of the recordings themselves: give another --out")
     record, made = out / "stretch.json", Stretched(str(folder.resolve()), rate)
     if record.is_file():
-        before = dataset.read_json(record, Stretched, "does not say what was stretched; give another --out")
+        before = read_json(record, Stretched, "does not say what was stretched; give another --out")
         if (str(Path(before.of).resolve()), before.rate) != (made.of, rate):
             raise ConfigError(
                 f"{out}: holds {before.of} at rate {before.rate:g}; go on with that, or give another --out"
             )
     recordings = dataset.list_recordings(folder, array)
     dataset.write_classes(out, dataset.read_classes(folder))
-    dataset.write_file(record, msgspec.json.encode(made))
+    write_file(record, msgspec.json.encode(made))
     for done, _ in enumerate(results(_stretch_one, (out, rate, array), recordings, workers), 1):
         progress(done, len(recordings))
 
@@ -108,4 +109,4 @@ def _stretch_one(job: tuple[Path, float, str], recording: Recording) -> None:
         rows[np.argsort(rows[:, 0], kind="stable")], len(samples) * LABEL_RATE_HZ // sample_rate, rate
     )
     dataset.write_metadata(dataset.metadata_folder(out) / f"{recording.name}.csv", rows)
-    dataset.write_audio(audio, np.clip(samples, -1, 1), sample_rate, subtype)
+    write_audio(audio, np.clip(samples, -1, 1), sample_rate, subtype)

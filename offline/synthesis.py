@@ -21,12 +21,11 @@ from offline.dataset import (
     list_recordings,
     metadata_folder,
     read_classes,
-    read_json,
-    write_audio,
     write_classes,
-    write_file,
     write_metadata,
 )
+from offline.files import read_json, write_audio, write_file
+from offline.plans import plan_folder
 from offline.rendering import Samples, render
 from offline.scenes import plan_scene
 from offline.workers import results
@@ -74,7 +73,7 @@ class _Plan(msgspec.Struct, frozen=True):
 
 def check_seed(out: Path, fold: int, seed: int) -> None:
     """`ConfigError` when the fold has scenes of another seed, which would be overwritten, or a plan is damaged."""
-    for path in _manifest_folder(out).glob(f"fold{fold}_*.json"):
+    for path in plan_folder(out).glob(f"fold{fold}_*.json"):
         other, _ = read_json(path, _Plan, "is no plan of a scene; remove it, and the scene is made again").seed
         if other != seed:
             raise ConfigError(f"{out}: fold {fold} has seed {other}; use that, or another --fold or --out")
@@ -103,7 +102,7 @@ def make_scene(job: Job, index: int) -> tuple[str, bool]:
         raise ConfigError(f"{job.out}: is not seen from {socket.gethostname()}; all machines must share --out")
     scene = plan_scene(job.config, job.bank, job.class_indices, job.seed, index, job.fold)
     plan = msgspec.json.format(msgspec.json.encode(scene))
-    manifest = _manifest_folder(job.out) / f"{scene.name}.json"
+    manifest = plan_folder(job.out) / f"{scene.name}.json"
     audio = {name: audio_folder(job.out, name) / f"{scene.name}.{job.audio_format}" for name in job.formats}
     same_plan = manifest.is_file() and manifest.read_bytes() == plan
     if same_plan and all(path.is_file() for path in audio.values()):
@@ -152,12 +151,8 @@ def write_fold_manifest(job: Job) -> FoldManifest:
         recipe=recipe,
         content={name: content_digest(recordings) for name, recordings in made.items()},
     )
-    write_file(_manifest_folder(job.out) / f"fold{job.fold}.json", msgspec.json.format(msgspec.json.encode(manifest)))
+    write_file(plan_folder(job.out) / f"fold{job.fold}.json", msgspec.json.format(msgspec.json.encode(manifest)))
     return manifest
-
-
-def _manifest_folder(out: Path) -> Path:
-    return out / "manifests"
 
 
 def _write_audio(path: Path, samples: Samples) -> None:

@@ -16,11 +16,10 @@ from seldrt.spatial import unit_vector
 class Targets(NamedTuple):
     """Targets of n label frames and C classes, float32.
 
-    sad: (n,), 1 where any class is active. sed: (n, C), 1 where a class is active. doa: (n, C, 3), unit
-    vectors. doa_mask: (n, C), 1 where exactly one event of a class is active; elsewhere doa is zero.
+    sed: (n, C), 1 where a class is active. doa: (n, C, 3), unit vectors. doa_mask: (n, C), 1 where exactly one event
+    of a class is active; elsewhere doa is zero.
     """
 
-    sad: NDArray[np.float32]
     sed: NDArray[np.float32]
     doa: NDArray[np.float32]
     doa_mask: NDArray[np.float32]
@@ -41,7 +40,6 @@ def frame_targets(rows: NDArray[np.int64], n_frames: int, n_classes: int) -> Tar
     doa[frame, label] = unit_vector(azimuth, elevation)
     mask = count == 1
     return Targets(
-        sad=(count.sum(axis=1) > 0).astype(np.float32),
         sed=(count > 0).astype(np.float32),
         doa=doa * mask[..., None],
         doa_mask=mask.astype(np.float32),

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline.estimates import Estimates, Rows
-from offline.metrics import ROUNDING_DEG, SEGMENT_LABELS, THRESHOLD_DEG, scores_of
+from offline.metrics import ROUNDING_DEG, SEGMENT_LABELS, THRESHOLD_DEG, nearest_angle_deg, scores_of
 from seldrt.config import PostprocessConfig
 from seldrt.detection import GAP_LABELS
 from seldrt.postprocess import activity_stage, begun_earlier, hysteresis
-from seldrt.spatial import angle_deg, azimuth_elevation, unit_vector
+from seldrt.spatial import azimuth_elevation, unit_vector
 from seldrt.stream import run
 
 HIGHEST_PRICE = 10.0  # of one false event: more than any setting can win
@@ -55,10 +55,7 @@ class Strip:
             in_ref[(first + rows[:, 0]) // SEGMENT_LABELS, rows[:, 1]] = True
             azimuth, elevation = azimuth_elevation(estimates[..., 2:])
             said = unit_vector(np.rint(azimuth), np.rint(elevation))
-            for column, number in enumerate(spoken):
-                own = rows[(rows[:, 1] == number) & (rows[:, 0] < len(estimates))]
-                angle = angle_deg(unit_vector(own[:, 3], own[:, 4]), said[own[:, 0], column])
-                np.minimum.at(self.angle_deg, (first + own[:, 0], column), angle)
+            self.angle_deg[first : first + len(said)] = nearest_angle_deg(rows, said, spoken)
         self.in_ref = in_ref[:, spoken]
         self.never_said = np.delete(in_ref, spoken, axis=1).sum(axis=1)  # classes in each segment that nobody knows
 

@@ -51,6 +51,7 @@ def train(
     out: Path,
     network_config: NetworkConfig,
     config: TrainConfig,
+    *,
     device: str = "cpu",
     time_budget_s: float | None = None,
     resume: bool = False,

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from offline.batches import Batch
+from offline.batches import Batch, level_channels
 from seldrt.config import FeatureConfig
-from seldrt.features import TASK_CHANNELS, mel_filters
+from seldrt.features import mel_filters
 
 LOWEST_DB = -100.0  # the floor of the features
 # Of noise in the levels of `seldrt.features.MEAN_LOG_MEL`: what lasts is harmonic, what comes in gusts is half of both.
@@ -36,7 +36,7 @@ def without_lows(x: Tensor, task: str, octaves: Tensor, generator: torch.Generat
     """High-passed from 60 to 360 Hz on, by 6 to 24 dB an octave; ``octaves`` of the bands above 100 Hz (n_mels,)."""
     corner, slope_db = (_drawn(x, generator, *between) for between in ((-0.7, 1.85), (6, 24)))
     lost_db = (slope_db * (corner - octaves).clamp_min(0)).clamp_max(60)
-    return torch.where(_is_level(x, task), (x - lost_db).clamp_min(LOWEST_DB), x)
+    return torch.where(level_channels(task, x.device), (x - lost_db).clamp_min(LOWEST_DB), x)
 
 
 def with_noise(
@@ -47,7 +47,7 @@ def with_noise(
     Gusts, unlike in any two channels, or a hum that comes from somewhere.
     """
     count, frames, _, mels = x.shape
-    levels = _is_level(x, task)
+    levels = level_channels(task, x.device)
     power = torch.where(levels, _power(x), 0.0)
     hums = torch.rand(count, 1, 1, 1, generator=generator).to(x) < 0.4
     corner, fall_db, over_db = (_drawn(x, generator, *between) for between in ((-1, 1.6), (9, 30), (-20, loudest_db)))
@@ -78,11 +78,6 @@ def _power(level_db: Tensor) -> Tensor:
 
 def _drawn(x: Tensor, generator: torch.Generator, low: float, high: float) -> Tensor:
     return torch.rand(len(x), 1, 1, 1, generator=generator).to(x) * (high - low) + low
-
-
-def _is_level(x: Tensor, task: str) -> Tensor:
-    """Which channels are levels in dB (channels, 1); the others are intensities."""
-    return torch.tensor(["active" not in name for name in TASK_CHANNELS[task]], device=x.device)[:, None]
 
 
 def _octaves(config: FeatureConfig) -> Tensor:

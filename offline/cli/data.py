@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from offline.cli.shell import PATH, Work, progress_bar
+from offline.cli.shell import PATH, Work, dataset_options, progress_bar, workers_option
 from offline.config import read_section, section
 from seldrt.cli.shell import Number
 from seldrt.config import ConfigError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--format", type=click.Choice(["foa", "mic", "both"]), default="foa", show_default=True)
 @click.option("--fold", type=click.IntRange(0, 9), default=1, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@workers_option
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
@@ -108,19 +108,11 @@ def synthesize(
 
 
 @click.command(cls=Work)
-@click.option(
-    "--data",
-    type=PATH,
-    required=True,
-    help="Dataset folder with foa_dev and metadata_dev.",
-)
-@click.option("--format", "array", type=click.Choice(["foa", "mic"]), default="foa", show_default=True)
-@click.option("--split", type=click.Choice(["dev", "eval"]), default="dev", show_default=True)
-@click.option("--fold", "folds", type=click.IntRange(0), multiple=True, help="Only this fold; may be repeated.")
+@dataset_options("Dataset folder with foa_dev and metadata_dev.")
 @click.option("--out", type=PATH, required=True, help="Feature store to write to.")
 @click.option("--preset", default="compact", show_default=True, help="Features: compact or paper.")
 @click.option("--config", "config_file", type=PATH, help="TOML file with a [features] section.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@workers_option
 def extract(
     data: Path,
     array: str,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from offline.cli.shell import PATH, Work, check_model_out, progress_bar
+from offline.cli.shell import PATH, Work, array_options, check_model_out, dataset_options, progress_bar, workers_option
 from seldrt.cli.shell import Number, Sensitivity, say
 from seldrt.config import ConfigError, PipelineConfig, override
 
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Work)
-@click.option("--data", type=PATH, required=True, help="Dataset folder.")
-@click.option("--format", "array", type=click.Choice(["foa", "mic"]), default="foa", show_default=True)
-@click.option("--split", type=click.Choice(["dev", "eval"]), default="dev", show_default=True)
-@click.option("--fold", "folds", type=int, multiple=True, help="Only this fold; may be repeated.")
+@dataset_options()
 @click.option("--model", help="Model file, or the name of a bundled one.  [default: compact]")
 @click.option("--predictions", type=PATH, help="Folder of prediction CSVs to measure instead of running a model.")
 @click.option("--out", type=PATH, help="Folder to write CSVs and metrics.json to.")
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--doa-smoothing/--no-doa-smoothing", default=None, help="[default: as the model says]")
 @click.option("--sensitivity", type=Sensitivity(), metavar="X,CLASS=X,...", help="As `seldrt run` has it.")
 @click.option("--quick", is_flag=True, help="As `seldrt run` has it.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@workers_option
 def evaluate(
     data: Path,
     array: str,
@@ -90,8 +87,7 @@ def evaluate(
 
 @click.command(cls=Work, repeat="starts over, except for what is in --cache")
 @click.argument("model")
-@click.option("--data", type=PATH, required=True, help="Validation scenes: no training sounds.")
-@click.option("--format", "array", type=click.Choice(["foa", "mic"]), default="foa", show_default=True)
+@array_options("Validation scenes: no training sounds.")
 @click.option("--quiet", type=PATH, multiple=True, help="Scenes without anything to report; may be repeated.")
 @click.option(
     "--max-false-per-minute",
@@ -112,7 +108,7 @@ def evaluate(
     help="Longest median filter, in label frames; adds latency.  [default: as in the model]",
 )
 @click.option("--cache", type=PATH, help="Folder that keeps the networks' outputs for the next run.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@workers_option
 @click.option("--out", type=PATH, required=True, help="Model to write, .safetensors.")
 def calibrate(
     model: str,
@@ -180,16 +176,13 @@ def calibrate(
 
 
 @click.command(cls=Work, repeat="goes on, what the networks said is kept")
-@click.option("--data", type=PATH, required=True, help="Dataset folder.")
-@click.option("--format", "array", type=click.Choice(["foa", "mic"]), default="foa", show_default=True)
-@click.option("--split", type=click.Choice(["dev", "eval"]), default="dev", show_default=True)
-@click.option("--fold", "folds", type=int, multiple=True, help="Only this fold; may be repeated.")
+@dataset_options()
 @click.option("--model", "models", multiple=True, help="Model file or bundled name; may be repeated; the "
               "first is the report's subject.  [default: compact]")  # fmt: skip
 @click.option("--baseline", help="Model to compare with.")
 @click.option("--quiet", type=PATH, multiple=True, help="Scenes without anything to report; may be repeated.")
 @click.option("--run", "runs", type=PATH, multiple=True, help="Folder of a training, for its curve; may be repeated.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@workers_option
 @click.option("--cache", type=PATH, help="Folder for what the networks say.  [default: OUT/estimates]")
 @click.option("--out", type=PATH, required=True, help="Folder to write.")
 def report(

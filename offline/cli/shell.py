@@ -9,11 +9,13 @@ from typing import Any
 
 import click
 
-from seldrt.cli.shell import say
+from seldrt.cli.shell import Command, options, say
 from seldrt.config import ConfigError
 
 PATH = click.Path(path_type=Path)
 EXTRA = ("pyroomacoustics", "tensorboard", "matplotlib", "onnx", "onnxscript", "torch")
+
+workers_option = click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 
 
 class Work(click.Command):
@@ -33,6 +35,23 @@ class Work(click.Command):
             if error.name not in EXTRA:
                 raise
             raise ConfigError(f"{error.name} is not installed: pip install 'seldrt[offline]'") from None
+
+
+def array_options(meaning: str = "Dataset folder.") -> Callable[[Command], Command]:
+    """Which dataset (``meaning`` is the help of --data), in which of the formats of its recordings."""
+    return options(
+        click.option("--data", type=PATH, required=True, help=meaning),
+        click.option("--format", "array", type=click.Choice(["foa", "mic"]), default="foa", show_default=True),
+    )
+
+
+def dataset_options(meaning: str = "Dataset folder.") -> Callable[[Command], Command]:
+    """The same, and which split and folds of it."""
+    return options(
+        array_options(meaning),
+        click.option("--split", type=click.Choice(["dev", "eval"]), default="dev", show_default=True),
+        click.option("--fold", "folds", type=click.IntRange(0), multiple=True, help="Only this fold; may be repeated."),
+    )
 
 
 def check_model_out(out: Path) -> None:

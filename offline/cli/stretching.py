@@ -6,15 +6,14 @@ from pathlib import Path
 
 import click
 
-from offline.cli.shell import PATH, Work, progress_bar
+from offline.cli.shell import PATH, Work, array_options, progress_bar, workers_option
 
 
 @click.command(cls=Work, repeat="goes on, recordings that are made are kept")
-@click.option("--data", type=PATH, required=True, help="Dataset folder.")
-@click.option("--format", "array", type=click.Choice(["foa", "mic"]), default="foa", show_default=True)
+@array_options()
 @click.option("--out", type=PATH, required=True, help="Dataset folder to write to.")
 @click.option("--rate", type=float, required=True, help="How many times as fast, such as 0.9 or 1.1.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@workers_option
 def stretch(data: Path, array: str, out: Path, rate: float, workers: int) -> None:
     """Make every recording slower or faster at the same pitch, to train with beside the originals.
 

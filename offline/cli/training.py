@@ -120,14 +120,14 @@ def train(
             out,
             shape,
             settings,
-            str(torch_device(device)),
-            None if time_budget is None else time_budget * 60,
-            resume,
-            first,
-            mapped,
-            lambda figures: click.echo("  ".join(f"{key} {value:.4g}" for key, value in figures.items()), err=True),
-            lambda: bool(interrupted),
-            other_stores,
+            device=str(torch_device(device)),
+            time_budget_s=None if time_budget is None else time_budget * 60,
+            resume=resume,
+            start=first,
+            mapped=mapped,
+            report=lambda told: click.echo("  ".join(f"{key} {value:.4g}" for key, value in told.items()), err=True),
+            stopped=lambda: bool(interrupted),
+            other_stores=other_stores,
         )
     if os.environ.get("RANK", "0") != "0":
         return

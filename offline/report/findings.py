@@ -15,10 +15,11 @@ import numpy as np
 from msgspec.structs import replace
 
 from offline.dataset import Recording, content_digest, list_quiet, list_recordings, read_classes, read_metadata, within
-from offline.errors import Errors, analyse, read_plan
+from offline.errors import Errors, analyse
 from offline.estimates import Estimates, Form, Job, rows_of
 from offline.evaluate import Report, class_numbers, compare
-from offline.metrics import EventCounts, event_recall
+from offline.metrics import EventCounts, Scores, event_recall
+from offline.plans import read_plan
 from offline.reliability import Said, what_is_said
 from seldrt.config import ConfigError, PostprocessConfig
 from seldrt.description import Description, describe
@@ -81,11 +82,7 @@ class Point(msgspec.Struct, frozen=True):
     varied: str
     labels: int
     latency_s: float
-    er_20: float
-    f_20: float
-    le_cd: float
-    lr_cd: float
-    seld: float
+    scores: Scores
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -208,7 +205,7 @@ def find_errors(system: System, data: Dataset) -> Errors:
             recording,
             rows_of(estimates, system.postprocess, system.model.classes, data.classes),
             len(data.classes),
-            read_plan(data.base, recording),
+            read_plan(data.base, recording.name),
             len(estimates),
         )
         for recording, estimates in zip(data.recordings, system.estimates["streamed"], strict=True)
@@ -251,11 +248,11 @@ def latency_points(system: System, data: Dataset) -> list[Point]:
         variants.append(("DOA history", history, replace(own, doa_history_labels=history, doa_smoothing=True)))
     points, networks = [], open_networks(system.path)
     for varied, labels, postprocess in variants:
-        s = measure(system, "streamed", postprocess, data).overall.scores
-        assert s, "read_data refuses data without a single label"
+        scores = measure(system, "streamed", postprocess, data).overall.scores
+        assert scores, "read_data refuses data without a single label"
         table = Pipeline(networks, system.name, postprocess).latency_table
         waited_s = sum(ms for _, ms in table) / 1000
-        points.append(Point(system.name, varied, labels, waited_s, s.er_20, s.f_20, s.le_cd, s.lr_cd, s.seld))
+        points.append(Point(system.name, varied, labels, waited_s, scores))
     return points
 
 

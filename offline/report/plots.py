@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from offline.errors import DIMENSIONS, OUTCOMES, Errors, by_class, by_dimension, confusions, losses
+from offline.errors import OUTCOMES, Errors
 from offline.metrics import Scores
 from offline.report.findings import AS_IT_IS, Findings
+from offline.report.groups import DIMENSIONS, by_class, by_dimension, confusions, losses
 from seldrt.files import whole
 
 if TYPE_CHECKING:
@@ -163,7 +164,8 @@ def latency(findings: Findings) -> Figure:
                 own = sorted((p for p in findings.latency if (p.system, p.varied) == (system, varied)),
                              key=lambda p: p.latency_s)  # fmt: skip
                 size = 14 if style == "*" else 5
-                panel.plot([p.latency_s for p in own], [factor * getattr(p, metric) for p in own], style, color=colour,
+                values = [factor * getattr(p.scores, metric) for p in own]
+                panel.plot([p.latency_s for p in own], values, style, color=colour,
                            alpha=1 if style == "*" else 0.6, markersize=size, label=f"{system}: {varied}")  # fmt: skip
         low, high = panel.get_ylim()
         panel.set_ylim(

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from offline.dataset import write_file
-from offline.errors import DIMENSIONS, FALSE, OUTCOMES, Group, by_class, by_dimension, confusions, losses
+from offline.errors import FALSE, OUTCOMES
 from offline.evaluate import Measured
+from offline.files import write_file
 from offline.metrics import METRICS, THRESHOLD_DEG, Scores
 from offline.reliability import exactness, expected_error, reliability
 from offline.report.findings import AS_IT_IS, Findings, Row
+from offline.report.groups import DIMENSIONS, Group, by_class, by_dimension, confusions, losses
 from offline.report.terminal import HEADINGS, cells
 
 MOST_CONFUSIONS = 15
@@ -88,12 +89,8 @@ def csv_tables(findings: Findings, system: str) -> dict[str, tuple[list[str], li
             ],
         ),
         "latency": (
-            ["system", "varied", "label_frames", "latency_s", "er_20", "f_20", "le_cd", "lr_cd", "seld"],
-            [
-                [p.system, p.varied, p.labels, round(p.latency_s, 4)]
-                + [_short(v) for v in (p.er_20, p.f_20, p.le_cd, p.lr_cd, p.seld)]
-                for p in findings.latency
-            ],
+            ["system", "varied", "label_frames", "latency_s", *METRICS],
+            [[p.system, p.varied, p.labels, _short(p.latency_s), *_values(p.scores)] for p in findings.latency],
         ),
     }
     if findings.learning:
@@ -191,10 +188,9 @@ def markdown(findings: Findings, system: str) -> str:
         "the post-processing are varied on one model, with its thresholds; how far networks look ahead is trained, so "
         "that curve needs several models (`--model` may be repeated).",
         _table(
-            ["system", "varied", "label frames", "latency s", "ER20", "F20 %", "LE deg", "LR %", "SELD"],
+            ["system", "varied", "label frames", "latency s", *HEADINGS.values()],
             [
-                [p.system, p.varied, "" if p.varied == AS_IT_IS else p.labels, f"{p.latency_s:.2f}"]
-                + [f"{p.er_20:.3f}", f"{100 * p.f_20:.1f}", f"{p.le_cd:.1f}", f"{100 * p.lr_cd:.1f}", f"{p.seld:.3f}"]
+                [p.system, p.varied, "" if p.varied == AS_IT_IS else p.labels, f"{p.latency_s:.2f}", *cells(p.scores)]
                 for p in findings.latency
             ],
         ),

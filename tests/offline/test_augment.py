@@ -49,7 +49,7 @@ def test_sed_features_do_not_turn() -> None:
 
 def test_colour_changes_levels_alike_in_time_and_leaves_intensity() -> None:
     x = torch.zeros(3, 5, 10, 16)
-    y = augment.coloured(x, "doae", torch.Generator().manual_seed(0), 6, 6)
+    y = augment.coloured(x, "doae", torch.Generator().manual_seed(0), 6)
     assert (y[:, :, 4:] == 0).all()
     assert (y[:, :, :4] == y[:, :1, :1]).all()
     assert 0 < y.abs().max() <= 12

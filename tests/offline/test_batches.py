@@ -36,6 +36,11 @@ def numbered_store(lengths: Sequence[int], seed: int = 0) -> Any:
     return store
 
 
+def drawn_chunks(chunks: Chunks, rng: np.random.Generator, count: int, labels: int) -> Batch:
+    """``count`` chunks that begin anywhere in recordings drawn by their length."""
+    return chunks.take(chunks.starts(rng, count, labels), labels)
+
+
 def assert_aligned(batch: Batch, labels: int) -> None:
     """One recording in each chunk, its frames one after the other, and its targets beside them."""
     number, frame = batch.features[:, :, 0, 0], batch.features[:, :, 1, 0]
@@ -52,7 +57,7 @@ def test_random_chunks_never_cross_recordings_and_carry_their_targets() -> None:
     firsts: set[tuple[int, int]] = set()
     drawn = np.zeros(4)
     for _ in range(20):
-        batch = chunks.random(rng, 32, 30)
+        batch = drawn_chunks(chunks, rng, 32, 30)
         assert_aligned(batch, 30)
         numbers = batch.features[:, 0, 0, 0].int().numpy()
         drawn += np.bincount(numbers, minlength=4)
@@ -97,7 +102,7 @@ def test_statistics_standardise_the_features() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match="no recording is as long as a training chunk"):
-        Chunks([memory_store((9, 9))], "sed", "cpu").random(np.random.default_rng(0), 4, 10)
+        Chunks([memory_store((9, 9))], "sed", "cpu").starts(np.random.default_rng(0), 4, 10)
     stores = [memory_store((9,)), memory_store((9,)), memory_store((9,), classes=("low", "mid"), seed=7)]
     with pytest.raises(CheckpointError, match=r"store7 knows other classes: 'mid' for 'high'"):
         require_alike(stores)
@@ -165,7 +170,7 @@ def test_only_recordings_of_the_folds_asked_for(mapped: bool) -> None:
         msgspec.structs.force_setattr(place, "fold", fold)
     chunks = Chunks([store, store], "doae", "cpu", (3, 4), mapped)
     assert chunks.recordings == [(0, 90), (90, 40), (130, 90), (220, 40)]
-    batch = chunks.random(np.random.default_rng(0), 64, 30)
+    batch = drawn_chunks(chunks, np.random.default_rng(0), 64, 30)
     assert_aligned(batch, 30)
     assert set(batch.features[:, 0, 0, 0].tolist()) == {2.0, 3.0}
     for folds in ((7, 8), (3, 7, 4, 8)):

@@ -41,6 +41,8 @@ ROOT = Path(__file__).parents[2]
         (["merge", "nowhere.safetensors", "--out", "o", "--weight", "1", "--weight", "2"], "2 times for 1 checkpoints"),
         (["calibrate", "nowhere.safetensors", "--data", "x", "--out", "o"], "nowhere.safetensors"),
         (["evaluate", "--data", "nowhere", "--model", "x", "--out", "o"], "nowhere"),
+        (["evaluate", "--data", "nowhere", "--out", "o", "--fold", "-1"], "-1 is not in the range x>=0"),
+        (["report", "--data", "nowhere", "--out", "o", "--fold", "-1"], "-1 is not in the range x>=0"),
     ],
 )
 def test_mistakes_get_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], said: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,12 +18,9 @@ from offline.dataset import (
     list_recordings,
     read_classes,
     read_metadata,
-    whole,
     write_classes,
-    write_file,
     write_metadata,
 )
-from seldrt import files
 from seldrt.config import DCASE2020_CLASSES, ConfigError
 
 rows = st.lists(
@@ -32,7 +28,7 @@ rows = st.lists(
         st.integers(0, 5999),
         st.integers(0, 40),
         st.integers(0, 4),
-        st.integers(-180, 180),
+        st.integers(-180, 179),
         st.integers(-90, 90),
     ),
     max_size=30,
@@ -107,6 +103,28 @@ def test_a_value_out_of_range_is_named(tmp_path, line, said):
     path.write_text(f"0,1,0,4,5\n{line}\n")
     with pytest.raises(ConfigError, match=rf"a\.csv, line 2: {said}"):
         read_metadata(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("0.6,1,0,4,5", "frame is 0.6, it must be a whole number"),
+        ("1,1.5,0,4,5", "class is 1.5, it must be a whole number"),
+        ("1,1,-0.25,4,5", "track is -0.25, it must be a whole number"),
+    ],
+)
+def test_a_fraction_is_not_taken_for_a_number_that_is_near(tmp_path, line, said):
+    path = tmp_path / "a.csv"
+    path.write_text(f"0.0,1.0,0.0,4.5,5.5\n{line}\n")
+    with pytest.raises(ConfigError, match=rf"a\.csv, line 2: {said}$"):
+        read_metadata(path)
+
+
+def test_azimuths_of_any_turn_are_wrapped(tmp_path):
+    path = tmp_path / "a.csv"
+    azimuths = (270, -90, 180, -180, 360, -360, 179.4, 179.6, -180.4, -181, 0)
+    path.write_text("".join(f"{frame},0,0,{azimuth},0\n" for frame, azimuth in enumerate(azimuths)))
+    assert read_metadata(path)[:, 3].tolist() == [-90, -90, -180, -180, 0, 0, 179, -180, -180, 179, 0]
 
 
 def make_dataset(base, names, suffix=".wav", split="dev", arrays=("foa",)):
@@ -273,6 +291,7 @@ def test_the_digest_of_a_dataset_is_that_of_its_sound_and_labels(tmp_path):
     first = write_one(tmp_path / "a", samples)
     assert write_one(tmp_path / "b", samples, suffix=".flac") == first
     assert write_one(tmp_path / "c", samples, rows=((0, 1, 0, 5, 5),)) != first
+    assert write_one(tmp_path / "turned", samples, rows=((0, 1, 0, -356, 5),)) == first
     samples[-1, 3] += 2**-15
     assert write_one(tmp_path / "d", samples) != first
 
@@ -281,39 +300,6 @@ def test_metadata_is_whole_numbers(tmp_path):
     path = tmp_path / "a.csv"
     write_metadata(path, np.array([[1, 2, 0, -180, 45]]))
     assert path.read_text() == "1,2,0,-180,45\n"
-
-
-def test_a_file_is_there_whole_or_not_at_all(tmp_path):
-    write_file(tmp_path / "sub" / "a", b"old")
-
-    def fail() -> None:
-        with whole(tmp_path / "sub" / "a") as partial:
-            partial.write_bytes(b"new, but not wh")
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert [(path.name, path.read_bytes()) for path in (tmp_path / "sub").iterdir()] == [("a", b"old")]
-
-
-def test_a_file_that_is_looked_into_is_replaced_a_little_later(tmp_path, monkeypatch):
-    """What a virus scanner does on Windows."""
-    refusals, replace = [PermissionError(13, "in use")] * 2, Path.replace
-
-    def busy(path: Path, target: Path) -> Path:
-        if refusals:
-            raise refusals.pop()
-        return replace(path, target)
-
-    monkeypatch.setattr(files, "PAUSE_S", 0.0)
-    monkeypatch.setattr(Path, "replace", busy)
-    monkeypatch.setattr(files, "TRIES", 3)
-    write_file(tmp_path / "a", b"new")
-    assert (tmp_path / "a").read_bytes() == b"new"
-    refusals += [PermissionError(13, "in use")] * 3
-    with pytest.raises(PermissionError):
-        write_file(tmp_path / "a", b"newer")
-    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"new")]
 
 
 def test_audio_is_read_in_blocks(tmp_path):

@@ -146,6 +146,18 @@ def test_recordings_to_report(dataset, tmp_path):
 
 
 @pytest.mark.usefixtures("reader")
+def test_labels_and_predictions_of_another_turn_are_measured_as_those_of_this_one(dataset, tmp_path):
+    recordings = found_by(dataset, tmp_path / "out")
+    report = measure(recordings, tmp_path / "out", CLASSES, np.random.default_rng(0))
+    for path in (*(tmp_path / "out").iterdir(), *(recording.metadata for recording in recordings)):
+        rows = read_metadata(path)
+        rows[:, 3] -= 360 * np.where(rows[:, 3] < 0, -1, 1)
+        write_metadata(path, rows)
+        assert np.abs(rows[:, 3]).max() > 180
+    assert measure(recordings, tmp_path / "out", CLASSES, np.random.default_rng(0)) == report
+
+
+@pytest.mark.usefixtures("reader")
 def test_the_report_as_text_and_json(dataset, tmp_path):
     recordings = found_by(dataset, tmp_path)
     report = measure(recordings, tmp_path, (*CLASSES, "silent"), np.random.default_rng(0))

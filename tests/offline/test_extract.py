@@ -56,6 +56,16 @@ def test_the_targets_are_those_of_the_labels(tones: Path) -> None:
     np.testing.assert_allclose(store.manifest.mean_event_labels, targets.mean_event_labels(rows, 2))
 
 
+def test_a_label_of_270_degrees_is_one_of_minus_90(tmp_path: Path) -> None:
+    for azimuth in (270, -90):
+        base = tmp_path / str(azimuth)
+        write_recording(base, "fold1_room1_mix001_ov1", np.zeros((RATE, 4)), [(2, 0, 0, azimuth, 0)])
+        extract(base, base / "store", FEATURES)
+    one, other = (Store(tmp_path / name / "store").doa for name in ("270", "-90"))
+    assert one.tobytes() == other.tobytes()
+    np.testing.assert_allclose(one[2, 0], [0, -1, 0], atol=1e-6)
+
+
 def test_an_impulse_stands_where_its_label_says(tmp_path: Path) -> None:
     for index, label in enumerate((7, 20)):
         samples = np.zeros((3 * RATE, 4))

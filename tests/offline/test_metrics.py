@@ -20,6 +20,7 @@ from offline.metrics import (
     bootstrap_interval,
     count,
     event_recall,
+    nearest_angle_deg,
 )
 
 CLASSES = 4
@@ -207,6 +208,15 @@ def test_a_perfect_prediction_is_perfect(seed):
 def test_bad_rows_are_named(bad, message):
     with pytest.raises(MetricsError, match=message):
         count([], bad, CLASSES)
+
+
+def test_the_nearest_of_several_label_rows_counts():
+    table = np.array(rows([0, 1], 2, azimuth=30) + rows([0], 2, azimuth=100, track=1) + rows([5], 1), dtype=np.int64)
+    doa = np.zeros((3, 2, 3))
+    doa[..., 0] = 1  # to the front
+    assert nearest_angle_deg(table, doa, (1, 2)) == pytest.approx(
+        np.array([[np.inf, 30], [np.inf, 30], [np.inf, np.inf]])
+    )
 
 
 def test_bootstrap_interval_of_a_share_is_that_of_the_binomial():

@@ -21,20 +21,19 @@ ROWS = np.array(
 
 
 def test_targets_by_hand():
-    sad, sed, doa, mask = frame_targets(ROWS, 4, 3)
-    assert sad.tolist() == [1, 1, 1, 0]
+    sed, doa, mask = frame_targets(ROWS, 4, 3)
     assert sed.tolist() == [[0, 1, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]]
     assert mask.tolist() == [[0, 1, 0], [1, 1, 0], [0, 0, 0], [0, 0, 0]]
     np.testing.assert_allclose(doa[0, 1], [0, 1, 0], atol=1e-6)
     np.testing.assert_allclose(doa[1, 0], [0, 0, 1], atol=1e-6)
     assert np.linalg.norm(doa, axis=-1) == pytest.approx(mask)
-    assert {part.dtype for part in (sad, sed, doa, mask)} == {np.dtype(np.float32)}
+    assert {part.dtype for part in (sed, doa, mask)} == {np.dtype(np.float32)}
 
 
 def test_silence():
-    sad, sed, doa, mask = frame_targets(np.zeros((0, 5), dtype=np.int64), 3, 2)
+    sed, doa, mask = frame_targets(np.zeros((0, 5), dtype=np.int64), 3, 2)
     assert sed.shape == mask.shape == (3, 2)
-    assert not sad.any()
+    assert not sed.any()
     assert not doa.any()
 
 
