@@ -36,7 +36,7 @@ from offline.metrics import (
 )
 from offline.workers import ShowProgress, results, silent
 from seldrt.config import LABEL_RATE_HZ, ConfigError, PostprocessConfig, named
-from seldrt.detection import LabelFrame
+from seldrt.findings import LabelFrame
 from seldrt.spatial import wrap_azimuth
 
 if TYPE_CHECKING:

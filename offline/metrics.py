@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
 from seldrt.config import LABEL_RATE_HZ, SeldrtError
-from seldrt.detection import GAP_LABELS
+from seldrt.findings import GAP_LABELS
 from seldrt.spatial import angle_deg, unit_vector
 
 METRICS = ("er_20", "f_20", "le_cd", "lr_cd", "lr_recall", "seld")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from offline.estimates import Estimates, Rows
 from offline.metrics import ROUNDING_DEG, SEGMENT_LABELS, THRESHOLD_DEG, nearest_angle_deg, scores_of
 from seldrt.config import PostprocessConfig
-from seldrt.detection import GAP_LABELS
+from seldrt.findings import GAP_LABELS
 from seldrt.postprocess import activity_stage, begun_earlier, hysteresis
 from seldrt.spatial import azimuth_elevation, unit_vector
 from seldrt.stream import run

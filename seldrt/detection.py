@@ -4,8 +4,8 @@ Two ZeroMQ frames a message: an ASCII topic that ends with a dot, then one msgpa
 new keys are optional; a breaking change is a new topic family. Degrees: azimuth +left in [-180, 180), elevation +up.
 Times are integer UNIX nanoseconds; `sample` counts at the model's rate from the start of the stream.
 
-Inside the program nothing has a clock: `LabelFrame` (from the pipeline) and `EventChange` (from the `EventTracker`)
-hold sample indices, and become messages with a `Clock`. So what is written to a file does not depend on the day.
+Inside the program nothing has a clock: `seldrt.findings` hold sample indices, and become messages with a `Clock`. So
+what is written to a file does not depend on the day.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import msgspec
 from msgspec import Meta
 
 from seldrt.config import ConfigError, SeldrtError
+from seldrt.findings import ActiveSource, EventChange, LabelFrame, Loudness, Phase
 
 PROTOCOL_VERSION = 1
 TOPIC_FAMILY = "seld1"
-GAP_LABELS = 1  # silent label frames inside one event: they end neither its track nor its smoothing
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -50,48 +50,6 @@ class Detection(msgspec.Struct, kw_only=True):
     confidence: Confidence
     onset_ns: Nanoseconds
     spread_deg: SpreadDeg | None = None  # older daemons do not tell
-
-
-class LabelFrame(msgspec.Struct, kw_only=True):
-    """What the pipeline says of one label frame, before it has a clock: times are samples at the model's rate."""
-
-    index: int  # label frame since the start of the stream
-    sample: int  # first sample of the frame
-    sources: list[ActiveSource]
-
-
-class ActiveSource(msgspec.Struct, kw_only=True):
-    """One active class in a `LabelFrame`."""
-
-    class_id: int
-    track: int
-    azimuth_deg: float
-    elevation_deg: float
-    confidence: float
-    spread_deg: float | None = None  # see `seldrt.smoothing.spread_deg`; None = directions are not smoothed
-    onset_sample: int
-
-
-Phase = Literal["onset", "update", "offset"]
-
-
-class EventChange(msgspec.Struct, kw_only=True):
-    """A step in the life of one event, before it has a clock."""
-
-    event_id: int  # from 0, one for each event of the stream
-    phase: Phase
-    sample: int  # first sample of the label frame that brought the news; of an offset, the first silent sample
-    duration_samples: int  # from its onset to the end of the last label frame that heard it
-    source: ActiveSource  # as last heard
-
-
-class Loudness(msgspec.Struct, kw_only=True):
-    """How loud each channel was for a while, before it has a clock."""
-
-    sample: int  # the first
-    samples: int  # how many
-    rms_dbfs: list[float]
-    peak_dbfs: list[float]
 
 
 class Message(msgspec.Struct, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from seldrt.detection import GAP_LABELS, ActiveSource, EventChange, LabelFrame, Phase
+from seldrt.findings import GAP_LABELS, ActiveSource, EventChange, LabelFrame, Phase
 
 UPDATES_PER_S = 2
 

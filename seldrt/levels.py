@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from seldrt.detection import Loudness
+from seldrt.findings import Loudness
 
 FLOOR_DBFS = -120.0  # of digital silence; below what 20 bits can say
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from seldrt.config import EVERY_CLASS, ConfigError, PipelineConfig, PostprocessConfig
 from seldrt.description import Description, describe
-from seldrt.detection import LabelFrame
 from seldrt.features import features_stage
+from seldrt.findings import LabelFrame
 from seldrt.graph import read_graph
 from seldrt.models import model_path
 from seldrt.postprocess import Tracker, adjusted, check_classes, postprocess_stage

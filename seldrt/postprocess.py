@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from seldrt.config import EVERY_CLASS, ConfigError, PipelineConfig, PostprocessConfig, decode
-from seldrt.detection import GAP_LABELS, ActiveSource, LabelFrame
+from seldrt.findings import GAP_LABELS, ActiveSource, LabelFrame
 from seldrt.smoothing import doa_stage, spread_deg
 from seldrt.spatial import azimuth_elevation, within
 from seldrt.stream import Array, Chain, Map, Scan, Stage, Windowed

@@ -7,7 +7,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from seldrt.config import LABEL_RATE_HZ, PostprocessConfig
-from seldrt.detection import GAP_LABELS
+from seldrt.findings import GAP_LABELS
 from seldrt.spatial import normalized
 from seldrt.stream import Array, Map, Stage, Windowed
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from seldrt.detection import LabelFrame
+from seldrt.findings import LabelFrame
 from seldrt.stream import Array, Stage
 
 

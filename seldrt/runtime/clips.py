@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from seldrt.config import ClipsConfig
-from seldrt.detection import Clock, EventChange, StreamInfo
+from seldrt.detection import Clock, StreamInfo
+from seldrt.findings import EventChange
 from seldrt.runtime.clip_folder import Clip
 from seldrt.runtime.sinks import Sink
 from seldrt.spatial import foa_gains, unit_vector

@@ -15,8 +15,9 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from seldrt.config import SeldrtError
-from seldrt.detection import LabelFrame, Status, StreamInfo
+from seldrt.detection import Status, StreamInfo
 from seldrt.events import EventTracker
+from seldrt.findings import LabelFrame
 from seldrt.microphones import CHANNELS
 from seldrt.runtime.capture import Block, Source
 from seldrt.runtime.health import DEAF_S, Health

@@ -13,7 +13,7 @@ import numpy as np
 from rich.table import Table
 
 from seldrt.config import LABEL_RATE_HZ, ConfigError
-from seldrt.detection import GAP_LABELS, LabelFrame
+from seldrt.findings import GAP_LABELS, LabelFrame
 from seldrt.runtime.devices import CaptureError
 from seldrt.runtime.sinks import Sink
 from seldrt.spatial import angle_deg, unit_vector

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seldrt.detection import ActiveSource, AnyMessage, Clock, Event, EventChange, LabelFrame, StreamInfo, stream_line
+from seldrt.detection import AnyMessage, Clock, Event, StreamInfo, stream_line
+from seldrt.findings import ActiveSource, EventChange, LabelFrame
 from seldrt.levels import LevelMeter
 from seldrt.runtime.outputs import cannot_write, open_output
 

@@ -20,7 +20,7 @@ from offline.metrics import count
 from offline.report.terminal import cells, tables
 from seldrt import checkpoint
 from seldrt.config import ConfigError, PostprocessConfig
-from seldrt.detection import ActiveSource, LabelFrame
+from seldrt.findings import ActiveSource, LabelFrame
 from tests.models import small_model
 
 CLASSES = ("dog", "phone", "piano")

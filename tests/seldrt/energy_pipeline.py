@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from seldrt.config import DCASE2020_CLASSES, PipelineConfig
-from seldrt.detection import ActiveSource, LabelFrame
+from seldrt.findings import ActiveSource, LabelFrame
 from seldrt.spatial import azimuth_elevation, foa_gains, unit_vector
 
 SAMPLE_RATE = 24000

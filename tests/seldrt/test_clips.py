@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from offline.bank import read_bank
 from seldrt.config import ClipsConfig
-from seldrt.detection import ActiveSource, Clock, EventChange, StreamInfo
+from seldrt.detection import Clock, StreamInfo
+from seldrt.findings import ActiveSource, EventChange
 from seldrt.runtime import background
 from seldrt.runtime.background import BackgroundWorker
 from seldrt.runtime.capture import Block

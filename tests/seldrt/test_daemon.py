@@ -25,7 +25,8 @@ import soundfile
 import zmq
 from msgspec.structs import replace
 
-from seldrt.detection import ActiveSource, Clock, EventChange, LabelFrame
+from seldrt.detection import Clock
+from seldrt.findings import ActiveSource, EventChange, LabelFrame
 from seldrt.microphones import profile
 from seldrt.runtime.background import BackgroundWorker, LineWriter
 from seldrt.runtime.capture import Block

@@ -18,12 +18,8 @@ from hypothesis import strategies as st
 
 from seldrt.config import ConfigError
 from seldrt.detection import (
-    ActiveSource,
     AnyMessage,
     Clock,
-    EventChange,
-    LabelFrame,
-    Loudness,
     Message,
     Status,
     StreamInfo,
@@ -35,6 +31,7 @@ from seldrt.detection import (
     topic,
 )
 from seldrt.events import EventTracker
+from seldrt.findings import ActiveSource, EventChange, LabelFrame, Loudness
 from seldrt.replies import json_schema
 
 RATE, LABEL = 24000, 2400

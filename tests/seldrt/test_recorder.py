@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from seldrt.config import RecordConfig
-from seldrt.detection import LabelFrame
+from seldrt.findings import LabelFrame
 from seldrt.inference import Estimator
 from seldrt.microphones import profile
 from seldrt.pipeline import Pipeline
