@@ -1155,7 +1155,7 @@ def test_it_says_what_of_an_alert_does_not_work_here() -> None:
         delete navigator_.wakeLock;
         look();
     """) == [
-        ["vibration: after a tap", "keeps the screen on: no, this browser cannot"],
+        ["vibration: not before the first tap", "keeps the screen on: no, this browser cannot"],
         1,
         ["notifications: no, this browser has none for pages"],
         ["notifications: no, this browser has none for pages", "keeps the screen on: no, the device refuses it now"],
@@ -1172,7 +1172,7 @@ def test_it_says_what_of_an_alert_does_not_work_here() -> None:
             tick();
             return says("unable").match(/notifications: ([^;]*)/)[1];
         }});
-    """) == ["no, they were refused: allow them in the settings of the browser", "when they are allowed: try it"]
+    """) == ["no, they were refused: allow them in the settings of the browser", "not yet: “try it” asks for them"]
 
 
 def test_a_real_browser_shows_what_was_heard(viewer: Viewer) -> None:

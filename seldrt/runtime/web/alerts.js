@@ -79,9 +79,9 @@ export function unable(failed, refused) {
   const notifications = !window.isSecureContext ? INSECURE
     : !granted || failed ? "no, this browser has none for pages"
     : granted === "denied" ? "no, they were refused: allow them in the settings of the browser"
-    : granted === "default" ? "when they are allowed: try it" : "yes";
+    : granted === "default" ? "not yet: “try it” asks for them" : "yes";
   const vibration = !navigator.vibrate ? "no, this browser cannot"
-    : navigator.userActivation?.hasBeenActive === false ? "after a tap" : "yes, where the device can";
+    : navigator.userActivation?.hasBeenActive === false ? "not before the first tap" : "yes, where the device can";
   const calm = window.matchMedia?.("(prefers-reduced-motion: reduce)").matches; // see page.css
   const screen = !window.isSecureContext ? INSECURE : !navigator.wakeLock ? "no, this browser cannot"
     : refused ? "no, the device refuses it now" : "yes";
