@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from offline.files import read_json, write_file
 from seldrt.config import DCASE2020_CLASSES, ConfigError, named
-from seldrt.samples import fault
+from seldrt.samples import CHANNELS, fault
 from seldrt.spatial import wrap_azimuth
 
 NAME = re.compile(r"fold(?P<fold>\d+)_room(?P<room>\d+)_mix\d+(_ov(?P<overlap>\d+))?")
@@ -49,7 +49,6 @@ STARSS_CLASSES = (
 )
 STARSS_FOLDERS = frozenset(("dev-train-sony", "dev-test-sony", "dev-train-tau", "dev-test-tau"))
 DCASE2021_FOLDERS = frozenset(("dev-train", "dev-val", "dev-test"))
-CHANNELS = 4
 BLOCK_S = 10
 
 

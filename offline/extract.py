@@ -69,7 +69,7 @@ class Store:
         config, classes = self.manifest.features, len(self.manifest.classes)
         labels = sum(recording.labels for recording in self.manifest.recordings)
         expected = {
-            "features": (labels * config.frames_per_label, len(features.CHANNELS), config.n_mels),
+            "features": (labels * config.frames_per_label, len(features.FEATURE_NAMES), config.n_mels),
             "sed": (labels, classes),
             "doa": (labels, classes, 3),
             "doa_mask": (labels, classes),
@@ -160,7 +160,7 @@ def extract(
         except ConfigError as error:
             raise ConfigError(f"{recording.metadata}: {error}") from None
         label += labels
-    shape = (label * config.frames_per_label, len(features.CHANNELS), config.n_mels)
+    shape = (label * config.frames_per_label, len(features.FEATURE_NAMES), config.n_mels)
     _remove_left(out)
     with whole(out / "features.npy") as partial:
         _reserve(partial, shape)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from seldrt.checkpoint import Checkpoint
 from seldrt.description import CheckpointError
-from seldrt.features import CHANNELS, INTENSITY
+from seldrt.features import FEATURE_NAMES, INTENSITY
 from seldrt.graph import ESTIMATES, FEATURES, Graph
 from seldrt.inference import Estimator, States
 from seldrt.stream import run
@@ -35,9 +35,9 @@ def graph_of(model: Checkpoint) -> bytes:
     """
     estimator = Estimator(model, "cpu")
     features = model.description.features
-    shape = (CHECKED_LABELS * features.frames_per_label, len(CHANNELS), features.n_mels)
+    shape = (CHECKED_LABELS * features.frames_per_label, len(FEATURE_NAMES), features.n_mels)
     noise = np.random.default_rng(0).uniform(-1, 1, shape)  # of intensities; of levels from -100 to 0 dB
-    x = np.where(np.isin(CHANNELS, INTENSITY)[:, None], noise, 50 * noise - 50).astype(np.float32)
+    x = np.where(np.isin(FEATURE_NAMES, INTENSITY)[:, None], noise, 50 * noise - 50).astype(np.float32)
     weights = {name: value.detach() for name, value in model.tensors() if value.is_floating_point()}
     with torch.no_grad(), _quiet(), _failing_in_one_line():
         piece = torch.from_numpy(x[: features.frames_per_label])

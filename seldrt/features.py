@@ -1,7 +1,7 @@
 """Time-frequency features: pure functions, and the stage that makes them of a stream.
 
 Samples (n, 4) are AmbiX FOA (W, Y, Z, X). Spectra are (frames, channels, bins). The stage gives one float32 array
-(frames, len(CHANNELS), n_mels) whose channels have names; each task takes those of `TASK_CHANNELS`.
+(frames, len(FEATURE_NAMES), n_mels) whose channels have names; each task takes those of `TASK_CHANNELS`.
 Frame k covers the ``win_length`` samples that end at sample (k + 1) * hop_length.
 Definitions: ETRI report, section 2; intensity after Perotin et al. (2019) with SN3D energy.
 """
@@ -27,7 +27,7 @@ Array = NDArray[np.float32]
 LOG_MEL = ("log_mel_w", "log_mel_y", "log_mel_z", "log_mel_x")
 INTENSITY = ("active_x", "active_y", "active_z", "reactive_x", "reactive_y", "reactive_z")
 MEAN_LOG_MEL = ("log_mel_mean", "harmonic_mean", "percussive_mean")
-CHANNELS = LOG_MEL + INTENSITY + MEAN_LOG_MEL
+FEATURE_NAMES = LOG_MEL + INTENSITY + MEAN_LOG_MEL
 TASK_CHANNELS = {
     "sad": MEAN_LOG_MEL,
     "sed": MEAN_LOG_MEL,
@@ -47,8 +47,8 @@ _POWER_FLOOR = 1e-10  # -100 dB, and the guard of every division by a power
 
 
 def task_indices(task: str) -> list[int]:
-    """Where the channels of a task stand in `CHANNELS`."""
-    return [CHANNELS.index(name) for name in TASK_CHANNELS[task]]
+    """Where the channels of a task stand in `FEATURE_NAMES`."""
+    return [FEATURE_NAMES.index(name) for name in TASK_CHANNELS[task]]
 
 
 # --- spectra -------------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def harmonic_percussive(power_spectra: Array, config: FeatureConfig) -> tuple[Ar
 
 
 def features(spectra: NDArray[np.complex64], config: FeatureConfig) -> Array:
-    """All channels (n - kernel + 1, len(CHANNELS), n_mels) of spectra (n, 4, bins), as `CHANNELS` names them."""
+    """All features (n - kernel + 1, len(FEATURE_NAMES), n_mels) of spectra (n, 4, bins), in the order of the names."""
     past = hpss_past(config)
     power_spectra = power(spectra)
     harmonic, percussive = harmonic_percussive(power_spectra, config)
@@ -181,7 +181,7 @@ def hpss_future(config: FeatureConfig) -> int:
 
 
 def features_stage(config: FeatureConfig) -> Chain:
-    """Samples (n, 4) in, features (n // hop_length, len(CHANNELS), n_mels) out; silence before and after."""
+    """Samples (n, 4) in, features (n // hop_length, len(FEATURE_NAMES), n_mels) out; silence before and after."""
     spectra = Windowed(lambda x: stft(x, config), past=config.win_length - config.hop_length, hop=config.hop_length)
     channels = Windowed(lambda x: features(x, config), past=hpss_past(config), future=hpss_future(config))
     gain = [gain_stage(config, float((_hann(config.win_length) ** 2).sum()))] if config.max_gain_db else []
@@ -190,6 +190,6 @@ def features_stage(config: FeatureConfig) -> Chain:
 
 
 def silence(config: FeatureConfig) -> Array:
-    """The features (len(CHANNELS), n_mels) of digital silence."""
+    """The features (len(FEATURE_NAMES), n_mels) of digital silence."""
     spectra = np.zeros((config.hpss_kernel, 4, config.n_fft // 2 + 1), np.complex64)
     return features(spectra, config)[0]

@@ -15,7 +15,7 @@ import safetensors
 from numpy.typing import NDArray
 
 from seldrt.description import CheckpointError, Description, describe
-from seldrt.features import CHANNELS, silence
+from seldrt.features import FEATURE_NAMES, silence
 from seldrt.stream import Scan, Stage
 
 Array = NDArray[np.float32]
@@ -54,7 +54,7 @@ class Graph:
             raise CheckpointError(f"its graph cannot be run ({reason}); `offline merge` makes a new one") from None
         (first, *states), (answer, *after) = self._session.get_inputs(), self._session.get_outputs()
         features, classes = description.features, len(description.classes)
-        expected = FEATURES, [features.frames_per_label, len(CHANNELS), features.n_mels], [1, classes, 5]
+        expected = FEATURES, [features.frames_per_label, len(FEATURE_NAMES), features.n_mels], [1, classes, 5]
         alike = [state.shape for state in states] == [state.shape for state in after]
         if (first.name, first.shape, answer.shape) != expected or not alike:
             raise CheckpointError("its graph is of other features or classes; `offline merge` makes a new one")

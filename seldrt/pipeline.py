@@ -20,10 +20,8 @@ from seldrt.findings import LabelFrame
 from seldrt.graph import read_graph
 from seldrt.models import model_path
 from seldrt.postprocess import Tracker, adjusted, check_classes, postprocess_stage
-from seldrt.samples import fault
+from seldrt.samples import CHANNELS, fault
 from seldrt.stream import Blocks, Chain, Stage
-
-CHANNELS = 4  # of first-order ambisonics
 
 
 class Networks(Protocol):

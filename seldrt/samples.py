@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+CHANNELS = 4  # of first-order ambisonics, and of the microphones that give it
 LOUDEST = 1000.0  # of full scale: what is beyond it is no sound
 
 

@@ -25,7 +25,7 @@ SELDRT = {
     "seldrt.files": (),
     "seldrt.medians": (),
     "seldrt.models": ("config",),
-    "seldrt.microphones": ("config", "spatial", "stream"),
+    "seldrt.microphones": ("config", "spatial", "stream", "samples"),
     "seldrt.gain": ("config", "stream"),
     "seldrt.rumble": ("config", "stream"),
     "seldrt.features": ("config", "stream", "medians", "gain", "rumble"),

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from seldrt.config import ConfigError
 from seldrt.microphones.capsules import LOOKAHEAD_SAMPLES, Correction
-from seldrt.microphones.layout import CHANNELS, Layout, read_layout, read_refused, shipped
+from seldrt.microphones.layout import Layout, read_layout, read_refused, shipped
+from seldrt.samples import CHANNELS
 from seldrt.spatial import rotation
 from seldrt.stream import Chain, Map, Scan, Stage, Windowed, run
 

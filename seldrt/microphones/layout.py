@@ -11,9 +11,9 @@ import numpy as np
 
 from seldrt.config import Section, load_toml
 from seldrt.microphones.capsules import Correction, Floats, coincident_gains, condition, design_correction, modes
+from seldrt.samples import CHANNELS
 from seldrt.spatial import unit_vector
 
-CHANNELS = 4
 COMPONENTS = ("W", "Y", "Z", "X")  # of AmbiX, in order
 # What a component of each convention is multiplied with to be SN3D: W, and Y, Z, X. FuMa: W at -3 dB.
 _TO_SN3D = {"sn3d": (1.0, 1.0), "n3d": (1.0, 3**-0.5), "fuma": (2**0.5, 1.0)}

@@ -65,7 +65,7 @@ def memory_store(
     )
     sed = rng.integers(0, 2, (labels, len(classes))).astype(np.float32)
     directions = unit_vector(rng.uniform(-180, 180, sed.shape), rng.uniform(-45, 45, sed.shape))
-    shape = (labels * config.frames_per_label, len(features.CHANNELS), config.n_mels)
+    shape = (labels * config.frames_per_label, len(features.FEATURE_NAMES), config.n_mels)
     return SimpleNamespace(
         folder=Path(f"store{seed}"),
         manifest=Manifest(config, tuple(classes), (1.0,) * len(classes), recordings),

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from offline.batches import Batch, Chunks, mean_event_labels, require_alike, require_measurable
 from seldrt.config import ConfigError
 from seldrt.description import CheckpointError
-from seldrt.features import CHANNELS, TASK_CHANNELS
+from seldrt.features import FEATURE_NAMES, TASK_CHANNELS
 from tests.models import CAUSAL, FEATURES, WINDOWED
 from tests.offline.stores import memory_store
 
@@ -86,7 +86,7 @@ def test_recordings_of_several_stores_follow_each_other() -> None:
 def test_each_task_gets_its_channels(task: str) -> None:
     store = memory_store((12,))
     batch = Chunks([store], task, "cpu").take([2], 10)
-    expected = store.features[20:120, [CHANNELS.index(name) for name in TASK_CHANNELS[task]]]
+    expected = store.features[20:120, [FEATURE_NAMES.index(name) for name in TASK_CHANNELS[task]]]
     assert batch.features.dtype == torch.float32
     np.testing.assert_array_equal(batch.features[0].numpy(), expected.astype(np.float32))
     np.testing.assert_array_equal(batch.sad[0, :, 0], store.sed[2:12].max(axis=1))

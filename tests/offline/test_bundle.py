@@ -154,7 +154,7 @@ def begin_run(folder: Path, settings: Path) -> None:
     store: Any = SimpleNamespace(
         folder=folder,
         manifest=Manifest(config, classes, (1.0, 1.0), recordings),
-        features=rng.standard_normal((labels * 10, len(features.CHANNELS), config.n_mels)).astype(np.float16),
+        features=rng.standard_normal((labels * 10, len(features.FEATURE_NAMES), config.n_mels)).astype(np.float16),
         sed=rng.integers(0, 2, (labels, 2)).astype(np.float32),
         doa=np.zeros((labels, 2, 3), np.float32),
         doa_mask=np.zeros((labels, 2), np.float32),

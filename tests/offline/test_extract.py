@@ -16,7 +16,7 @@ from offline import dataset, targets
 from offline.cli import main
 from offline.extract import Store, extract
 from seldrt.config import ConfigError
-from seldrt.features import CHANNELS, features_stage
+from seldrt.features import FEATURE_NAMES, features_stage
 from seldrt.stream import run
 from tests.disk import full_disk
 from tests.models import FEATURES
@@ -35,7 +35,7 @@ def test_a_store_holds_each_recording_cut_to_whole_label_frames(tones: Path) -> 
 
 def test_the_features_are_those_of_the_stage_to_float16(tones: Path) -> None:
     store = Store(tones / "train.store")
-    assert store.features.shape == (4800, len(CHANNELS), FEATURES.n_mels)
+    assert store.features.shape == (4800, len(FEATURE_NAMES), FEATURES.n_mels)
     assert store.features.dtype == np.float16
     for place, recording in zip(store.manifest.recordings, dataset.list_recordings(tones / "train"), strict=True):
         samples, _ = soundfile.read(recording.audio, dtype="float32")
@@ -74,7 +74,7 @@ def test_an_impulse_stands_where_its_label_says(tmp_path: Path) -> None:
     dataset.write_classes(tmp_path / "data", ["click"])
     extract(tmp_path / "data", tmp_path / "store", FEATURES, workers=2)
     store = Store(tmp_path / "store")
-    level = store.features[:, CHANNELS.index("log_mel_w")].astype(np.float32).mean(axis=1)
+    level = store.features[:, FEATURE_NAMES.index("log_mel_w")].astype(np.float32).mean(axis=1)
     loud = np.flatnonzero(level > -90)
     np.testing.assert_array_equal(np.unique(loud // 10), [7, 30 + 20])
     np.testing.assert_array_equal(np.flatnonzero(store.sed[:, 0]), [7, 30 + 20])

@@ -22,7 +22,7 @@ from seldrt import checkpoint
 from seldrt.checkpoint import Checkpoint
 from seldrt.config import ConfigError
 from seldrt.description import KEY, CheckpointError, describe
-from seldrt.features import CHANNELS, features_stage
+from seldrt.features import FEATURE_NAMES, features_stage
 from seldrt.graph import Graph, can_have_graph, read_graph
 from seldrt.inference import Estimator
 from seldrt.models import shipped
@@ -68,7 +68,7 @@ def path(model: Checkpoint, tmp_path: Path) -> Path:
 def test_a_graph_answers_as_the_networks_do_however_the_stream_is_cut(model: Checkpoint, path: Path) -> None:
     graph = open_networks(path)
     assert isinstance(graph, Graph)
-    x = RNG.uniform(-80, 0, (10 * 23 + 7, len(CHANNELS), FEATURES.n_mels)).astype(np.float32)
+    x = RNG.uniform(-80, 0, (10 * 23 + 7, len(FEATURE_NAMES), FEATURES.n_mels)).astype(np.float32)
     expected = run(Estimator(model, "cpu").stage(), x)
     assert expected is not None
     assert expected.std(axis=0).min() > 1e-4, "the test needs answers that vary"
@@ -85,7 +85,7 @@ def test_a_graph_holds_no_weights(model: Checkpoint, path: Path) -> None:
                 value.mul_(-1)
     other.graph = model.graph
     checkpoint.save(other, path)
-    x = RNG.uniform(-80, 0, (100, len(CHANNELS), FEATURES.n_mels)).astype(np.float32)
+    x = RNG.uniform(-80, 0, (100, len(FEATURE_NAMES), FEATURES.n_mels)).astype(np.float32)
     np.testing.assert_allclose(run(open_networks(path).stage(), x), run(Estimator(other, "cpu").stage(), x), atol=2e-5)
 
 
@@ -147,7 +147,7 @@ def test_a_graph_has_the_views_that_a_merge_asks_for(tmp_path: Path) -> None:
     assert CliRunner().invoke(cli.main, command).exit_code == 0
     loaded = checkpoint.load(path)
     assert [(one.views, one.focus_labels) for one in loaded.description.networks["doae"]] == [(2, 2)]
-    x = RNG.uniform(-1, 1, (100, len(CHANNELS), FEATURES.n_mels)).astype(np.float32)
+    x = RNG.uniform(-1, 1, (100, len(FEATURE_NAMES), FEATURES.n_mels)).astype(np.float32)
     expected = run(Estimator(loaded, "cpu").stage(), x)
     np.testing.assert_allclose(run(open_networks(path).stage(), x), expected, atol=1e-4)
 
@@ -189,9 +189,9 @@ def test_a_graph_that_says_something_else_is_refused(
     monkeypatch.setattr("torch.onnx.export", lambda *_, **__: SimpleNamespace(model_proto=None))
     monkeypatch.setattr("offline.graph._without_weights", lambda *_: model.graph)
     assert graph_of(model) == model.graph
-    went_on, order = Graph._continue, list(range(len(CHANNELS)))
+    went_on, order = Graph._continue, list(range(len(FEATURE_NAMES)))
     for here, there in zip(channels, reversed(channels), strict=True):
-        order[CHANNELS.index(here)] = CHANNELS.index(there)
+        order[FEATURE_NAMES.index(here)] = FEATURE_NAMES.index(there)
     begun = 0.0 if channels else 1.0
     monkeypatch.setattr(Graph, "_continue", lambda self, states, x: went_on(self, states, x[:, order]))
     monkeypatch.setattr(Graph, "_fresh", lambda self: [np.full(s, begun, np.float32) for s in self._states.values()])

@@ -90,7 +90,7 @@ def test_both_formats_tell_the_networks_the_same_directions(tau: Path, tmp_path:
         extract(tau, tmp_path / array, FEATURES, array=array, folds=VALIDATION)
         stores.append(Store(tmp_path / array))
     low = slice(4, 12)  # mel bands from about 300 Hz to 1.2 kHz, where the sphere is small
-    channels = [features.CHANNELS.index(f"active_{axis}") for axis in "xyz"]
+    channels = [features.FEATURE_NAMES.index(f"active_{axis}") for axis in "xyz"]
     x_y_z = [stored.features[:, channels, low].astype(float) for stored in stores]
     active = np.repeat(stores[0].sed.any(axis=1), FEATURES.frames_per_label)
     foa, mic = (values[active].ravel() for values in x_y_z)

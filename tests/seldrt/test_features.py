@@ -110,8 +110,8 @@ def test_plus_90_degrees_is_left_and_positive_y() -> None:
     wave = noise(2400, 1) * foa_gains(unit_vector(90, 0)).astype(np.float32)
     rows = run(features.features_stage(SMALL), wave)
     mean = rows[4:].mean(axis=(0, 2))
-    assert mean[features.CHANNELS.index("active_y")] == pytest.approx(0.5, abs=1e-3)
-    assert abs(mean[features.CHANNELS.index("active_x")]) < 1e-3
+    assert mean[features.FEATURE_NAMES.index("active_y")] == pytest.approx(0.5, abs=1e-3)
+    assert abs(mean[features.FEATURE_NAMES.index("active_x")]) < 1e-3
 
 
 def test_a_standing_wave_is_reactive() -> None:

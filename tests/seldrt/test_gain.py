@@ -14,7 +14,7 @@ from tests.contracts import assert_streaming_law
 CONFIG = replace(features.PRESETS["compact"], n_mels=16)
 RATE = CONFIG.sample_rate
 LOUD = slice(0, 4)  # log-mel of all channels
-INTENSITY = [features.CHANNELS.index(name) for name in features.INTENSITY]
+INTENSITY = [features.FEATURE_NAMES.index(name) for name in features.INTENSITY]
 
 
 def room(seconds: float, background_dbfs: float, event_dbfs: float | None = None) -> np.ndarray:

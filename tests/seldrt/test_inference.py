@@ -14,7 +14,7 @@ from seldrt import checkpoint, inference
 from seldrt.checkpoint import Checkpoint
 from seldrt.config import NetworkConfig
 from seldrt.description import CheckpointError, Description
-from seldrt.features import CHANNELS, task_indices
+from seldrt.features import FEATURE_NAMES, task_indices
 from seldrt.inference import Estimator
 from seldrt.networks import TASKS, Network, build, preset, turns
 from seldrt.pipeline import Pipeline
@@ -193,7 +193,7 @@ def test_a_mean_over_views_turns_as_the_sound_does(network: NetworkConfig, count
     for one in model.networks["doae"]:
         one.config = replace(one.config, views=count)
     stage = Estimator(model, "cpu").stage()
-    x = torch.randn(1, 80, len(CHANNELS), FEATURES.n_mels) * 20 - 40
+    x = torch.randn(1, 80, len(FEATURE_NAMES), FEATURES.n_mels) * 20 - 40
     swap, signs = turns.views(count)
     own = task_indices("doae")
     for view in range(count):
@@ -208,7 +208,7 @@ def test_a_mean_over_views_turns_as_the_sound_does(network: NetworkConfig, count
 def test_views_keep_the_streaming_law() -> None:
     model = small_model(replace(CAUSAL, representation="xyz", views=4))
     stage = Estimator(model, "cpu").stage()
-    x = np.random.default_rng(0).standard_normal((70, len(CHANNELS), FEATURES.n_mels)).astype(np.float32) * 20 - 40
+    x = np.random.default_rng(0).standard_normal((70, len(FEATURE_NAMES), FEATURES.n_mels)).astype(np.float32) * 20 - 40
     whole = run(stage, x)
     for block in (10, 30):
         np.testing.assert_allclose(run(stage, x, block), whole, atol=1e-5)
