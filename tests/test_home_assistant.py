@@ -26,7 +26,7 @@ from paho.mqtt import client as mqtt
 
 from seldrt.keys import make_keys
 from tests import test_examples
-from tests.live.audio_server import until
+from tests.processes import until
 from tests.test_examples import EXAMPLES, Start, interrupted, replay
 
 garden, start = test_examples.garden, test_examples.start

@@ -16,15 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from tests.processes import PATIENCE_S, until
+
 RATE = 48000
 CHANNEL_MAP = "front-left,front-right,rear-left,rear-right"
 ALSA_CONFIG = Path("/usr/share/alsa/alsa.conf")
-PATIENCE_S = 30.0
 PACKAGES = "libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins"
 
 
@@ -38,13 +38,6 @@ def missing() -> str:
     if ctypes.util.find_library("portaudio") is None:
         absent.append("PortAudio")
     return f"not installed: {', '.join(absent)} (Debian: apt-get install {PACKAGES})" if absent else ""
-
-
-def until(reached: Callable[[], object], what: str) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not reached():
-        assert time.monotonic() < deadline_s, f"timed out: {what}"
-        time.sleep(0.05)
 
 
 class AudioServer:

@@ -26,8 +26,8 @@ from seldrt.runtime.clip_folder import find_clip
 from seldrt.runtime.demo import demo_files
 from seldrt.spatial import foa_gains, unit_vector
 from tests.live.audio_server import RATE, AudioServer
+from tests.processes import ROOT, endpoint_of
 from tests.seldrt.energy_pipeline import two_pianos
-from tests.seldrt.test_daemon import ROOT, endpoint_of
 
 MICROPHONE = "Zoom H3-VR"
 PLAYED_S = 12

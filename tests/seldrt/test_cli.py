@@ -36,41 +36,8 @@ from seldrt.runtime.outputs import TextFile
 from seldrt.runtime.patience import Patience
 from seldrt.runtime.publisher import Publisher
 from tests.models import small_model
+from tests.processes import REAL, ROOT, SMALL, WITH_MICROPHONE, environment, says, seldrt, start
 from tests.seldrt.energy_pipeline import PIANO, SAMPLE_RATE, two_pianos
-
-ROOT = Path(__file__).parents[2]
-SMALL = ("-m", "tests.seldrt.energy_pipeline")  # the command line with a small pipeline
-REAL = ("-m", "seldrt")
-WITH_MICROPHONE = (  # the same with a device h3, which plays two pianos for ever
-    "-c",
-    "import sys; from tests.seldrt import energy_pipeline, fake_sounddevice as fake\n"
-    "fake.SOUND = energy_pipeline.two_pianos(48000)\n"
-    "sys.modules['sounddevice'] = fake; energy_pipeline.main()",
-)
-
-
-def environment(**more: str) -> dict[str, str]:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("SELDRT_")}
-    return clean | {"PYTHONPATH": str(ROOT)} | more
-
-
-def seldrt(*arguments: Any, program: tuple[str, ...] = REAL, cwd: Path = ROOT, **env: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command."""
-    command = [sys.executable, *program, *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, encoding="utf-8", timeout=120, env=environment(**env))
-    return done.returncode, done.stdout, done.stderr
-
-
-def start(*arguments: Any, program: tuple[str, ...] = REAL) -> subprocess.Popen[str]:
-    command = [sys.executable, *program, *map(str, arguments)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, env=environment())
-
-
-def says(process: subprocess.Popen[str], word: str) -> None:
-    """Waits until a line on stderr has the word in it."""
-    assert process.stderr is not None
-    assert any(word in line for line in iter(process.stderr.readline, ""))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -32,8 +31,8 @@ from seldrt.runtime.daemon import Daemon, stream_info
 from seldrt.runtime.folders import FolderError, kept_bytes
 from seldrt.spatial import foa_gains, unit_vector
 from tests.disk import full_disk
+from tests.processes import SMALL, WITH_MICROPHONE, seldrt, start, until
 from tests.seldrt.energy_pipeline import LABEL, PIANO, SAMPLE_RATE, EnergyPipeline, noise, two_pianos
-from tests.seldrt.test_cli import SMALL, WITH_MICROPHONE, seldrt, start
 from tests.seldrt.test_daemon import Script, blocks_of
 
 INFO = StreamInfo(source="roof", classes=EnergyPipeline.classes, sample_rate=SAMPLE_RATE, samples_per_label=LABEL)
@@ -241,13 +240,6 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_clip(tmp_path: Path) -> None
     folder.keep(a_clip())  # there is room again
 
 
-def waited_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
 def test_a_slow_disk_holds_nobody_up_and_no_error_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     goes_on, done = threading.Event(), []
 
@@ -260,13 +252,13 @@ def test_a_slow_disk_holds_nobody_up_and_no_error_ends_the_work(monkeypatch: pyt
     worker = BackgroundWorker(work, "test", room=2)
     began = time.monotonic()
     worker.give(0)
-    waited_for(worker._waiting.empty)  # it is being worked on
+    until(worker._waiting.empty)  # it is being worked on
     for number in (1, 2, 3):
         worker.give(number)
     assert time.monotonic() - began < 10
     assert worker.complaint() == "the disk is too slow, some are left out"
     goes_on.set()
-    waited_for(lambda: 2 in done)
+    until(lambda: 2 in done)
     assert worker.complaint() == "there is no room"  # though the next one was done
     worker.give(5)
     worker.give(4)
@@ -386,7 +378,7 @@ def test_run_keeps_clips_and_tells_the_last_that_is_lost(tmp_path: Path) -> None
     assert process.stderr is not None
     while "offset" not in process.stderr.readline():
         assert process.poll() is None
-    waited_for(lambda: list(clips.rglob("*.flac")))
+    until(lambda: list(clips.rglob("*.flac")))
     (first,) = clips.rglob("*.flac")
     while "onset" not in process.stderr.readline():
         assert process.poll() is None

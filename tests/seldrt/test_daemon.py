@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import itertools
 import json
-import os
-import re
 import signal
 import subprocess
 import sys
@@ -38,10 +36,10 @@ from seldrt.runtime.publisher import Publisher
 from seldrt.runtime.recording import Recording
 from seldrt.runtime.sinks import EventTable, MessageSink, Sink
 from seldrt.signals import SAME_WISH_S
+from tests.processes import ROOT, SMALL, endpoint_of, start
 from tests.seldrt import fake_sounddevice
 from tests.seldrt.energy_pipeline import LABEL, SAMPLE_RATE, EnergyPipeline, noise, two_pianos
 
-ROOT = Path(__file__).parents[2]
 WAIT_MS = 20_000
 
 
@@ -446,27 +444,6 @@ def test_without_a_status_the_figures_do_not_pile_up(monkeypatch: pytest.MonkeyP
     assert len(health._computations) == len(health._latencies_ms) == 11
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    """The command line in a process of its own, with the small pipeline as its model."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.seldrt.energy_pipeline", *arguments],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={key: value for key, value in os.environ.items() if not key.startswith("SELDRT_")},
-    )
-
-
-def endpoint_of(process: subprocess.Popen[str]) -> str:
-    """The address that a starting daemon tells."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        if found := re.search(r"publishing \S+ at (\S+)", line):
-            return found[1]
-    raise AssertionError("no address was told")
-
-
 def until_the_end(socket: zmq.Socket) -> list[dict[str, Any]]:
     got: list[dict[str, Any]] = []
     while not got or got[-1].get("state", "running") == "running":
@@ -481,7 +458,7 @@ def test_a_signal_ends_the_daemon_in_order(
 ) -> None:
     table, lines = tmp_path / "out.csv", tmp_path / "out.jsonl"
     arguments = ["replay", str(recording), "--speed", "0.5", "--bind", "tcp://127.0.0.1:*"]
-    process = start(*arguments, "--dcase", str(table), "--jsonl", str(lines))
+    process = start(*arguments, "--dcase", str(table), "--jsonl", str(lines), program=SMALL)
     socket = context.socket(zmq.SUB)
     socket.subscribe("seld1.")
     socket.connect(endpoint_of(process))
@@ -505,7 +482,7 @@ def test_a_signal_ends_the_daemon_in_order(
 
 
 def test_a_second_signal_ends_it_at_once(recording: Path) -> None:
-    process = start("replay", str(recording), "--fast", "--model", "slow", "--no-publish")
+    process = start("replay", str(recording), "--fast", "--model", "slow", "--no-publish", program=SMALL)
     assert process.stderr is not None
     assert any("computing for long" in line for line in process.stderr)
     process.send_signal(signal.SIGTERM)
@@ -520,7 +497,9 @@ def test_a_second_signal_ends_it_at_once(recording: Path) -> None:
 
 def test_a_failure_leaves_no_table_and_a_nonzero_exit(recording: Path, tmp_path: Path) -> None:
     table = tmp_path / "out.csv"
-    process = start("replay", str(recording), "--fast", "--no-publish", "--model", "broken", "--dcase", str(table))
+    process = start(
+        *("replay", str(recording), "--fast", "--no-publish", "--model", "broken", "--dcase", str(table)), program=SMALL
+    )
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "the network has burnt down" in errors

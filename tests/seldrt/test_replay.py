@@ -15,8 +15,8 @@ import pytest
 import soundfile
 
 from seldrt.client import Subscriber
+from tests.processes import SMALL, says, seldrt, start
 from tests.seldrt.energy_pipeline import SAMPLE_RATE, two_pianos
-from tests.seldrt.test_cli import SMALL, says, seldrt, start
 
 FAST = ("--fast", "--no-publish", "--quiet")
 

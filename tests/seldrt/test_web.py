@@ -33,8 +33,8 @@ from seldrt.runtime.sinks import EventTable, JsonLines
 from seldrt.runtime.sockets import is_address, is_loopback
 from seldrt.runtime.web import Viewer
 from seldrt.spatial import unit_vector
+from tests.processes import SMALL, seldrt, start, until
 from tests.seldrt.energy_pipeline import SAMPLE_RATE, two_pianos
-from tests.seldrt.test_cli import SMALL, seldrt, start
 
 SCRIPT = Path(web.__file__).with_name("page.js")
 ALERTS, MICROPHONE, STYLE = (SCRIPT.with_name(name) for name in ("alerts.js", "microphone.js", "page.css"))
@@ -101,13 +101,6 @@ def until_it_stands(watching: Watching, standing: list[dict[str, object]]) -> No
     """Reads until this is wrong and nothing else; a stream that says nothing for 20 s is an error."""
     while by_text(watching.standing) != by_text(standing):
         watching.message(standing=True)
-
-
-def until(true: object, seconds: float = 10.0) -> None:
-    end_s = time.monotonic() + seconds
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
 
 
 def test_a_browser_gets_what_a_daemon_hears(tmp_path: Path) -> None:
@@ -451,7 +444,7 @@ def test_there_is_room_for_so_many_and_anew_when_they_leave(viewer: Viewer, monk
         except (http.client.HTTPException, OSError):
             return False
 
-    until(answered, 20)  # who says nothing loses his place
+    until(answered)  # who says nothing loses his place
     for one in many:
         one.close()
 
@@ -1185,7 +1178,7 @@ def test_a_real_browser_shows_what_was_heard(viewer: Viewer) -> None:
     status = {"type": "status", "source": "h3", "state": "running", "model_id": "own", "degraded": False, "why": ""}
 
     def end() -> None:  # with a stream that goes on the page is never done
-        until(lambda: viewer._watching, 60)
+        until(lambda: viewer._watching, seconds=60)
         viewer.show(json.dumps(status).encode(), keep=False)
         time.sleep(1)
         viewer.close()
