@@ -23,7 +23,9 @@ SHOWN = ("frame", "event", "status")
 )
 @click.option("--insecure-bind", is_flag=True, help="Let others on the network watch.")
 @click.option(
-    "--tls-cert", metavar="FILE.pem", help="Serve by https with this certificate (phones need it for alerts)."
+    "--tls-cert",
+    metavar="FILE.pem",
+    help="Serve by https with this certificate (phones keep their screen on only then).",
 )
 @click.option("--tls-key", metavar="FILE.pem", help="Its private key, if it is not in the same file.")
 @setting("--clips", env="CLIPS", metavar="DIR", meaning="Let viewers listen to the clips that `run --clips DIR` keeps.")

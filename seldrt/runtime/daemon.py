@@ -211,7 +211,7 @@ class Daemon:
         for what in [what for what in found if what not in self._told]:
             self._tell(f"degraded: {what}: {found[what]}")
         for what in [what for what in self._told if what not in found]:
-            self._tell(f"resolved: {what}: {self._told[what]}")
+            self._tell(f"resolved: {what}: {self._told[what].partition('; ')[0]}")  # and not what was done about it
         self._told = found
         if self._health.unheard_s < DEAF_S or self._source.seeking:
             self._service.tell("WATCHDOG=1", f"STATUS={_line(found) or 'listening'}")

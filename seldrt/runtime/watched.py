@@ -128,7 +128,7 @@ class WatchedInput:
         trouble, attempt, hangs_s = self._trouble, self._attempt, self._hangs_s()
         texts = []
         if trouble is not None:
-            texts.append(f"{trouble}; still trying to reopen it after {time.monotonic() - self._since_s:.0f} s")
+            texts.append(f"{trouble}; trying to reopen it for {time.monotonic() - self._since_s:.0f} s")
         if attempt is not None and str(attempt) != str(trouble):
             texts.append(f"last: {attempt}")
         if hangs_s:

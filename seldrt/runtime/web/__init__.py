@@ -23,16 +23,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
 
 from seldrt.detection import WireError
 from seldrt.runtime.sockets import is_address, is_loopback
 
+SCRIPTS = ("page", "microphone", "alerts", "names", "storage")
 FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/microphone.js": ("microphone.js", "text/javascript; charset=utf-8"),
-    "/alerts.js": ("alerts.js", "text/javascript; charset=utf-8"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in SCRIPTS},
 }
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -45,7 +45,7 @@ HEADERS = {
 NOT_FOUND = (HTTPStatus.NOT_FOUND, "text/plain", b"not found\n")
 MOST_CONNECTIONS = 64
 WAITING = 200  # messages for one who watches; more, and he is too slow
-PAST = 1000  # messages that who comes later gets
+PAST = 500  # messages that who comes later gets; the page has as many rows
 IDLE_S = 10.0  # without a request, the end of a connection
 ALIVE_S = 3.0  # without a message, a sign of life
 
@@ -80,6 +80,7 @@ class Viewer:
         self._lock = threading.Lock()
         self._watching: set[queue.Queue[bytes]] = set()
         self._past: deque[bytes] = deque(maxlen=PAST)
+        self._start, self._kept = uuid4().hex[:8], 0  # what is kept is numbered, so that a page knows what it missed
         try:
             self._server = _Server(self, host, port, not insecure_bind, tls)
         except (OSError, TypeError, UnicodeError) as error:  # the latter two of names that cannot be one of a host
@@ -107,15 +108,21 @@ class Viewer:
     def show(self, message: bytes, keep: bool) -> None:
         """Sends a message, JSON in one line, to all who watch and, to ``keep``, to those who come later."""
         with self._lock:
+            sent = b"data: " + message + b"\n\n"
             if keep:
-                self._past.append(message)
-            self._send(b"data: " + message + b"\n\n")
+                self._kept += 1
+                sent = self._id() + sent
+                self._past.append(b"event: past\n" + sent)
+            self._send(sent)
 
     def stand(self, standing: Sequence[tuple[str, Sequence[str]]]) -> None:
         """Tells all who watch, and who come later, which daemons are not heard: why, and the names of who was there."""
         with self._lock:
             self._standing = json.dumps([{"text": text, "sources": names} for text, names in standing]).encode()
             self._send(b"event: standing\ndata: " + self._standing + b"\n\n")
+
+    def _id(self) -> bytes:
+        return f"id: {self._start}:{self._kept}\n".encode()
 
     def _send(self, sent: bytes) -> None:
         for waiting in list(self._watching):
@@ -125,17 +132,16 @@ class Viewer:
                 self._watching.discard(waiting)
 
     @contextmanager
-    def watching(self) -> Iterator[queue.Queue[bytes]]:
-        """What somebody who watches is sent, from what was kept on."""
-        waiting: queue.Queue[bytes] = queue.Queue(WAITING + PAST + 2)
-        waiting.put_nowait(b"event: about\ndata: " + self._about + b"\n\n")
+    def watching(self) -> Iterator[tuple[bytes, queue.Queue[bytes]]]:
+        """What somebody who watches is sent: what was before, whose end is told, and what comes then."""
+        waiting: queue.Queue[bytes] = queue.Queue(WAITING)
+        about = b"event: about\ndata: " + self._about + b"\n\n"
         with self._lock:
-            waiting.put_nowait(b"event: standing\ndata: " + self._standing + b"\n\n")
-            for message in self._past:
-                waiting.put_nowait(b"event: past\ndata: " + message + b"\n\n")
+            standing = b"event: standing\ndata: " + self._standing + b"\n\n"
+            before = b"".join((about, standing, *self._past, self._id(), b"event: now\ndata: {}\n\n"))
             self._watching.add(waiting)
         try:
-            yield waiting
+            yield before, waiting
         finally:
             with self._lock:
                 self._watching.discard(waiting)
@@ -205,7 +211,12 @@ class _Server(ThreadingHTTPServer):
         socketserver.TCPServer.server_bind(self)
 
     def knows(self, host: str) -> bool:
-        """Whether a browser may ask by this name; by any, a page from elsewhere could whose name was pointed here."""
+        """Whether a browser may ask by this name; by any, a page from elsewhere could whose name was pointed here.
+
+        With https it could not: there is no certificate here for that name.
+        """
+        if self.viewer.scheme == "https":
+            return True
         if self.only_here:
             return is_loopback(host)
         return is_address(host) or host in ("localhost", socket.gethostname().lower()) or host.endswith(".local")
@@ -265,7 +276,8 @@ class _Request(BaseHTTPRequestHandler):
     def _stream(self) -> None:
         self._begin(HTTPStatus.OK, "text/event-stream")
         self.end_headers()
-        with self.server.viewer.watching() as waiting:
+        with self.server.viewer.watching() as (before, waiting):
+            self.wfile.write(before)
             while self.server.viewer.is_watching(waiting):
                 try:
                     message = waiting.get(timeout=ALIVE_S)

@@ -1,6 +1,10 @@
 // Who is alerted of what, and how: the classes that are wanted, what this browser can do, what is to be confirmed.
 
-const FLASH_MS = 2000; // so long it flashes, and what is tapped meanwhile was meant for something else
+import { keep, kept, read } from "./storage.js";
+import { chosen, named, strange } from "./names.js";
+
+const FLASH_MS = 2000; // so long it flashes
+const READ_MS = 1000; // what is tapped sooner was meant for something else
 const SHOWN = 4; // of the alerts that wait, the latest
 const SILENCE_MS = 5000; // silence that is over sooner, a connection that comes back, is no reason for an alert, nor is
 const TROUBLE_MS = 15000; // what a daemon says of itself: it goes on saying for 10 s what happened once
@@ -8,67 +12,16 @@ const PATTERN = [300, 150, 300, 150, 600]; // of vibration; until somebody confi
 const AGAIN_MS = 3000; // every so often,
 const SHAKEN_MS = 60000; // for so long
 
+const UNHEARD_OF = "\0"; // like a class that no words mean
+
 /** The kind of trouble that nothing comes. */
 export const SILENCE = "silence";
-
-/** The name of a class for people. */
-export const named = (name) => name.replaceAll("_", " ");
 
 /** Writes what is read out when it changes, and so only then. */
 export function tell(element, text, trouble = false) {
   if (element.textContent !== text) element.textContent = text;
   element.classList.toggle("trouble", trouble);
 }
-
-/** What the browser keeps of this page, for good or (`session`) for this tab; nothing, where it may not. */
-export function kept(key, session = false) {
-  try {
-    return (session ? window.sessionStorage : window.localStorage).getItem(key);
-  } catch {
-    return null;
-  }
-}
-
-export function keep(key, text, session = false) {
-  try {
-    (session ? window.sessionStorage : window.localStorage).setItem(key, text);
-  } catch { /* cookies are blocked, or it is full: it is forgotten with the page */ }
-}
-
-/** What somebody wrote down, part by part; an "and" in the name of a class parts nothing. */
-function phrases(text, names) {
-  const found = text.split(/[,;\n]/).flatMap((part) => exactly(part, names).length ? [part] : part.split(/\s(?:and|or)\s/i));
-  return found.map((part) => part.trim()).filter((part) => parts(part).length);
-}
-
-const parts = (name) => name.toLowerCase().split(/[\s_-]+/).filter(Boolean);
-const exactly = (phrase, names) => names.filter((name) => parts(name).join() === parts(phrase).join());
-const isPlural = (many, one) => [one + "s", one + "es", one.replace(/y$/, "ies")].includes(many);
-const isIn = (few, many) => few.every((a) => many.some((b) => a === b || isPlural(a, b) || isPlural(b, a)));
-
-const ALL = /^(everything|all)$/i, NONE = /^(nothing|none)$/i;
-const UNHEARD_OF = "\0"; // like a class that no words mean
-
-/** The classes that a phrase means: the one of that name, else all that have its words, or their words in it. A smoke alarm
- * is an alarm then, and a baby the crying one. */
-function meant(phrase, names) {
-  if (ALL.test(phrase)) return names;
-  const written = parts(phrase), exact = exactly(phrase, names);
-  if (exact.length) return exact;
-  const like = names.filter((name) => isIn(written, parts(name)) || isIn(parts(name), written));
-  const same = like.filter((name) => isIn(written, parts(name)) && isIn(parts(name), written));
-  return same.length ? same : like;
-}
-
-/** Those of the classes that somebody wrote down, with commas or semicolons between them; no word means all. */
-export function chosen(text, names) {
-  const written = phrases(text, names), found = new Set(written.flatMap((phrase) => meant(phrase, names)));
-  return names.filter((name) => !written.length || found.has(name));
-}
-
-/** What somebody wrote down that means none of the classes. */
-export const strange = (text, names) =>
-  phrases(text, names).filter((phrase) => !ALL.test(phrase) && !NONE.test(phrase) && !meant(phrase, names).length);
 
 const INSECURE = "no, for that the address must be https or localhost";
 
@@ -107,28 +60,36 @@ export class Alerts {
     this.alert.addEventListener("change", () => {
       keep("alert", this.alert.checked ? "yes" : "no");
       if (this.alert.checked) this.ask();
-      else this.forget(() => true);
-      this.stayAwake();
+      this.arm();
     });
-    window.addEventListener("storage", () => this.remember()); // chosen in another tab
+    window.addEventListener("storage", ({ key }) => { // chosen in another tab
+      if (key === "alert" || key === "wanted") this.remember();
+    });
     found("try").addEventListener("click", () => {
       this.ask();
+      this.waiting.delete("try"); // so that this very tap does not confirm it
       this.call("this is how an alert looks", "try");
     });
     for (const kind of ["click", "keydown"]) document.addEventListener(kind, () => this.confirm()); // no pointerdown: what
     // moves up then, when the banner goes, would be clicked
     document.addEventListener("visibilitychange", () => this.stayAwake());
-    this.remember();
-    for (const [of, said] of JSON.parse(kept("waiting", true) ?? "[]")) this.waiting.set(of, { ...said, since: -FLASH_MS });
+    for (const [of, text, times] of read("waiting").filter(Array.isArray)) this.waiting.set(of, { text, times, since: performance.now() });
     document.body.classList.toggle("alarm", this.waiting.size > 0);
-    this.stayAwake();
+    this.remember();
   }
 
-  /** What was chosen before. */
+  /** What was chosen before, or in another tab. */
   remember() {
-    this.wanted.value = kept("wanted") ?? "";
-    this.alert.checked = kept("alert") === "yes";
+    this.wanted.value = kept("wanted") ?? this.wanted.value;
+    this.alert.checked = (kept("alert") ?? (this.alert.checked ? "yes" : "no")) === "yes";
     this.show();
+    this.arm();
+  }
+
+  /** Keeps the screen on for alerts; without them nothing waits. */
+  arm() {
+    if (!this.alert.checked) this.forget(() => true);
+    this.stayAwake();
   }
 
   // --- of what
@@ -198,9 +159,10 @@ export class Alerts {
     const before = this.waiting.get(of);
     this.began = performance.now();
     this.waiting.delete(of);
-    this.waiting.set(of, { text, times: (before?.times ?? 0) + 1, since: before?.since ?? this.began });
+    const since = before?.text === text ? before.since : this.began;
+    this.waiting.set(of, { text, times: (before?.times ?? 0) + 1, since });
     document.body.classList.add("alarm");
-    if (before?.text !== text) {
+    if (since === this.began) {
       document.body.classList.add("flash");
       clearTimeout(this.calm);
       this.calm = setTimeout(() => document.body.classList.remove("flash"), FLASH_MS);
@@ -226,7 +188,7 @@ export class Alerts {
   /** Confirms what has waited for so long that it can have been read. */
   confirm() {
     const now = performance.now();
-    this.forget(({ since }) => now - since >= FLASH_MS);
+    this.forget(({ since }) => now - since >= READ_MS);
   }
 
   forget(these) {
@@ -241,7 +203,7 @@ export class Alerts {
   }
 
   changed() {
-    keep("waiting", JSON.stringify([...this.waiting]), true);
+    keep("waiting", JSON.stringify([...this.waiting].map(([of, { text, times }]) => [of, text, times])), true);
     this.print();
   }
 

@@ -1,6 +1,7 @@
 // What a microphone hears, drawn from above and in words, and how it is.
 
-import { SILENCE, named, tell } from "./alerts.js";
+import { SILENCE, tell } from "./alerts.js";
+import { named } from "./names.js";
 
 const SPOKEN_LINES = 20, TRAIL_MS = 3000;
 const FILES = ["clips", "csv", "jsonl", "recording"]; // what a daemon only writes: trouble with these fails no alert

@@ -1,9 +1,11 @@
 // What daemons hear: the messages of docs/protocol.md as server-sent events, the table of events, and what is in trouble.
 
-import { Alerts, SILENCE, keep, kept, named, tell } from "./alerts.js";
+import { Alerts, SILENCE, tell } from "./alerts.js";
 import { Microphone, speak, words } from "./microphone.js";
+import { named } from "./names.js";
+import { keep, kept, read } from "./storage.js";
 
-const LOG_LINES = 200, SILENT_MS = 3000;
+const LOG_LINES = 500, SILENT_MS = 3000;
 const ENDED_MS = 10000; // so long somebody can read of a microphone that it has ended
 const DEAD_MS = 10000; // so long without a sign of life, and a connection is given up: a telephone that slept may not know
 
@@ -17,42 +19,57 @@ class Page {
     this.state = document.getElementById("state");
     this.alerts = new Alerts();
     this.heard = performance.now();
-    this.until = new Map(Object.entries(JSON.parse(kept("until", true) ?? "{}"))); // when what each microphone said last came,
-    this.before = new Map(); // and what it had said when the connection began
+    this.last = kept("last", true) ?? ""; // the number of the last event that this tab was told of, and
+    this.before = ""; // that when the connection began
+    this.sources = new Set(read("sources")); // the microphones that were ever heard in this tab
     this.player = this.playing = null; // what sounds, and the button that began it
     setInterval(() => this.tick(), 500);
   }
 
   listen() {
     this.messages?.close();
-    this.messages = new EventSource("messages");
+    const messages = this.messages = new EventSource("messages");
     this.alive = performance.now();
-    this.messages.onopen = () => {
+    messages.onopen = () => {
       this.connected = true;
       this.alive = this.heard = performance.now();
-      this.before = new Map(this.until);
+      this.before = this.last;
     };
-    this.messages.onerror = () => {
+    messages.onerror = () => {
       this.connected = false;
       this.tick();
     };
-    const on = (kind, take) => this.messages.addEventListener(kind, ({ data }) => {
+    const on = (kind, take) => messages.addEventListener(kind, ({ data, lastEventId }) => {
+      if (messages !== this.messages) return;
+      if (this.isDead()) return this.anew(); // what comes now, after the page was frozen, comes again as what was missed
       this.alive = performance.now();
-      take(JSON.parse(data));
+      take(JSON.parse(data), lastEventId);
+      if (kind === "now" || (this.last && lastEventId)) this.told(lastEventId); // the first time not before all of the past
     });
     on("message", (message) => this.take(message));
     on("about", ({ clips }) => document.body.classList.toggle("clips", clips)); // whether there are sound files
     on("standing", (standing) => { this.standing = standing; });
-    on("past", (message) => {
-      this.event(message, false);
-      this.until.set(message.source, message.t_pub_ns);
-    });
+    on("past", (message, number) => this.event(message, false, number));
+    on("now", () => {});
     on("alive", () => {});
+  }
+
+  told(number) {
+    if (number !== this.last) keep("last", this.last = number, true);
+  }
+
+  isDead() {
+    return performance.now() - this.alive > DEAD_MS;
+  }
+
+  /** Gives the connection up for another. */
+  anew() {
+    this.connected = false;
+    this.listen();
   }
 
   take(message) {
     this.heard = performance.now();
-    this.until.set(message.source, message.t_pub_ns);
     this.gone.delete(message.source);
     if (!this.microphones.has(message.source)) this.microphones.set(message.source, new Microphone(message.source));
     this.microphones.get(message.source).take(message);
@@ -60,23 +77,29 @@ class Page {
     if (message.type === "event") this.event(message, true);
   }
 
-  /** Whether something was said while nobody listened here: the connection was broken, or the page was loaded anew. Before
-   * the first connection nothing was missed. */
-  missed({ source, t_pub_ns }) {
-    return this.before.size > 0 && t_pub_ns > (this.before.get(source) ?? Math.max(...this.before.values()));
+  /** Whether an event was told of while nobody listened here: the connection was broken, or the page was loaded anew. Before
+   * the first connection nothing was missed; all that another server has was. */
+  missed(number) {
+    const [start, count] = number.split(":"), [before, most] = this.before.split(":");
+    return this.before !== "" && (start !== before || Number(count) > Number(most));
   }
 
   /** An event in the list. It sounds as long as it is told of live: then it is said, too, however it was learnt of. What
-   * began or ended while nobody listened is told of as past. */
-  event(message, live) {
+   * began or ended while nobody listened is told of as past; what it was told of before it was loaded anew, it has said. */
+  event(message, live, number) {
     const key = `${message.source} ${message.epoch} ${message.event_id}`, known = this.rows.get(key);
+    if (!this.sources.has(message.source)) keep("sources", JSON.stringify([...this.sources.add(message.source)]), true);
     if (known?.over) return; // told again after a connection broke: what has the focus stays
     const row = known ?? document.createElement("tr");
     if (!known) this.log.prepend(row);
     row.over = message.phase === "offset";
     this.keep(key, row);
     this.alerts.learn([message.class]);
-    const missed = !live && this.missed(message) && (!known || (row.over && !row.said));
+    const news = live || this.missed(number), missed = !live && news && (!known || (row.over && !row.said));
+    if (!news && !known && this.before) {
+      row.said = true;
+      if (this.alerts.wants(message.class)) this.mark(row);
+    }
     if (missed || (live && (!row.over || (known && !row.said)))) this.say(message, row, missed);
     this.write(message, row);
   }
@@ -94,16 +117,21 @@ class Page {
   /** Alerts of an event once, if it is wanted; else it is read out, once, too. */
   say(message, row, missed) {
     const when = missed ? `, at ${new Date(message.onset_ns / 1e6).toLocaleTimeString()}` : "";
-    const where = this.microphones.size > 1 ? `${message.source}: ` : "";
+    const where = this.sources.size > 1 ? `${message.source}: ` : "";
     const text = `${where}${named(message.class)} — ${words(message.azimuth_deg, message.elevation_deg)}${when}`;
     if (!row.alerted && this.alerts.wants(message.class)) {
-      row.alerted = true;
-      row.className = "alerted";
+      this.mark(row);
       this.alerts.call(text, `${message.source} ${message.class}`);
     } else if (!row.said) {
       speak(text);
     }
     row.said = true;
+  }
+
+  /** Somebody was alerted of it. */
+  mark(row) {
+    row.alerted = true;
+    row.className = "alerted";
   }
 
   write(message, row) {
@@ -167,11 +195,7 @@ class Page {
 
   tick() {
     const now = performance.now();
-    if (now - this.alive > DEAD_MS) {
-      this.connected = false;
-      this.listen();
-    }
-    keep("until", JSON.stringify(Object.fromEntries(this.until)), true);
+    if (this.isDead()) this.anew();
     const silent = now - this.heard > SILENT_MS, absent = this.connected ? this.absent() : [];
     const text = !this.connected ? "seldrt view has ended, or cannot be reached"
       : absent.join("; ") || (silent ? "nothing heard: is the daemon running?" : "listening");
