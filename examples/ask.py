@@ -30,6 +30,9 @@ except (zmq.ZMQError, OSError, ValueError) as error:
     sys.exit(f"cannot connect to {wanted.url}: {error}")
 socket.send_string(wanted.request)
 if not socket.poll(5000):
-    sys.exit(f"no answer from {wanted.url}; requests go to the address that --control has")
+    sys.exit(
+        f"no answer from {wanted.url}; requests go to the address that --control has, "
+        "and need --key and --server-key where the daemon asks for keys"
+    )
 for key, value in msgpack.unpackb(socket.recv()).items():
     print(f"{key}: {value}")

@@ -87,6 +87,11 @@ def read_bank(folder: Path, part: Part = "all") -> Bank:
     groups = _read_groups(folder)
     found: dict[str, tuple[Clip, ...]] = {}
     mistakes: list[str] = []
+    loose = sum(path.is_file() and path.suffix.lower() in AUDIO_SUFFIXES for path in folder.iterdir())
+    if loose:
+        mistakes.append(
+            f"{folder}: {loose} sound{'s' * (loose > 1)} in no class folder: sort them into folders, by class"
+        )
     class_folders = (path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
     for class_folder in sorted(class_folders, key=lambda path: path.name):
         sounds = list(_audio_files(class_folder))
@@ -195,6 +200,11 @@ def _examples() -> str:
     return ".wav, .flac, .ogg, .mp3 ..."
 
 
+def _why(error: Exception) -> str:
+    """What a library says, without the name of the file."""
+    return str(getattr(error, "error_string", None) or getattr(error, "strerror", None) or error).rstrip(".")
+
+
 def _audio_files(class_folder: Path) -> Iterator[Path]:
     """The sounds of a class and of the folders in it, by name, also those of a format that cannot be read."""
     for path in sorted(class_folder.rglob("*"), key=lambda path: path.parts):  # paths of Windows know no case
@@ -220,7 +230,7 @@ def read_clip(path: Path) -> NDArray[np.float32]:
     try:
         audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
-        raise ConfigError(f"{path}: not a readable sound file ({error})") from None
+        raise ConfigError(f"{path}: not a readable sound file ({_why(error)})") from None
     if not np.isfinite(audio).all():
         raise ConfigError(f"{path}: holds samples that are no numbers; remove it")
     mono = audio.mean(axis=1)
@@ -265,7 +275,7 @@ def _clip(path: Path, folder: Path, groups: dict[str, str]) -> Clip:
     try:
         info = soundfile.info(path)
     except soundfile.LibsndfileError as error:
-        raise ConfigError(f"{path}: not a readable sound file ({error})") from None
+        raise ConfigError(f"{path}: not a readable sound file ({_why(error)})") from None
     if info.frames < SHORTEST_S * info.samplerate:
         raise ConfigError(f"{path}: lasts {1000 * info.duration:.3g} ms, no sound is that short; remove it")
     read_clip.__wrapped__(path)  # all of it: the damage may lie behind the header, and it may be silent

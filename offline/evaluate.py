@@ -121,7 +121,7 @@ def class_numbers(spoken: Sequence[str], wanted: Sequence[str]) -> list[int]:
         raise ConfigError(
             f"the dataset lacks classes of the model: {named(unknown)} (it has {named(wanted)}); give a model for "
             "these, or make scenes with a classes.json of the model's classes in their folder beforehand (see "
-            "docs/datasets.md); do not edit one whose labels are made, they count by it"
+            "docs/datasets.md); do not change it once labels are made, which number the classes by it"
         )
     return [list(wanted).index(name) for name in spoken]
 

@@ -40,7 +40,10 @@ def describe(path: Path) -> Description:
         with safetensors.safe_open(path, framework="np") as file:
             text = (file.metadata() or {}).get(KEY)
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as a model: {error}") from None
+        why = (
+            getattr(error, "strerror", None) or "it is none, or was cut off"
+        )  # what else the library says helps nobody
+        raise CheckpointError(f"{path} cannot be read as a model: {why}") from None
     if text is None:
         raise CheckpointError(f"{path} is no seldrt model: its metadata lack the key {KEY!r}")
     try:

@@ -9,7 +9,7 @@ import click
 
 from offline.cli.shell import PATH, Work, check_model_out
 from offline.config import read_section, section
-from seldrt.cli.shell import Number
+from seldrt.cli.shell import Number, say
 from seldrt.config import MOST_VIEWS, ConfigError
 
 
@@ -112,6 +112,7 @@ def train(
             "or say with folds and validation_folds in [train] which recordings are for what"
         )
     interrupted: list[bool] = []
+    say(f"{settings.epochs} epochs; each ends with a line here")
     with stop_on_signals(lambda: interrupted.append(True)):
         progress = training.train(
             task,

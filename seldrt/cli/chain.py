@@ -193,6 +193,8 @@ def prepare(config: DaemonConfig, flags: Flags, stack: ExitStack, recordings: Se
             read[Path(name)] = what
     check_outputs(flags["dcase"], (flags["csv"], flags["jsonl"]), read)
     if flags["no_publish"]:
+        if flags["control"]:
+            raise ConfigError("--control answers for what is published: leave out --no-publish")
         return None
     publisher = Publisher(wanted.bind, wanted.insecure_bind, wanted.control, wanted.curve_keys)
     for told in load_allowed(Path(wanted.curve_keys))[1] if wanted.curve_keys else ():

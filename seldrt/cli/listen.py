@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from seldrt.cli.shell import options, say, setting
+from seldrt.cli.shell import Names, options, say, setting
 from seldrt.config import ConfigError
 from seldrt.signals import STOPPING
 
@@ -36,13 +36,13 @@ daemon_options = options(  # which daemons are heard, see `subscribed`
 @click.command()
 @daemon_options
 @click.option(
-    "--class", "classes", metavar="CLASS", multiple=True, help="Show only events of this class; may be repeated."
+    "--class", "classes", type=Names(), multiple=True, metavar="CLASS,...", help="Show only events of these classes."
 )
 @click.option("--jsonl", is_flag=True, help="Every message as a JSON line.")
 def listen(
     connect: tuple[str, ...],
     source: str | None,
-    classes: tuple[str, ...],
+    classes: tuple[tuple[str, ...], ...],
     key: str | None,
     server_key: tuple[str, ...],
     jsonl: bool,
@@ -51,12 +51,13 @@ def listen(
     from seldrt.runtime.display import show_json, show_lines, show_table
     from seldrt.runtime.patience import Patience
 
-    with subscribed(connect, source, key, server_key, classes=classes) as subscriber, until_stopped():
-        patience = Patience(subscriber.connections, say, source or "", classes)
+    names = tuple(name for some in classes for name in some)
+    with subscribed(connect, source, key, server_key, classes=names) as subscriber, until_stopped():
+        patience = Patience(subscriber.connections, say, source or "", names)
         if jsonl:
             show_json(subscriber, sys.stdout, patience)
         elif sys.stdout.isatty() and sys.stderr.isatty():
-            show_table(subscriber, source or "", classes)
+            show_table(subscriber, source or "", names)
         else:
             show_lines(subscriber, click.echo, patience)  # ends when the reader leaves
 

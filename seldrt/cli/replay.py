@@ -75,7 +75,8 @@ def replay(
         recordings = [recording]
         if judged and config.pipeline.model:
             demonstration.check_model(model_path(config.pipeline.model))
-        if flags["bind"] is None and not flags["no_publish"]:
+        asked = config.publisher.control or config.publisher.curve_keys or config.publisher.levels
+        if flags["bind"] is None and not (flags["no_publish"] or asked):
             flags["no_publish"] = True
             say("not published; with --bind tcp://127.0.0.1:5577 `seldrt listen` and `seldrt view` show it")
 
@@ -203,7 +204,7 @@ def play(parts: Sequence[Part], opened: Callable[[Path], Recording], listener: L
 def is_whole(source: Recording) -> bool:
     """Whether the recording was played to its end, if it has one; says so if not."""
     if not source.loops and source.played_s < source.length_s:
-        say(f"stopped at {source.played_s:.1f} s of {source.length_s:.1f} s: the outputs hold that much")
+        say(f"stopped at {source.played_s:.1f} s of {source.length_s:.1f} s; outputs go as far as that")
         return False
     return True
 

@@ -28,7 +28,8 @@ def say(line: str) -> None:
 
 
 class Group(click.Group):
-    """Commands, told where none is given. As a program: a mistake is one line and exit code 2, an interruption 130.
+    """Commands, told where none is given. As a program: a mistake is one line (several are an indented list) and exit
+    code 2, an interruption 130.
 
     `click.ClickException`, `SeldrtError` and `OSError` are mistakes.
     """
@@ -42,7 +43,7 @@ class Group(click.Group):
         try:
             code = super().main(*args, **more | {"standalone_mode": False})
         except (click.ClickException, SeldrtError, OSError) as error:  # click itself ends when a pipe has no reader
-            say(f"{self.name}: {' '.join(_explained(error).splitlines())}")
+            say(f"{self.name}: " + re.sub(r"\n(?!  )", " ", _explained(error).strip()))
         except (click.Abort, KeyboardInterrupt):
             code = 130
         finally:
@@ -107,7 +108,9 @@ class Sensitivity(click.ParamType):
             except ValueError:
                 self.fail(f"{part!r} is no number: give one like 2, or 2,alarm=4", param, ctx)
             if not name or name in found:
-                self.fail(f"{part!r}: {'which class?' if not name else f'{name} is there twice'}", param, ctx)
+                self.fail(
+                    f"{part!r}: {'which class?' if not name else f'the value of {name} is given twice'}", param, ctx
+                )
             found[name] = given
         return found
 

@@ -226,7 +226,7 @@ class PipelineConfig(Section, frozen=True):
                 raise ValueError(f"ignore has {first:g}..{last:g}: use two different azimuths of -360 to 360 degrees")
         for name, value in self.sensitivity.items():
             if not 0.001 <= value <= 1000:
-                raise ValueError(f"sensitivity of {name} is {value}: use 0.001 to 1000")
+                raise ValueError(f"sensitivity {value} of {name}: use 0.001 to 1000")
 
 
 class PublisherConfig(Section, frozen=True):

@@ -23,6 +23,8 @@ def writable_folder(name: str, what: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
+    except FileExistsError:
+        raise FolderError(f"cannot {what} {folder}: it is a file, not a folder") from None
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise FolderError(f"cannot {what} {folder}: {getattr(error, 'strerror', None) or error}") from None
     return folder

@@ -126,7 +126,7 @@ def open_recording(path: Path, channels: Sequence[int] = ()) -> Any:
         endings = set()
         with suppress(OSError):  # of a folder that cannot be looked into
             endings = {inside.suffix for inside in path.iterdir() if inside.suffix.lower() in (".wav", ".flac")}
-        there = f"give the recordings in it: {path}/*{min(endings)}" if endings else "with no recordings in it"
+        there = f"give the recordings in it: {path}/*{min(endings)}" if endings else "with no recordings directly in it"
         raise CaptureError(f"{path}: a folder, not a file; {there}")
     if not path.is_file():
         raise CaptureError(f"{path}: not a file")

@@ -320,4 +320,4 @@ def test_a_sensitivity_reports_less_or_more(dataset: Path, model: Path, tmp_path
     assert count["1000,phone=0.001"][phone] == count["0.001"][phone] < count["1"][phone]
     code, text = run_cli("--data", dataset, "--model", model, "--out", tmp_path / "x", "--sensitivity", "0")
     assert code == 2
-    assert "sensitivity of all is 0.0: use 0.001 to 1000" in text.splitlines()[-1]
+    assert "sensitivity 0.0 of all: use 0.001 to 1000" in text.splitlines()[-1]

@@ -29,6 +29,7 @@ from seldrt import checkpoint
 from seldrt.cli.info import card_lines
 from seldrt.cli.shell import Names, Sectors, Sensitivity
 from seldrt.config import ConfigError, DaemonConfig, PostprocessConfig, load_toml, override
+from seldrt.connection import ABSENT
 from seldrt.detection import Frame, Status
 from seldrt.runtime import demo
 from seldrt.runtime.display import REFRESH_S, LiveTable
@@ -113,7 +114,7 @@ def refused(*arguments: Any, **env: str) -> str:
         ("replay {ok} --block-ms x", "--block-ms"),
         ("replay {ok} --compute tpu", "'tpu' is not one of 'cpu', 'cuda', 'mps'"),
         ("replay {ok} --sensitivity high", "'high' is no number: give one like 2, or 2,alarm=4"),
-        ("replay {ok} --sensitivity alarm=2,alarm=3", "'alarm=3': alarm is there twice"),
+        ("replay {ok} --sensitivity alarm=2,alarm=3", "'alarm=3': the value of alarm is given twice"),
         ("replay {ok} --ignore 20-60", "'20-60': write FROM..TO in degrees, counter-clockwise, like 20..60"),
         ("replay {ok} --ignore 20...60", "'20...60': write FROM..TO"),
         ("replay {ok} --ignore 20..nan", "ignore has 20..nan: use two different azimuths"),
@@ -125,7 +126,7 @@ def refused(*arguments: Any, **env: str) -> str:
         ("replay --demo --no-publish --only piano", "leave out --only"),
         ("run --device nowhere --sensitivity bell=2", "the model has no class 'bell'; it has alarm, crying_baby"),
         ("service -- --device mic --only bell", "the model has no class 'bell'; it has alarm, crying_baby"),
-        ("replay {ok} --sensitivity alarm=0", "sensitivity of alarm is 0.0: use 0.001 to 1000"),
+        ("replay {ok} --sensitivity alarm=0", "sensitivity 0.0 of alarm: use 0.001 to 1000"),
         ("replay {ok} --no-publish --only alarm,bell", "the model has no class 'bell'; it has alarm, crying_baby"),
         ("replay {ok} --mic ambio", "unknown microphone 'ambio'; did you mean 'ambix'\\? known: ambeo, ambix"),
         ("replay {ok} --mic {folder}/mine.toml", r"mine\.toml: No such file"),
@@ -400,7 +401,7 @@ def test_a_replay_that_is_stopped_says_how_far_it_came(recording: Path, tmp_path
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
-    found = re.search(r"stopped at (\d\.\d) s of 3\.0 s: the outputs hold that much", errors.splitlines()[-1])
+    found = re.search(r"stopped at (\d\.\d) s of 3\.0 s; outputs go as far as that", errors.splitlines()[-1])
     assert found, errors
     assert 0.5 <= float(found[1]) < 3
     assert table.read_bytes().startswith(b"5,13,0,90,10\n")
@@ -469,7 +470,7 @@ def test_the_shipped_settings_show_every_key_with_its_default() -> None:
         ("[postprocess]\nsad = 1\n", r"\[postprocess\]: unknown key 'sad'; known: sad_threshold"),
         ("[capture]\nblock_ms = '3'\n", r"seldrt\.toml: capture\.block_ms: expected a whole number, got text$"),
         ("[postprocess]\nsad_threshold = 2\n", r"toml: \[postprocess\]: sad_threshold is 2.0: it must be 0 to 1"),
-        ("[pipeline]\nsensitivity = { dog = 0 }\n", r"toml: pipeline: sensitivity of dog is 0.0: use 0.001 to 1000"),
+        ("[pipeline]\nsensitivity = { dog = 0 }\n", r"toml: pipeline: sensitivity 0.0 of dog: use 0.001 to 1000"),
         ("[capture]\nblock_ms = 0\n", r"toml: capture: block_ms is 0: use 1 to 10000"),
         ("[capture]\nring_s = 0.1\n", r"ring_s is 0\.1: use 1 to 600"),
         ("[capture]\ndevice_rate = 5\n", r"device_rate is 5: use 0, or"),
@@ -530,7 +531,10 @@ def test_listen_hears_several_daemons(tmp_path: Path) -> None:
         assert publisher._socket.poll(20_000)
         publisher.send(Frame(source=name, t_capture_ns=1, sample=0, frame_ms=100, detections=[]))
         assert json.loads(process.stdout.readline())["source"] == name
-    says(process, f"nothing heard from {urls[2]} for 3 s: no daemon answers there: is it running?")
+    says(
+        process,
+        f"nothing heard from {urls[2]} for 3 s: {ABSENT}",
+    )
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
     assert process.returncode == 0
@@ -570,7 +574,7 @@ def test_listen_says_once_that_nothing_comes(tmp_path: Path, form: list[str]) ->
     process = start("listen", "--connect", f"ipc://{tmp_path}/s", *form)
     assert process.stderr is not None
     line = process.stderr.readline()
-    assert line == f"nothing heard from ipc://{tmp_path}/s for 3 s: no daemon answers there: is it running?\n"
+    assert line == f"nothing heard from ipc://{tmp_path}/s for 3 s: {ABSENT}\n"
     time.sleep(2 * REFRESH_S)
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=20) == ("", "")
@@ -583,7 +587,10 @@ def test_listen_names_the_source_of_which_nothing_comes(recording: Path, tmp_pat
     says(process, f"nothing heard of --source roof from {url} for 3 s, though it is connected: is that its name?")
     daemon.send_signal(signal.SIGINT)
     daemon.communicate(timeout=20)
-    says(process, f"nothing heard of --source roof from {url} for 3 s: no daemon answers there: is it running?")
+    says(
+        process,
+        f"nothing heard of --source roof from {url} for 3 s: {ABSENT}",
+    )
     process.kill()
     assert process.communicate(timeout=20)[0] == ""
 

@@ -142,7 +142,7 @@ def test_what_cannot_be_heard_is_refused(tmp_path: Path) -> None:
 
 
 def test_for_a_folder_the_recordings_in_it_are_named(tmp_path: Path) -> None:
-    with pytest.raises(CaptureError, match=f"{tmp_path}: a folder, not a file; with no recordings in it$"):
+    with pytest.raises(CaptureError, match=f"{tmp_path}: a folder, not a file; with no recordings directly in it$"):
         Recording(tmp_path, AMBIX)
     (tmp_path / "a.txt").touch()
     (tmp_path / "one.WAV").touch()

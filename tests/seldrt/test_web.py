@@ -195,7 +195,7 @@ def test_who_comes_later_learns_which_daemons_are_not_heard(tmp_path: Path) -> N
     process = start("view", "--connect", urls[0], "--connect", urls[1], "--bind", "127.0.0.1:0")
     assert process.stderr is not None
     (page,) = re.findall(r"open (http://127\.0\.0\.1:\d+/) in a browser", process.stderr.readline())
-    absent = f"nothing heard from {urls[1]} for 3 s: no daemon answers there: is it running?"
+    absent = f"nothing heard from {urls[1]} for 3 s: no daemon answers there: is it running, and is the address right?"
     assert absent in {process.stderr.readline().strip() for _ in range(2)}
     lacking, silent = ({"text": absent.replace(urls[1], url), "sources": []} for url in (urls[1], urls[0]))
     watching = Watching(page)

@@ -92,10 +92,10 @@ def check_format(heard: Heard, mic: Profile) -> Finding:
     if found.format in alike:
         return good(f"{text}, as --mic {mic.name} says; a clap tells the order of the axes: --orientation", **figures)
     if found.format == "capsules":
-        return bad(f"{text}; --mic {mic.name} is something else", "choose the --mic of that array", **figures)
+        return bad(f"{text}; but --mic {mic.name} says otherwise", "choose the --mic of that array", **figures)
     contradiction = bad if found.sure else doubtful
     remedy = f"use --mic {found.format}, or set the device to what --mic {mic.name} says"
-    return contradiction(f"{text}; --mic {mic.name} is something else", remedy, **figures)
+    return contradiction(f"{text}; but --mic {mic.name} says otherwise", remedy, **figures)
 
 
 class LiveMeter:

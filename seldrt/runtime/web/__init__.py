@@ -167,7 +167,10 @@ def tls_context(certificate: str, key: str | None = None) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, key, password=lambda: "")  # else OpenSSL asks for one
     except (OSError, ValueError) as error:  # an SSLError is an OSError
-        why = error.strerror if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError) else error
+        mismatch = getattr(error, "reason", None) == "KEY_VALUES_MISMATCH"
+        why = "the key is of another certificate" if mismatch else "it holds no certificate, or there is no key for it"
+        if not isinstance(error, ssl.SSLError | ValueError):
+            why = error.strerror or str(error)
         raise WireError(
             f"--tls-cert {certificate}{f' --tls-key {key}' if key else ''}: cannot be used: {why}; give PEM files of a "
             "certificate and of its private key, without a password"
