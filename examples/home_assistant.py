@@ -203,7 +203,7 @@ while True:
             if (strange := set(classes).difference(known)) and source not in odd:
                 odd.add(source)
                 names = " and no ".join(sorted(strange))
-                print(f"{source} reports no {names}, but {known}", file=sys.stderr, flush=True)
+                print(f"{source} reports no {names}, but {', '.join(known)}", file=sys.stderr, flush=True)
             for class_ in set(known).intersection(classes or known):
                 sounding[source].setdefault(class_, {})
         if message["type"] == "event" and message["class"] in (classes or [message["class"]]):

@@ -82,10 +82,11 @@ while True:
     if (strange := set(classes).difference(known)) and message["source"] not in told:
         told.add(message["source"])
         names = " and no ".join(sorted(strange))
-        print(f"{message['source']} reports no {names}, but {known[1:]}", file=sys.stderr, flush=True)
+        print(f"{message['source']} reports no {names}, but {', '.join(known[1:])}", file=sys.stderr, flush=True)
     if message.get("phase") == wanted.phase and ("any" in classes or message["class"] in classes):
         try:
             # Each word is filled in by itself, and no shell reads it: what is heard cannot become a command.
             running.append(subprocess.Popen([word.format_map(message) for word in wanted.command]))
         except (LookupError, AttributeError, TypeError, ValueError, OSError) as error:
-            print(f"cannot run {wanted.command}: {error!r}", file=sys.stderr, flush=True)
+            why = getattr(error, "strerror", None) or repr(error)
+            print(f"cannot run {wanted.command[0]}: {why}", file=sys.stderr, flush=True)

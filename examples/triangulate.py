@@ -126,7 +126,7 @@ while True:
         if (strange := set(classes).difference(known)) and message["source"] not in told:
             told.add(message["source"])
             names = " and no ".join(sorted(strange))
-            print(f"{message['source']} reports no {names}, but {known}", file=sys.stderr, flush=True)
+            print(f"{message['source']} reports no {names}, but {', '.join(known)}", file=sys.stderr, flush=True)
     for source, time_ns, found in [
         (message["source"], message["t_capture_ns"], found)
         for message in messages

@@ -173,7 +173,7 @@ def test_a_command_for_each_event_of_a_daemon_that_comes_and_goes(tmp_path: Path
         daemon = endless("--bind", url, "--curve-keys", str(tmp_path))
         told(process, "garden is heard\n")
         if turn == 0:
-            told(process, r"garden reports no pianino, but \['alarm', .*, 'piano'\]\n")
+            told(process, r"garden reports no pianino, but alarm, .*, piano\n")
         while process.stdout.readline() != "piano -90 ; ls\n":
             assert process.poll() is None
         daemon.terminate()
@@ -218,7 +218,7 @@ def test_a_command_that_fails_is_told(daemon: Daemon, start: Start) -> None:
 
 def test_a_command_that_cannot_be_run_is_told_and_the_next_is_tried(daemon: Daemon, start: Start) -> None:
     process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--url", daemon.url, "any", "no-such", "{class}")
-    told(process, r"cannot run \['no-such', '\{class\}'\]: FileNotFoundError\(.*\n")
+    told(process, r"cannot run no-such: No such file or directory\n")
     assert interrupted(process)[0] == ""
 
 
