@@ -43,7 +43,8 @@ def view(
     """Show what daemons hear in a browser, until stopped."""
     from seldrt.runtime.display import show_page
     from seldrt.runtime.patience import Patience
-    from seldrt.runtime.web import Viewer, tls_context
+    from seldrt.runtime.web import Viewer
+    from seldrt.runtime.web.server import tls_context
 
     if tls_key and not tls_cert:
         raise ConfigError("--tls-key belongs to a certificate: give --tls-cert, too")

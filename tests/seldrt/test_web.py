@@ -31,7 +31,7 @@ from seldrt.runtime import web
 from seldrt.runtime.clip_folder import find_clip
 from seldrt.runtime.sinks import EventTable, JsonLines
 from seldrt.runtime.sockets import is_address, is_loopback
-from seldrt.runtime.web import Viewer
+from seldrt.runtime.web import Viewer, server
 from seldrt.spatial import unit_vector
 from tests.processes import SMALL, seldrt, start, until
 from tests.seldrt.energy_pipeline import SAMPLE_RATE, two_pianos
@@ -438,8 +438,8 @@ def test_who_leaves_is_forgotten(viewer: Viewer) -> None:
 
 
 def test_there_is_room_for_so_many_and_anew_when_they_leave(viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web._Request, "timeout", 5.0)
-    many = [socket.create_connection(viewer._server.server_address[:2]) for _ in range(web.MOST_CONNECTIONS)]
+    monkeypatch.setattr(server._Request, "timeout", 5.0)
+    many = [socket.create_connection(viewer._server.server_address[:2]) for _ in range(server.MOST_CONNECTIONS)]
     with pytest.raises((http.client.HTTPException, OSError)):
         get(viewer.urls[0], "/")
 
