@@ -145,22 +145,22 @@ def test_what_the_service_may_not_do_is_told(tmp_path: Path) -> None:
         *("--config", "configs/seldrt.toml", "--curve-keys", str(tmp_path)),
     )
     assert done.returncode == 0
-    notes = [line for line in done.stderr.splitlines() if "may not look" not in line]
+    notes = [line for line in done.stderr.splitlines() if "cannot read it" not in line]
     assert [note.split()[1] for note in notes] == ["--record", "--bind", "--curve-keys", "--config"]
     settings = tmp_path / "my.toml"
     settings.write_text(
         '[record]\ndir = "/srv/sound"\n[publisher]\nbind = "ipc:///tmp/s"\n[pipeline]\nmodel = "/no/m"\n'
     )
     filed = seldrt("service", "--", "--device", "h3", "--config", settings)
-    notes = [line for line in filed.stderr.splitlines() if "may not look" not in line]
+    notes = [line for line in filed.stderr.splitlines() if "cannot read it" not in line]
     assert [note.split()[1] for note in notes] == ["--record", "--bind", "--model"]
     assert "--bind" not in seldrt("service", "--", "--device", "h3", "--config", settings, "--no-publish").stderr
     missing = seldrt("service", "--", "--config", "/nowhere/my.toml", "--model", "/nowhere/my.safetensors")
-    notes = [line for line in missing.stderr.splitlines() if "may not look" not in line]
+    notes = [line for line in missing.stderr.splitlines() if "cannot read it" not in line]
     assert [note.split()[1] for note in notes] == ["--config", "--model"]
     assert all("there is no such file yet" in note for note in notes)
     quiet = seldrt(
         "service", "--", "--device", "h3", "--model", "compact", "--record", "kept", "--bind", "ipc:///run/seldrt/s"
     )
-    assert [line for line in quiet.stderr.splitlines() if "may not look" not in line] == []
+    assert [line for line in quiet.stderr.splitlines() if "cannot read it" not in line] == []
     assert "StateDirectory=seldrt" in SYSTEM
