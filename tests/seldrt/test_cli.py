@@ -216,7 +216,7 @@ def test_a_name_that_is_not_utf8_is_one_line(recording: Path, tmp_path: Path) ->
     assert refused("replay", path).endswith("\\udcff.wav': the name is not UTF-8; rename the file\n")
     model = tmp_path / os.fsdecode(b"\xff.safetensors")
     checkpoint.save(small_model(), model)
-    said = refused("replay", recording, "--model", model)
+    said = refused("replay", recording, "--no-publish", "--model", model)
     assert said.endswith("\\udcff.safetensors': the name is not UTF-8; rename the file\n")
 
 
