@@ -22,6 +22,7 @@ import soxr
 from numpy.typing import NDArray
 
 from offline.arrays import SAMPLE_RATE
+from offline.files import reason
 from seldrt.config import DCASE2020_CLASSES, ConfigError
 from seldrt.detection import check_name, safe_name
 
@@ -200,11 +201,6 @@ def _examples() -> str:
     return ".wav, .flac, .ogg, .mp3 ..."
 
 
-def _why(error: Exception) -> str:
-    """What a library says, without the name of the file."""
-    return str(getattr(error, "error_string", None) or getattr(error, "strerror", None) or error).rstrip(".")
-
-
 def _audio_files(class_folder: Path) -> Iterator[Path]:
     """The sounds of a class and of the folders in it, by name, also those of a format that cannot be read."""
     for path in sorted(class_folder.rglob("*"), key=lambda path: path.parts):  # paths of Windows know no case
@@ -230,7 +226,7 @@ def read_clip(path: Path) -> NDArray[np.float32]:
     try:
         audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
-        raise ConfigError(f"{path}: not a readable sound file ({_why(error)})") from None
+        raise ConfigError(f"{path}: not a readable sound file ({reason(error)})") from None
     if not np.isfinite(audio).all():
         raise ConfigError(f"{path}: holds samples that are no numbers; remove it")
     mono = audio.mean(axis=1)
@@ -275,7 +271,7 @@ def _clip(path: Path, folder: Path, groups: dict[str, str]) -> Clip:
     try:
         info = soundfile.info(path)
     except soundfile.LibsndfileError as error:
-        raise ConfigError(f"{path}: not a readable sound file ({_why(error)})") from None
+        raise ConfigError(f"{path}: not a readable sound file ({reason(error)})") from None
     if info.frames < SHORTEST_S * info.samplerate:
         raise ConfigError(f"{path}: lasts {1000 * info.duration:.3g} ms, no sound is that short; remove it")
     read_clip.__wrapped__(path)  # all of it: the damage may lie behind the header, and it may be silent

@@ -24,7 +24,7 @@ import numpy as np
 import soundfile
 from numpy.typing import ArrayLike, NDArray
 
-from offline.files import read_json, write_file
+from offline.files import read_json, reason, write_file
 from seldrt.config import DCASE2020_CLASSES, ConfigError, named
 from seldrt.samples import CHANNELS, fault
 from seldrt.spatial import wrap_azimuth
@@ -190,7 +190,7 @@ def open_audio(path: Path, sample_rate: int | None = None) -> Iterator[soundfile
                 raise ConfigError(f"{path} has {found}; expected {CHANNELS} at {wanted} Hz{mend}")
             yield file
     except soundfile.SoundFileError as error:
-        raise ConfigError(f"{path}: not a readable sound file ({error})") from None
+        raise ConfigError(f"{path}: not a readable sound file ({reason(error)})") from None
 
 
 def audio_blocks(path: Path, sample_rate: int) -> Iterator[NDArray[np.float32]]:

@@ -39,3 +39,8 @@ def write_file(path: Path, data: bytes) -> None:
     """A file of these bytes."""
     with whole(path) as partial:
         partial.write_bytes(data)
+
+
+def reason(error: Exception) -> str:
+    """Why a sound file cannot be read, as the library says it, without the name of the file."""
+    return str(getattr(error, "error_string", None) or getattr(error, "strerror", None) or error).rstrip(".")

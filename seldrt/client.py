@@ -122,7 +122,10 @@ class Subscriber:
                 return None
 
     def receive_bytes(self, timeout_s: float) -> tuple[bytes, bytes] | None:
-        """Topic and msgpack map of the next message as they came, unread and uncounted; None when the time is over."""
+        """Topic and msgpack map of the next message as they came, unread and uncounted.
+
+        None when the time is over, or very many of other classes came.
+        """
         end_s = time.monotonic() + timeout_s
         for _ in range(A_TURN):  # bounded, should nothing but other classes come
             if not (waiting := await_any(self.connections, max(end_s - time.monotonic(), 0.0))):

@@ -40,9 +40,7 @@ def describe(path: Path) -> Description:
         with safetensors.safe_open(path, framework="np") as file:
             text = (file.metadata() or {}).get(KEY)
     except (OSError, safetensors.SafetensorError) as error:
-        why = (
-            getattr(error, "strerror", None) or "it is none, or was cut off"
-        )  # what else the library says helps nobody
+        why = getattr(error, "strerror", None) or "it is none, or was cut off"
         raise CheckpointError(f"{path} cannot be read as a model: {why}") from None
     if text is None:
         raise CheckpointError(f"{path} is no seldrt model: its metadata lack the key {KEY!r}")

@@ -130,7 +130,7 @@ OFFLINE = {
     "offline.encoding": ("arrays", "convolution", "dataset"),
     "offline.rooms": ("arrays",),
     "offline.alarms": ("arrays", "files"),
-    "offline.bank": ("arrays",),
+    "offline.bank": ("arrays", "files"),
     "offline.plans": ("encoding", "rooms"),
     "offline.scenes": ("config", "arrays", "rooms", "bank", "encoding", "plans"),
     "offline.rendering": ("arrays", "rooms", "bank", "convolution", "encoding", "plans"),

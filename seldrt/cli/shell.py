@@ -108,9 +108,8 @@ class Sensitivity(click.ParamType):
             except ValueError:
                 self.fail(f"{part!r} is no number: give one like 2, or 2,alarm=4", param, ctx)
             if not name or name in found:
-                self.fail(
-                    f"{part!r}: {'which class?' if not name else f'the value of {name} is given twice'}", param, ctx
-                )
+                why = f"the value of {name} is given twice" if name else "which class?"
+                self.fail(f"{part!r}: {why}", param, ctx)
             found[name] = given
         return found
 

@@ -914,9 +914,10 @@ def test_of_several_microphones_an_alert_says_which() -> None:
         live(status());
         live(event(1, "onset"));
         live(status().replace("h3", "kitchen"));
-        live(event(2, "onset").replace("h3", "kitchen"));
+        live(event(2, "onset"));
+        live(event(3, "onset").replace("h3", "kitchen"));
         const answer = rang;
-    """) == ["alarm — left", "kitchen: alarm — left"]
+    """) == ["alarm — left", "h3: alarm — left", "kitchen: alarm — left"]
 
 
 def test_how_a_microphone_is_is_read_out_when_that_changes_and_not_when_its_figures_do() -> None:

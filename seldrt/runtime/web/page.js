@@ -68,8 +68,14 @@ class Page {
     this.listen();
   }
 
+  /** Remembers a microphone, also for when the page is loaded anew. */
+  meet(source) {
+    if (!this.sources.has(source)) keep("sources", JSON.stringify([...this.sources.add(source)]), true);
+  }
+
   take(message) {
     this.heard = performance.now();
+    this.meet(message.source);
     this.gone.delete(message.source);
     if (!this.microphones.has(message.source)) this.microphones.set(message.source, new Microphone(message.source));
     this.microphones.get(message.source).take(message);
@@ -88,7 +94,7 @@ class Page {
    * began or ended while nobody listened is told of as past; what it was told of before it was loaded anew, it has said. */
   event(message, live, number) {
     const key = `${message.source} ${message.epoch} ${message.event_id}`, known = this.rows.get(key);
-    if (!this.sources.has(message.source)) keep("sources", JSON.stringify([...this.sources.add(message.source)]), true);
+    this.meet(message.source);
     if (known?.over) return; // told again after a connection broke: what has the focus stays
     const row = known ?? document.createElement("tr");
     if (!known) this.log.prepend(row);

@@ -42,7 +42,7 @@ ALIVE_S = 3.0  # without a message, a sign of life
 
 
 def tls_context(certificate: str, key: str | None = None) -> ssl.SSLContext:
-    """What https needs, from PEM files; that of the certificate may hold the key. `WireError` if they do not do."""
+    """What https needs, from PEM files; the certificate's may hold the key. `WireError` where they cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(certificate, key, password=lambda: "")  # else OpenSSL asks for one
