@@ -146,4 +146,4 @@ def _time(clip: Clip) -> str:
 
 
 def _heard(event: Event) -> str:
-    return f"az{event.azimuth_deg:+04.0f}_el{event.elevation_deg:+03.0f}_p{event.confidence:.2f}"
+    return f"az{event.azimuth_deg:+z04.0f}_el{event.elevation_deg:+z03.0f}_p{event.confidence:.2f}"

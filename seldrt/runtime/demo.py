@@ -124,8 +124,8 @@ def verdict_table(verdicts: list[Verdict], classes: tuple[str, ...]) -> Table:
         table.add_row(
             f"{event.first / LABEL_RATE_HZ:.1f} s",
             classes[event.class_id],
-            f"{azimuth_deg:+.0f}°",
-            f"{elevation_deg:+.0f}°",
+            f"{azimuth_deg:+z.0f}°",
+            f"{elevation_deg:+z.0f}°",
             "no" if error_deg is None else "yes",
             "" if error_deg is None else f"{error_deg:.0f}°",
         )

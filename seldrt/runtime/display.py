@@ -86,8 +86,8 @@ class LiveTable:
                 table.add_row(
                     name,
                     found.class_,
-                    f"{found.azimuth_deg:+.0f}°",
-                    f"{found.elevation_deg:+.0f}°",
+                    f"{found.azimuth_deg:+z.0f}°",
+                    f"{found.elevation_deg:+z.0f}°",
                     "-" if found.spread_deg is None else f"{found.spread_deg:.0f}°",
                     f"{found.confidence:.2f}",
                     f"{(frame.t_capture_ns - found.onset_ns) / 1e9:.1f} s",

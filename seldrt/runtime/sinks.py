@@ -168,7 +168,7 @@ def event_text(phase: str, class_: str, heard: ActiveSource | Event, lasted_s: f
     """What a line says of an event: at its offset, also how long it lasted."""
     lasted = f"  lasted {lasted_s:.1f} s" if phase == "offset" else ""
     return (
-        f"{phase:<6}  {class_:<18}  az {heard.azimuth_deg:+5.0f}°  el {heard.elevation_deg:+4.0f}°"
+        f"{phase:<6}  {class_:<18}  az {heard.azimuth_deg:+z5.0f}°  el {heard.elevation_deg:+z4.0f}°"
         f"  confidence {heard.confidence:.2f}{lasted}"
     )
 

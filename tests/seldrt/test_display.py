@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from seldrt.client import Subscriber
-from seldrt.detection import Level, Status
+from seldrt.detection import Event, Level, Status
 from seldrt.runtime.display import LiveTable, message_line, show_lines
 from seldrt.runtime.patience import Patience
 
@@ -33,6 +33,14 @@ def test_text_from_the_network_commands_neither_the_terminal_nor_the_table() -> 
     for text in (line, " ".join(screen.getvalue().split())):
         assert "[/red] [bold]?]0;title??next line" in text
         assert not set(text) & {"\x1b", "\x07", "\n"}
+
+
+def test_a_direction_just_right_of_the_front_is_plus_zero() -> None:
+    onset = Event(
+        source="h3", t_capture_ns=1, sample=0, event_id=0, phase="onset", duration_ms=0, class_="piano", class_id=0,
+        track=0, azimuth_deg=-0.3, elevation_deg=-0.4, confidence=0.9, onset_ns=1,
+    )  # fmt: skip
+    assert "piano               az    +0°  el   +0°  confidence 0.90" in str(message_line(onset))
 
 
 def test_a_trouble_that_lasts_is_one_line_until_it_comes_back() -> None:

@@ -141,11 +141,12 @@ def test_the_page_is_whole_and_takes_nothing_from_elsewhere(viewer: Viewer) -> N
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert "media-src blob:" in headers["Content-Security-Policy"]  # how the page plays clips
     wanted = re.findall(r'(?:src|href)="([^"]*)"', page.decode())
-    assert set(wanted) == {"page.css", "page.js"}
+    assert set(wanted) == {"icon.svg", "page.css", "page.js"}
     for name in (*wanted, *re.findall(r'from "\./(.*)"', SCRIPT.read_text())):
         status, headers, content = get(viewer.urls[0], f"/{name}")
         assert (status, content) == (200, SCRIPT.with_name(name).read_bytes())
-        assert headers["Content-Type"].startswith({"css": "text/css", "js": "text/javascript"}[name.split(".")[1]])
+        kinds = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+        assert headers["Content-Type"].startswith(kinds[name.split(".")[1]])
         assert not re.search(rb"https?:", content.replace(b"http://www.w3.org/2000/svg", b""))
 
 
@@ -516,6 +517,7 @@ def test_directions_are_told_in_words() -> None:
         (77, 80): "overhead", (77, -80): "below",
     }  # fmt: skip
     assert in_node(f"{[list(d) for d in told]}.map((d) => page.words(...d))", MICROPHONE) == list(told.values())
+    assert in_node("[-0.4, 0, -0.6, 179.7].map(page.degrees)", MICROPHONE) == ["0°", "0°", "-1°", "180°"]
 
 
 def classes_meant(text: str, *names: str) -> object:

@@ -21,6 +21,9 @@ export function words(azimuth, elevation) {
   return `${around}, ${elevation > 0 ? "above" : "below"}`;
 }
 
+/** A rounded angle; none is "-0°". */
+export const degrees = (angle) => `${Math.round(angle) || 0}°`;
+
 // By the number of a class: apart from each other, and with a contrast of 3 on the light and the dark ground.
 export const COLOURS = [
   "#f00", "#05f", "#090", "#e0f", "#078", "#b80", "#97f", "#c08", "#760", "#91e", "#19d", "#75a", "#697", "#b40", "#f4a", "#a78",
@@ -135,7 +138,7 @@ function dot(found, trail) {
 function item(found, lasted) {
   const line = document.createElement("li"), more = document.createElement("small");
   line.textContent = `${named(found.class)} — ${words(found.azimuth_deg, found.elevation_deg)} `;
-  more.textContent = `azimuth ${found.azimuth_deg.toFixed(0)}°, elevation ${found.elevation_deg.toFixed(0)}°, `
+  more.textContent = `azimuth ${degrees(found.azimuth_deg)}, elevation ${degrees(found.elevation_deg)}, `
     + `confidence ${found.confidence.toFixed(2)}, for ${lasted.toFixed(1)} s`;
   line.append(more);
   return line;

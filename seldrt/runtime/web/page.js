@@ -1,7 +1,7 @@
 // What daemons hear: the messages of docs/protocol.md as server-sent events, the table of events, and what is in trouble.
 
 import { Alerts, SILENCE, tell } from "./alerts.js";
-import { Microphone, speak, words } from "./microphone.js";
+import { Microphone, degrees, speak, words } from "./microphone.js";
 import { named } from "./names.js";
 import { keep, kept, read } from "./storage.js";
 
@@ -143,8 +143,8 @@ class Page {
   write(message, row) {
     const told = [
       new Date(message.onset_ns / 1e6).toLocaleString(), message.source, `${row.alerted ? "⚠ " : ""}${named(message.class)}`,
-      words(message.azimuth_deg, message.elevation_deg), `${message.azimuth_deg.toFixed(0)}°`,
-      `${message.elevation_deg.toFixed(0)}°`, `${(message.duration_ms / 1000).toFixed(1)} s`,
+      words(message.azimuth_deg, message.elevation_deg), degrees(message.azimuth_deg),
+      degrees(message.elevation_deg), `${(message.duration_ms / 1000).toFixed(1)} s`,
     ];
     row.replaceChildren(...told.map((text) => Object.assign(document.createElement("td"), { textContent: text })));
     const cell = Object.assign(document.createElement("td"), { className: "clip" }); // hidden where no clips are kept
