@@ -27,7 +27,7 @@ from seldrt.replies import REQUESTS, AnyReply, decode_reply
 
 DEFAULT_URL = "tcp://127.0.0.1:5577"
 A_TURN = 1000  # messages that are looked at before the clock is
-MOST_TOPICS = 1000  # that are watched at a time; only who means no good has more
+MOST_TOPICS = 1000  # that are watched at a time
 
 
 class Subscriber:
@@ -172,7 +172,7 @@ class Subscriber:
             address = self.url, topic_of(message)
             passed_over = self._waiting.pop(address, (message, 0))[1]  # anew at the end: in the order of arrival
             self._waiting[address] = message, missed + passed_over
-            _bound(self._waiting)
+            forget_oldest(self._waiting)
 
     def _oldest_waiting(self) -> tuple[AnyMessage, int] | None:
         """The newest message of the topic that was not handed out for the longest time."""
@@ -181,7 +181,7 @@ class Subscriber:
         address = min(self._waiting, key=lambda each: self._handed.get(each, -1))
         self._handed.pop(address, None)
         self._handed[address] = next(self._turns)
-        _bound(self._handed)
+        forget_oldest(self._handed)
         self.url = address[0]
         return self._waiting.pop(address)
 
@@ -197,8 +197,8 @@ class Subscriber:
         key = (*source, type(message))
         epoch, expected = self._next.get(key, (message.epoch, message.seq))
         self._next[key] = message.epoch, message.seq + 1
-        _bound(self._next)
-        _bound(self._epochs)
+        forget_oldest(self._next)
+        forget_oldest(self._epochs)
         missing = max(message.seq - expected, 0) if epoch == message.epoch and kind in self._numbered else 0
         self.lost += missing
         return missing
@@ -215,8 +215,8 @@ class Subscriber:
         self.close()
 
 
-def _bound(watched: dict[Any, Any]) -> None:
-    """Forgets the oldest, should there be too many."""
+def forget_oldest(watched: dict[Any, Any]) -> None:
+    """Forgets the first, should so many be watched as only who means no good has."""
     while len(watched) > MOST_TOPICS:
         del watched[next(iter(watched))]
 

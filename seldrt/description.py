@@ -53,7 +53,7 @@ def describe(path: Path) -> Description:
         elif version != FORMAT_VERSION:
             raise CheckpointError(f"{path} has format version {version}, this program reads 1 to {FORMAT_VERSION}")
         return msgspec.convert(plain, Description)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+    except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
         raise CheckpointError(f"{path} has metadata that do not fit: {error}") from None
 
 

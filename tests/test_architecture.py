@@ -72,9 +72,9 @@ SELDRT = {
     "seldrt.runtime.outputs": ("config",),
     "seldrt.runtime.sinks": ("findings", "levels", "detection", "runtime.outputs", "runtime.publisher"),
     "seldrt.runtime.web": ("detection", "runtime.sockets"),
-    "seldrt.runtime.patience": ("connection",),
+    "seldrt.runtime.patience": ("config", "connection", "client"),
     "seldrt.runtime.display": (
-        *("client", "connection", "detection", "runtime.patience", "runtime.sinks", "runtime.web"),
+        *("config", "client", "connection", "detection", "runtime.patience", "runtime.sinks", "runtime.web"),
     ),
     "seldrt.runtime.demo": (
         *("config", "spatial", "models", "description", "findings"),

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from seldrt.cli.shell import setting
+from seldrt.config import printable
 
 model_option = setting(
     "--model", env="MODEL", metavar="PATH", meaning="Model file, or the name of a bundled model (compact, light)."
@@ -20,7 +21,6 @@ model_option = setting(
 def info(model: str | None, everything: bool) -> None:
     """Describe a model, and the latency of each stage of the chain."""
     from seldrt.pipeline import load_pipeline
-    from seldrt.runtime.patience import printable
 
     pipeline = load_pipeline(model)
     card = pipeline.model_card

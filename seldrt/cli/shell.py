@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 import click
 
-from seldrt.config import EVERY_CLASS, SeldrtError
+from seldrt.config import EVERY_CLASS, SeldrtError, printable
 from seldrt.files import NO_ROOM
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -43,7 +43,8 @@ class Group(click.Group):
         try:
             code = super().main(*args, **more | {"standalone_mode": False})
         except (click.ClickException, SeldrtError, OSError) as error:  # click itself ends when a pipe has no reader
-            say(f"{self.name}: " + re.sub(r"\n(?!  )", " ", _explained(error).strip()))
+            lines = re.sub(r"\n(?!  )", " ", _explained(error).strip()).split("\n")
+            say(f"{self.name}: " + "\n".join(map(printable, lines)))
         except (click.Abort, KeyboardInterrupt):
             code = 130
         finally:

@@ -11,7 +11,17 @@ from typing import Any, Literal
 
 import msgspec
 
-from seldrt.config.reading import ConfigError, Section, SeldrtError, decode, load_toml, named, override, require
+from seldrt.config.reading import (
+    ConfigError,
+    Section,
+    SeldrtError,
+    decode,
+    load_toml,
+    named,
+    override,
+    printable,
+    require,
+)
 
 __all__ = [
     "ConfigError",
@@ -21,6 +31,7 @@ __all__ = [
     "load_toml",
     "named",
     "override",
+    "printable",
     "require",
 ]  # known by this name
 

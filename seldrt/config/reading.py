@@ -44,6 +44,11 @@ def named(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
+def printable(text: str) -> str:
+    """Text from others without what could command a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def _numbers(value: Any) -> list[Any]:
     return [number for part in value for number in _numbers(part)] if isinstance(value, tuple) else [value]
 
@@ -105,7 +110,7 @@ def load_toml(path: str | Path, kind: type[SectionT]) -> SectionT:
         plain = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a TOMLDecodeError, letters that are none, numbers without end
         raise ConfigError(f"{path}: not TOML: {error}") from None
     return decode(plain, kind, str(path))
 

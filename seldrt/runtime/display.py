@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 from rich.console import Console
@@ -15,16 +15,19 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from seldrt.client import Subscriber
+from seldrt.client import Subscriber, forget_oldest
+from seldrt.config import printable
 from seldrt.connection import Connection
-from seldrt.detection import AnyMessage, Event, Frame, Gap, Level, Status
-from seldrt.runtime.patience import SILENT_S, Patience, namesakes, printable, silence, unreported
+from seldrt.detection import AnyMessage, Event, Frame, Gap, Level, Status, WireError, decode
+from seldrt.runtime.patience import MOST_NAMES, SILENT_S, Patience, namesakes, silence, unreported
 from seldrt.runtime.sinks import event_text
 
 if TYPE_CHECKING:
     from seldrt.runtime.web import Viewer
 
 REFRESH_S = 0.25
+DRAWN_S = 0.1  # between two drawings of the table
+MOST_ROWS, MOST_LETTERS, MOST_BYTES = 100, 1000, 1 << 16  # only who means no good has more to show
 
 
 def message_line(message: AnyMessage) -> str | None:
@@ -35,7 +38,7 @@ def message_line(message: AnyMessage) -> str | None:
     elif isinstance(message, Gap):
         text = f"lost    {message.lost_samples} samples"
     elif isinstance(message, Status) and (message.degraded or message.state != "running"):
-        text = f"{message.state}  {printable(message.why)}"
+        text = f"{message.state}  {_text(message.why)}"
     else:
         return None
     return f"{clock}  {message.source}  {text}"
@@ -52,6 +55,9 @@ class LiveTable:
         self._heard_s: dict[tuple[str, str], float] = {}  # by source and url
 
     def add(self, message: AnyMessage, url: str) -> None:
+        names = [name for name, at in self._heard_s if at == url]
+        if message.source not in names and len(names) >= MOST_NAMES:
+            return
         self._heard_s[message.source, url] = time.monotonic()
         if isinstance(message, Frame):
             self._frames[message.source] = message
@@ -79,19 +85,22 @@ class LiveTable:
         )
         for heading in ("source", "class", "azimuth", "elevation", "spread", "confidence", "for"):
             table.add_column(heading, justify="left" if heading in ("source", "class") else "right")
-        for name, frame in sorted(self._frames.items()):
-            for found in frame.detections if silent_s[name] < SILENT_S else []:
-                if self._classes and found.class_ not in self._classes:
-                    continue
-                table.add_row(
-                    name,
-                    found.class_,
-                    f"{found.azimuth_deg:+z.0f}°",
-                    f"{found.elevation_deg:+z.0f}°",
-                    "-" if found.spread_deg is None else f"{found.spread_deg:.0f}°",
-                    f"{found.confidence:.2f}",
-                    f"{(frame.t_capture_ns - found.onset_ns) / 1e9:.1f} s",
-                )
+        sounding = (
+            (name, frame, found)
+            for name, frame in sorted(self._frames.items())
+            for found in (frame.detections if silent_s[name] < SILENT_S else [])
+            if not self._classes or found.class_ in self._classes
+        )
+        for name, frame, found in islice(sounding, MOST_ROWS):
+            table.add_row(
+                name,
+                found.class_,
+                f"{found.azimuth_deg:+z.0f}°",
+                f"{found.elevation_deg:+z.0f}°",
+                "-" if found.spread_deg is None else f"{found.spread_deg:.0f}°",
+                f"{found.confidence:.2f}",
+                f"{(frame.t_capture_ns - found.onset_ns) / 1e9:.1f} s",
+            )
         return table
 
     def _health(self, silent_s: dict[str, float]) -> list[str]:
@@ -110,11 +119,14 @@ def show_table(subscriber: Subscriber, source: str = "", classes: Sequence[str] 
     """The live table on stderr, for ever."""
     table = LiveTable(subscriber.connections, source, classes)
     with Live(table.render(), console=Console(stderr=True), auto_refresh=False) as live:
+        drawn_s = time.monotonic()
         while True:
             message = subscriber.receive(REFRESH_S)
             if message is not None:
                 table.add(message, subscriber.url)
-            live.update(table.render(), refresh=True)
+            if time.monotonic() - drawn_s >= DRAWN_S:
+                live.update(table.render(), refresh=True)
+                drawn_s = time.monotonic()
 
 
 def show_lines(subscriber: Subscriber, write: Callable[[str], None], patience: Patience) -> None:
@@ -122,10 +134,10 @@ def show_lines(subscriber: Subscriber, write: Callable[[str], None], patience: P
     states: dict[str, tuple[str, str]] = {}  # by source
     while True:
         message = subscriber.receive(REFRESH_S)
-        reported = message.classes if isinstance(message, Status) else ()
-        patience.turn(message.source if message else "", subscriber.url, reported)
+        _end_turn(patience, message, subscriber.url)
         if isinstance(message, Status):
-            without_numbers = re.sub(r"\d", "", message.why)  # how long it lasts is no change
+            forget_oldest(states)
+            without_numbers = re.sub(r"\d", "", _text(message.why))  # how long it lasts is no change
             before, states[message.source] = states.get(message.source), (message.state, without_numbers)
             if states[message.source] == before:
                 continue
@@ -135,32 +147,38 @@ def show_lines(subscriber: Subscriber, write: Callable[[str], None], patience: P
 
 
 def show_json(subscriber: Subscriber, file: TextIO, patience: Patience) -> None:
-    """Every message as one JSON line, for ever."""
-    for _, line in json_messages(subscriber, patience):
-        file.write(line.decode() + "\n")
-        file.flush()
+    """Every message as one JSON line with all its keys, also those that this version does not know, for ever."""
+    while True:
+        received = subscriber.receive_bytes(REFRESH_S)
+        message, line = None, ""
+        try:
+            if received:
+                message = decode(*received)
+                line = msgspec.json.encode(msgspec.msgpack.decode(received[1], type=dict)).decode()
+        except (WireError, msgspec.MsgspecError, TypeError, ValueError, RecursionError):  # not ours
+            message, line = None, ""
+        _end_turn(patience, message, subscriber.url)
+        if line:
+            file.write((printable(line) if file.isatty() else line) + "\n")
+            file.flush()
 
 
 def show_page(subscriber: Subscriber, viewer: Viewer, patience: Patience) -> None:
     """Every message to all browsers that watch, for ever."""
-    for plain, line in json_messages(subscriber, patience):
-        viewer.show(line, keep=plain.get("phase") in ("onset", "offset"))
-
-
-def json_messages(subscriber: Subscriber, patience: Patience) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Every message with all its keys, also those that this version does not know, and as JSON; for ever."""
     while True:
-        received = subscriber.receive_bytes(REFRESH_S)
-        plain: dict[str, Any] = {}
-        line, reported = b"", list[str]()
-        with suppress(msgspec.MsgspecError, TypeError, ValueError, RecursionError):  # not ours
-            if received:
-                plain = msgspec.msgpack.decode(received[1], type=dict[str, Any])
-                line = msgspec.json.encode(plain)
-                reported = list(map(str, plain["classes"])) if isinstance(plain.get("classes"), list) else []
-        patience.turn(str(plain.get("source", "")), subscriber.url, reported)
-        if line:
-            yield plain, line
+        message = subscriber.receive(REFRESH_S)
+        _end_turn(patience, message, subscriber.url)
+        if message and len(line := msgspec.json.encode(message)) <= MOST_BYTES:
+            viewer.show(line, keep=isinstance(message, Event) and message.phase != "update")
+
+
+def _end_turn(patience: Patience, message: AnyMessage | None, url: str) -> None:
+    reported = message.classes if isinstance(message, Status) else ()
+    patience.turn(message.source if message else "", url, reported)
+
+
+def _text(text: str) -> str:
+    return printable(text)[:MOST_LETTERS]
 
 
 def _health(status: Status, frame: Frame | None) -> str:
@@ -168,9 +186,9 @@ def _health(status: Status, frame: Frame | None) -> str:
     behind = "-" if frame is None else f"{(frame.t_pub_ns - frame.t_capture_ns) / 1e9 + frame.frame_ms / 2000:.1f} s"
     factor = "-" if status.real_time_factor is None else f"{status.real_time_factor:.2f}"
     return (
-        f"{status.source}: {status.state} for {status.uptime_s:.0f} s, model {printable(status.model_id)}, "
+        f"{status.source}: {status.state} for {status.uptime_s:.0f} s, model {_text(status.model_id)}, "
         f"{behind} behind, {latency} of it computing (p95), real-time factor {factor}, "
-        f"lost samples {status.lost_samples}" + (f"; {printable(status.why)}" if status.why else "")
+        f"lost samples {status.lost_samples}" + (f"; {_text(status.why)}" if status.why else "")
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from seldrt.client import forget_oldest
+from seldrt.config import printable
 from seldrt.connection import Connection
 
 SILENT_S = 3.0  # without any message: something is wrong
@@ -38,11 +40,6 @@ def unreported(source: str, classes: Sequence[str], reported: Sequence[str]) -> 
     """What to say of those classes that a source does not report; "" of none, or if it did not tell what it reports."""
     missing = [name for name in classes if name not in reported] if reported else []
     return printable(f"{source} reports no {', '.join(missing)}, but {', '.join(reported)}") if missing else ""
-
-
-def printable(text: str) -> str:
-    """Text from others without what could command a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 class Patience:
@@ -83,11 +80,10 @@ class Patience:
         before, self._alike = self._alike, namesakes(self._heard_s, now_s)
         for text in self._alike:
             self._tell_of(text if text not in before else "")
-        if reported:
-            text = unreported(source, self._classes, reported)
-            if text != self._missing.get((source, url)):
-                self._missing[source, url] = text
-                self._tell_of(text)
+        if reported and (text := unreported(source, self._classes, reported)) != self._missing.get((source, url), ""):
+            self._missing[source, url] = text
+            forget_oldest(self._missing)
+            self._tell_of(text)
         standing = [(each.told, sorted(each.names)) for each in self._silences if each.told]
         standing += [(text, []) for text in self._alike]
         if standing != self._standing:
