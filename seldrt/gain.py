@@ -2,7 +2,8 @@
 
 How loud a recording is says more of the microphone, its preamplifier and its distance than of what sounds. All
 channels get the same gain, so directions do not change. It follows the background and not the events: the level
-that a tenth of the last ten seconds stays below. Nothing is ever made weaker.
+that a tenth of the last minute stays below. So what goes on without a pause for longer is taken for background, and
+when a loud background ends, six seconds pass until a quiet one is raised. Nothing is ever made weaker.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from seldrt.config import FeatureConfig
 from seldrt.stream import Scan
 
 BACKGROUND_DBFS = -65.0  # what quieter ones are raised to
-WINDOW_S = 10.0
+WINDOW_S = 60.0
 SHARE = 0.1  # of the window that is quieter than its background
 NOTHING_DBFS = -110.0  # a frame below is digital silence, and says nothing of the background
 RUMBLE_HZ = 100.0  # what is lower does not count: wind, handling, an offset

@@ -1,4 +1,4 @@
-"""Directions on the sphere, smoothed along a motion at one of the possible speeds (report, section 5)."""
+"""Directions on the sphere, smoothed along a motion at a possible speed (report, section 5)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Floats = NDArray[np.float64]
 def doa_stage(config: PostprocessConfig) -> Stage:
     """Active, confidence, x, y, z (n, classes, 5) -> the same with smoothed vectors where active.
 
-    In a centred window of ``doa_window_labels`` and the ``doa_history_labels`` before it an event is taken to
-    move along a great circle at one of ``speeds_deg_per_s`` (at any speed up to ``max_speed_deg_per_s`` when
-    there are none); its direction is that of the fitted motion in the middle of the window. A direction counts
-    the more, the surer the class is and the fewer others sound beside it. The length of a vector is the mean cosine
-    of the angles between the motion and what was heard, see `spread_deg`. Latency: half the window. With
-    ``doa_smoothing`` off directions stay as they are, and lengths say nothing.
+    In a centred window of ``doa_window_labels`` and the ``doa_history_labels`` before it an event is taken to move
+    along a great circle at any speed up to ``max_speed_deg_per_s``, or at one of ``speeds_deg_per_s`` if there are any:
+    where sources have other speeds, these make it worse than none. Its direction is that of the fitted motion in the
+    middle of the window. A direction counts the more, the surer the class is and the fewer others sound beside it. The
+    length of a vector is the mean cosine of the angles between the motion and what was heard, see `spread_deg`.
+    Latency: half the window. With ``doa_smoothing`` off directions stay as they are, and lengths say nothing.
 
     Source: report, section 5, which says only that known speeds correct directions that change evenly.
     """

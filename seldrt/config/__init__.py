@@ -89,13 +89,16 @@ class FeatureConfig(Section, frozen=True):
             raise ValueError("needs 0 < hop_length <= win_length <= n_fft")
         if self.hpss_kernel % 2 == 0 or self.hpss_kernel < 1:
             raise ValueError("hpss_kernel must be odd")
+        for name, most in (("n_fft", 65_536), ("hpss_kernel", 1023), ("frames_per_label", 100)):
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at most {most}")
         if not 0 <= self.f_min_hz < self.f_max_hz <= self.sample_rate / 2:
             raise ValueError("needs 0 <= f_min_hz < f_max_hz <= sample_rate / 2")
         require(self, ("max_gain_db", "max_rumble_cut_db"), lambda db: 0 <= db <= 100, "must be 0 to 100")
         if self.max_rumble_cut_db and (self.sample_rate < 8000 or self.n_fft * 100 < self.sample_rate):
             raise ValueError("max_rumble_cut_db needs a sample_rate of 8000 and an n_fft of sample_rate / 100 at least")
-        bins = self.n_fft // 2
-        require(self, ("n_mels",), lambda n: 1 <= n <= bins, f"must be 1 to {bins}, half of n_fft")
+        bins = min(self.n_fft // 2, 1024)
+        require(self, ("n_mels",), lambda n: 1 <= n <= bins, f"must be 1 to {bins}, half of n_fft at most")
 
 
 LONGEST_LABELS = 601  # label frames that a filter may span: a minute
@@ -114,13 +117,8 @@ class PostprocessConfig(Section, frozen=True):
     doa_smoothing: bool = True
     doa_window_labels: int = 5  # label frames, odd; half of them are waited for
     doa_history_labels: int = 18  # label frames before these that count, too
-    speeds_deg_per_s: tuple[float, ...] = (
-        0.0,
-        10.0,
-        20.0,
-        40.0,
-    )  # possible angular speeds; () = any up to the limit
-    max_speed_deg_per_s: float = 40.0
+    speeds_deg_per_s: tuple[float, ...] = ()  # the only possible angular speeds; () = any up to the limit
+    max_speed_deg_per_s: float = 60.0
     confidence_slopes: tuple[float, ...] = (1.0,)  # of the log-odds that are told; one for all classes, or one a class
     confidence_offsets: tuple[float, ...] = (0.0,)  # the same
 
@@ -173,7 +171,7 @@ class NetworkConfig(Section, frozen=True):
 
     def __post_init__(self) -> None:
         labels = ("lookahead_labels", "direct_labels", "focus_labels")
-        require(self, labels, lambda n: n >= 0, "must not be negative")
+        require(self, labels, lambda n: 0 <= n <= LONGEST_LABELS, f"must be 0 to {LONGEST_LABELS}")
         widths = ("stem_width", "widths", "converted", "guidance_width", "trellis_hidden", "pyramid_bins", "bands")
         steps = ("chunk_frames", "stem_stride", "pool_stride", "strides", "blocks", "trellis_dilations")
         require(self, (*widths, *steps), lambda n: 1 <= n <= 4096, "must be 1 to 4096")

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 
 NAMED = 5  # names that an error has room for
+MOST_VALUES = 1000  # of a setting that takes several: no file can ask for all memory
 
 SectionT = TypeVar("SectionT", bound=msgspec.Struct)
 
@@ -35,6 +36,8 @@ def require(section: Section, names: Sequence[str], fits: Callable[[Any], bool],
     """`ValueError` when a number of these settings, each one or a tuple (of tuples), does not fit."""
     for name in names:
         numbers = _numbers(getattr(section, name))
+        if len(numbers) > MOST_VALUES:
+            raise ValueError(f"{name} has {len(numbers)} values: give at most {MOST_VALUES}")
         if not all(map(fits, numbers)):
             raise ValueError(f"{name} is {', '.join(map(str, numbers))}: it {what}")
 

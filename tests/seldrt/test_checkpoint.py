@@ -1,6 +1,7 @@
 """Checkpoints survive the disk, and those that do not fit are refused in one line."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,9 +11,10 @@ from msgspec.structs import replace
 
 from seldrt import checkpoint
 from seldrt.checkpoint import Checkpoint
-from seldrt.description import CheckpointError
+from seldrt.description import CheckpointError, Description, describe
+from seldrt.features import PRESETS, TASK_CHANNELS
 from seldrt.models import shipped
-from seldrt.networks import TASKS
+from seldrt.networks import TASKS, Network, build, preset
 from tests.disk import full_disk
 from tests.models import CAUSAL, FEATURES, small_model
 
@@ -186,6 +188,73 @@ def test_weights_that_do_not_fit_the_shape_are_refused(tmp_path: Path) -> None:
     checkpoint.save(Checkpoint(replace(model.description, networks=wider), model.networks), tmp_path / "m.safetensors")
     with refused("weights of sad do not fit"):
         checkpoint.load(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize("preset_name", PRESETS)
+@pytest.mark.parametrize("task", [*TASKS, "baseline"])
+@pytest.mark.parametrize("backbone", ["resnet", "efficientnet_lite0"])
+def test_networks_of_all_kinds_are_read(tmp_path: Path, preset_name: str, task: str, backbone: Any) -> None:
+    features = replace(PRESETS[preset_name], n_mels=32)
+    shape = replace(preset(preset_name, task), backbone=backbone)
+    network = build(task, 2, features, shape).eval()
+    description = Description(features=features, classes=("clap", "bell"), networks={task: (shape,)})
+    checkpoint.save(Checkpoint(description, {task: (network,)}), tmp_path / "m.safetensors")
+    (again,) = checkpoint.load(tmp_path / "m.safetensors").networks[task]
+    assert not any(value.is_meta for value in (*again.parameters(), *again.buffers()))
+    x = torch.randn(1, shape.chunk_frames, len(TASK_CHANNELS[task]), features.n_mels)
+    with torch.no_grad():
+        torch.testing.assert_close(again(x)[0], network(x)[0], rtol=0, atol=0)
+
+
+def test_metadata_alone_take_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They ask for networks of 60 GB; none is made."""
+    model = small_model()
+    huge = replace(CAUSAL, widths=(4096,) * 4, blocks=100)
+    text = msgspec.json.encode(replace(model.description, networks=dict.fromkeys(TASKS, (huge,)))).decode()
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors", {"seldrt": text})
+    made = list[torch.Tensor]()
+
+    def building(*shape: Any) -> Network:
+        network = build(*shape)
+        made.extend(network.parameters())
+        return network
+
+    monkeypatch.setattr(checkpoint, "build", building)
+    with refused("weights of sad do not fit"):
+        checkpoint.load(tmp_path / "m.safetensors")
+    assert sum(value.numel() for value in made) > 10**10
+    assert all(value.is_meta for value in made)
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "said"),
+    [
+        ("features", {"n_fft": 2**31}, "n_fft is 2147483648: it must be at most 65536"),
+        ("features", {"hpss_kernel": 2**31 + 1}, "hpss_kernel is 2147483649: it must be at most 1023"),
+        ("features", {"n_fft": 65536, "n_mels": 1025}, "n_mels is 1025: it must be 1 to 1024"),
+        ("features", {"hop_length": 1, "frames_per_label": 2400}, "frames_per_label is 2400: it must be at most 100"),
+        ("postprocess", {"speeds_deg_per_s": [1.0] * 1001}, "speeds_deg_per_s has 1001 values: give at most 1000"),
+    ],
+)
+def test_metadata_that_ask_for_much_memory_are_refused(
+    tmp_path: Path, section: str, change: dict[str, Any], said: str
+) -> None:
+    plain = msgspec.json.decode(msgspec.json.encode(small_model().description))
+    plain[section] |= change
+    metadata = {"seldrt": msgspec.json.encode(plain).decode()}
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors", metadata)
+    with refused(said):
+        describe(tmp_path / "m.safetensors")
+
+
+def test_metadata_that_are_deep_or_hold_long_numbers_are_refused(tmp_path: Path) -> None:
+    text = msgspec.json.encode(small_model().description).decode()
+    for card in ("[" * 100_000 + "]" * 100_000, "9" * 5000):
+        metadata = {"seldrt": text.replace('"card":{}', f'"card":{{"x":{card}}}')}
+        safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors", metadata)
+        with refused("has metadata that do not fit: ") as told:
+            describe(tmp_path / "m.safetensors")
+        assert "\n" not in str(told.value)
 
 
 def test_unknown_settings_in_the_metadata_are_refused(tmp_path: Path) -> None:

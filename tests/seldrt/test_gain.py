@@ -72,16 +72,23 @@ def test_digital_silence_is_silence_and_says_nothing_of_the_background() -> None
     np.testing.assert_allclose(after, heard(x)[50:], atol=0.1)
 
 
-def test_events_do_not_move_it_and_a_louder_background_does_within_ten_seconds() -> None:
-    quiet, loud = room(20, -85), room(20, -45)
+def test_events_do_not_move_it() -> None:
+    quiet = room(20, -85)
     with_events = levels(room(20, -85, -40))
     between = np.arange(20) % 5 != 2
     between[:5] = False  # an event was heard before there was a background to speak of
     between[np.arange(20) % 5 == 3] = False  # windows that the event still reaches into
     np.testing.assert_allclose(with_events[between], levels(quiet)[between], atol=0.5)
-    moved = levels(np.concatenate([quiet, loud]))
-    assert moved[21] > levels(loud)[-1] + 15
-    np.testing.assert_allclose(moved[31:], levels(loud)[11:], atol=0.5)
+
+
+def test_a_sound_of_half_a_minute_does_not_move_it_but_a_louder_background_does_within_a_minute() -> None:
+    """And six seconds after it has ended, a quiet one is raised again."""
+    quiet, loud = room(20, -85), room(60, -45)
+    moved = levels(np.concatenate([quiet, loud, quiet]))
+    raised_db = moved - np.concatenate([levels(quiet), levels(loud), levels(quiet)])
+    np.testing.assert_allclose(raised_db[[*range(1, 20), *range(87, 100)]], 0, atol=1.0)
+    np.testing.assert_allclose(raised_db[21:50], 20, atol=1.0)
+    np.testing.assert_allclose(raised_db[75:80], 0, atol=1.0)
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.05])

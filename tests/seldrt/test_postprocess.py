@@ -176,15 +176,16 @@ def test_settings_that_cannot_be_used(change, message):
 def test_median_lengths_from_mean_durations():
     assert median_labels((0, 4, 11.9, 12, 20, 28, 36, 900)) == (1, 1, 3, 3, 5, 7, 9, 9)
     assert median_labels((20,), share=0.5, longest=7) == (7,)
-    with pytest.raises(ConfigError):
-        median_labels((float("nan"),))
+    for wrong in (float("nan"), -1.0):
+        with pytest.raises(ConfigError):
+            median_labels((4.0, wrong))
 
 
 # Directions
 
 
-@pytest.mark.parametrize("speed", [0, 10, 20, 40])
-def test_a_clean_motion_at_a_known_speed_is_left_alone(speed):
+@pytest.mark.parametrize("speed", [0, 5, 15, 30, 45, 60])
+def test_a_clean_motion_at_any_speed_is_left_alone(speed):
     doa = motion(speed, 40, np.random.default_rng(speed))
     assert angle_deg(smoothed(doa), doa).max() < 1e-6
 
@@ -246,6 +247,19 @@ def test_a_source_faster_than_any_known_speed_is_followed_at_the_fastest():
     assert (np.diff(azimuth) > 0).all()
 
 
+def test_without_known_speeds_the_fastest_is_the_limit():
+    doa = unit_vector(np.arange(-40, 50, 10.0), 0)  # 100 degrees a second
+    config = PostprocessConfig(doa_window_labels=9, speeds_deg_per_s=(), max_speed_deg_per_s=40.0)
+    known = replace(config, speeds_deg_per_s=(40.0,))
+    np.testing.assert_allclose(smoothed(doa, config), smoothed(doa, known), atol=1e-6)
+
+
+def test_the_order_of_the_speeds_does_not_matter():
+    heard = noisy(motion(20, 60, np.random.default_rng(0)), 5.0, np.random.default_rng(1))
+    in_any, in_order = (replace(CONFIG, speeds_deg_per_s=s) for s in ((20.0, 40.0, 0.0, 10.0), (0.0, 10.0, 20.0, 40.0)))
+    np.testing.assert_array_equal(smoothed(heard, in_any), smoothed(heard, in_order))
+
+
 @pytest.mark.parametrize("length", [1, 2])
 def test_a_short_excursion_is_outvoted(length):
     doa = np.tile(unit_vector(10, 5), (30, 1))
@@ -258,8 +272,8 @@ def test_a_jump_to_another_source_makes_no_phantom_between(jump_deg):
     rng = np.random.default_rng(jump_deg)
     doa = unit_vector(np.repeat([0, jump_deg], 20), 0)
     heard = noisy(doa, 4.0, rng)
-    error = angle_deg(smoothed(heard, replace(CONFIG, doa_history_labels=0)), doa)
-    assert error.max() < 10
+    slow = replace(CONFIG, doa_history_labels=0, max_speed_deg_per_s=40.0)
+    assert angle_deg(smoothed(heard, slow), doa).max() < 10
     with_history = smoothed(heard)
     nearest = np.minimum(*(angle_deg(with_history, unit_vector(azimuth, 0)) for azimuth in (0, jump_deg)))
     assert np.sum(nearest > 10) <= 2
@@ -345,6 +359,12 @@ def test_of_a_single_label_frame_nothing_is_said_of_its_spread():
     spread = spread_deg(smoothed(doa, on=np.isin(np.arange(9), [1, 5, 6, 7])))
     assert np.isnan(spread[1])
     assert np.all(spread[5:8] < 3)
+
+
+def test_two_label_frames_say_nothing_of_their_spread():
+    spread = spread_deg(smoothed(np.tile(unit_vector(40, 10), (9, 1)), on=np.isin(np.arange(9), [1, 2, 6, 7, 8])))
+    assert np.isnan(spread[1:3]).all()
+    assert np.isfinite(spread[6:9]).all()
 
 
 @pytest.mark.parametrize("on", [True, False])
@@ -457,6 +477,13 @@ def test_a_corrected_confidence_is_told_and_changes_nothing_else() -> None:
     np.testing.assert_array_equal(np.delete(after, 1, -1), np.delete(before, 1, -1))
     with pytest.raises(ConfigError, match="confidence_slopes: 2 values for 3 classes"):
         postprocess_stage(replace(config, confidence_slopes=(1.0, 2.0)), CLASSES)
+
+
+@pytest.mark.parametrize("change", [{"confidence_slopes": (0.5,)}, {"confidence_offsets": (-1.0,)}])
+def test_a_slope_or_an_offset_alone_is_told_too(change: dict[str, tuple[float, ...]]) -> None:
+    x = estimates(100)
+    before, after = (run(postprocess_stage(c, CLASSES), x)[..., 1] for c in (CONFIG, replace(CONFIG, **change)))
+    assert (np.abs(after - before) > 0.01).any()
 
 
 # --- what a user wants of it -----------------------------------------------------------------------------------------
