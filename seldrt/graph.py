@@ -25,6 +25,8 @@ GRAPH = "graph"  # the name of its bytes among the tensors of a file
 FEATURES, ESTIMATES = "features", "estimates"  # its first input and output; the states follow, both in one order
 COUNTED = ("mean", "scale", "running_mean", "running_var", "num_batches_tracked")  # and no parameters
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before onnxruntime is imported, or it reports to Microsoft
+
 
 class Graph:
     """Runs the graph of a model with its weights, by their names in the file.

@@ -23,6 +23,8 @@ from seldrt.postprocess import Tracker, adjusted, check_classes, postprocess_sta
 from seldrt.samples import CHANNELS, fault
 from seldrt.stream import Blocks, Chain, Stage
 
+INSTALL_PYTORCH = "pip install 'seldrt[offline]'"
+
 
 class Networks(Protocol):
     """The networks of a model, ready to run: a `seldrt.graph.Graph`, or a `seldrt.inference.Estimator`."""
@@ -66,10 +68,11 @@ def open_networks(path: Path, device: str = "cpu", threads: int = 1, labels_at_o
             return found
         if device != "cpu":
             raise ConfigError(
-                f"PyTorch is needed to compute on {device}, and cannot be loaded ({error}): pip install torch"
+                f"PyTorch is needed to compute on {device}, and cannot be loaded ({error}): {INSTALL_PYTORCH}"
             ) from None
         raise ConfigError(
-            f"{path} has no graph that can be run: let `offline merge` give it one, or install PyTorch{why}"
+            f"{path} has no graph that can be run: let `offline merge` give it one, or install PyTorch{why}: "
+            + INSTALL_PYTORCH
         ) from None
     from seldrt import checkpoint
     from seldrt.inference import Estimator

@@ -1,5 +1,7 @@
 """The files in configs/ show every key with its true default."""
 
+import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import msgspec
 from offline.config import TRAIN_PRESETS, SceneConfig
 from seldrt import features, networks
 from seldrt.config import DaemonConfig, PostprocessConfig
+from tests.test_architecture import MODULES, imports, within
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -42,11 +45,19 @@ def test_post_processing_is_shown_commented_out() -> None:
     assert section == plain(PostprocessConfig())
 
 
-def test_who_only_listens_needs_all_but_pytorch() -> None:
-    """And numba instead of librosa, which brings it, and PortAudio's module."""
+def test_the_packages_need_what_the_project_installs() -> None:
+    """PyTorch for `offline`, not for a computer that only listens."""
     project = tomllib.loads((CONFIGS.parent / "pyproject.toml").read_text())["project"]
-    needed = {*project["dependencies"], *project["optional-dependencies"]["live"]}
-    lines = (CONFIGS / "listen.txt").read_text().splitlines()
-    listed = {line for line in lines if not line.startswith(("#", "numba"))}
-    assert needed - listed == {one for one in needed if one.startswith(("torch", "librosa"))}
-    assert not listed - needed
+    extras = project["optional-dependencies"]
+
+    def installed(names: list[str]) -> set[str]:
+        return {re.split("[<>=]", name)[0].replace("pyzmq", "zmq") for name in names}
+
+    assert needed("seldrt") - {"torch"} == installed(project["dependencies"] + extras["live"])
+    assert needed("offline") - {"ray"} <= installed(project["dependencies"] + extras["offline"])
+
+
+def needed(package: str) -> set[str]:
+    """What its modules import that neither is ours nor comes with Python."""
+    names = {name.split(".")[0] for module in MODULES if within(module, (package,)) for name in imports(module)}
+    return names - sys.stdlib_module_names - {"seldrt", "offline"}

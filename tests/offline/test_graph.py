@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 import safetensors.numpy
 import soundfile
@@ -125,6 +126,33 @@ def test_a_graph_that_does_not_fit_is_one_line(model: Checkpoint, path: Path, wh
     assert "\n" not in str(refused.value)
     assert str(refused.value).startswith(str(path))
     assert ("no finite number" if what == "numbers" else "its graph") in str(refused.value)
+
+
+@pytest.mark.parametrize("place", ["secret", "{folder}/secret", "../{name}/secret"])
+def test_a_graph_gets_no_file(
+    model: Checkpoint, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """It could put what is in there into its answers."""
+    (tmp_path / "secret").write_bytes(b"key!" * 10)
+    monkeypatch.chdir(tmp_path)
+    graph = onnx.load_from_string(model.graph)
+    stolen = onnx.TensorProto(name="stolen", data_type=onnx.TensorProto.FLOAT, dims=[1])
+    stolen.data_location = onnx.TensorProto.EXTERNAL
+    location = place.format(folder=tmp_path, name=tmp_path.name)
+    for key, value in (("location", location), ("offset", "0"), ("length", "4")):
+        stolen.external_data.add(key=key, value=value)
+    graph.graph.initializer.append(stolen)
+    answer = graph.graph.output[0].name
+    for node in graph.graph.node:
+        node.output[:] = ["before" if name == answer else name for name in node.output]
+    graph.graph.node.append(onnx.helper.make_node("Add", ["before", "stolen"], [answer]))
+    checkpoint.save(Checkpoint(model.description, model.networks, graph.SerializeToString()), path)
+    with pytest.raises(CheckpointError, match="its graph cannot be run") as refused:
+        open_networks(path)
+    assert "\n" not in str(refused.value)
+    if place == "secret":  # it would be read, were it allowed
+        monkeypatch.setattr("os.devnull", str(tmp_path))
+        assert isinstance(open_networks(path), Graph)
 
 
 def test_merge_makes_a_graph_and_blend_keeps_it(model: Checkpoint, tmp_path: Path) -> None:
@@ -248,7 +276,7 @@ def test_a_model_with_a_graph_needs_no_pytorch(tmp_path: Path) -> None:
     checkpoint.save(Checkpoint(loaded.description, loaded.networks), tmp_path / "m.safetensors")
     for arguments, told in (
         (["--model", f"{tmp_path}/m.safetensors"], "`offline merge`"),
-        (["--compute", "cuda"], "pip install torch"),
+        (["--compute", "cuda"], "pip install 'seldrt[offline]'"),
     ):
         refused = replayed(*arguments)
         assert refused.returncode == 2
