@@ -1,11 +1,22 @@
-"""Ask a daemon that runs with --control tcp://127.0.0.1:5578: python ask.py [ping | info | status] [URL]"""
+"""Ask a daemon that runs with --control tcp://127.0.0.1:5578: python ask.py [ping | info | status] [URL]
+
+`ask.py status` is a health check for monitoring systems. The exit code is 0 when all is well, 1 when the daemon answers
+but is degraded or cannot say yet, and 2 when nobody answers.
+"""
 
 import argparse
 import sys
+from typing import NoReturn
 
 import msgpack
 import zmq
 from zmq.auth import load_certificate
+
+
+def fail(line: str) -> NoReturn:
+    print(line, file=sys.stderr)
+    sys.exit(2)
+
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("request", nargs="?", default="info", choices=["ping", "info", "status"])
@@ -22,17 +33,19 @@ try:
     if wanted.key:
         public, secret = load_certificate(wanted.key)
         if not secret:
-            sys.exit(f"{wanted.key} holds no secret key: give the file that ends with .key_secret")
+            fail(f"{wanted.key} holds no secret key: give the file that ends with .key_secret")
         socket.curve_publickey, socket.curve_secretkey = public, secret
         socket.curve_serverkey = load_certificate(wanted.server_key)[0]
     socket.connect(wanted.url)
 except (zmq.ZMQError, OSError, ValueError) as error:
-    sys.exit(f"cannot connect to {wanted.url}: {error}")
+    fail(f"cannot connect to {wanted.url}: {error}")
 socket.send_string(wanted.request)
 if not socket.poll(5000):
-    sys.exit(
+    fail(
         f"no answer from {wanted.url}; requests go to the address that --control has, "
         "and need --key and --server-key where the daemon asks for keys"
     )
-for key, value in msgpack.unpackb(socket.recv()).items():
+answer = msgpack.unpackb(socket.recv())
+for key, value in answer.items():
     print(f"{key}: {value}")
+sys.exit(1 if answer.get("degraded") or answer["type"] == "error" else 0)

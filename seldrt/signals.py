@@ -8,8 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-# From the keyboard, by the system and, on Windows, by Ctrl-Break.
-STOPPING = tuple(number for number in signal.Signals if number.name in ("SIGINT", "SIGTERM", "SIGBREAK"))
+# From the keyboard, by the system, when the terminal closes (unless `nohup` made that ignored) and, on Windows, by
+# Ctrl-Break.
+STOPPING = tuple(
+    number
+    for number in signal.Signals
+    if number.name in ("SIGINT", "SIGTERM", "SIGBREAK")
+    or (number.name == "SIGHUP" and signal.getsignal(number) is not signal.SIG_IGN)
+)
 SAME_WISH_S = 0.5  # signals so close together ask for one orderly end
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,11 +59,14 @@ def run(**flags: Any) -> None:
             from seldrt.runtime.recorder import Recorder
 
             heard = override(capture, mic=capture.mic or microphone.profile.name, channels=())
-            text = settings_text(replace(config, capture=heard))
-            microphone.keeper = Recorder(kept, config.publisher.source or name, text, microphone.name)
+            source = config.publisher.source or name
+            text = settings_text(replace(config, capture=heard), source)
+            microphone.keeper = Recorder(kept, source, text, microphone.name)
             stack.enter_context(closing(microphone.keeper))
             say(f"recording to {kept.dir}, at most {kept.max_mb} MB")
         listener = stack.enter_context(closing(Listener(config, flags, publisher)))
+        for line in crowded(config):
+            say(f"note: {line}")
         listener.listen(microphone, name)
 
 
@@ -79,8 +83,25 @@ def run_settings(flags: Flags) -> tuple[DaemonConfig, Floats]:
     return config, orientation(capture.mount, capture.yaw_deg)
 
 
-def settings_text(config: DaemonConfig) -> str:
-    """TOML with all that the detections depend on, for a replay elsewhere and later."""
+def crowded(config: DaemonConfig) -> Iterator[str]:
+    """Which folders will fill the disk before they are as large as they may be."""
+    from seldrt.runtime.clip_folder import kept_clips
+    from seldrt.runtime.folders import fitting_bytes, kept_bytes
+    from seldrt.runtime.recorder import kept_files
+
+    for option, wanted, files in (("record", config.record, kept_files), ("clips", config.clips, kept_clips)):
+        if wanted.dir:
+            folder = Path(wanted.dir)
+            fitting_mb = fitting_bytes(folder, kept_bytes(files(folder)), wanted.max_mb * 1_000_000) // 1_000_000
+            if fitting_mb < wanted.max_mb:
+                yield (
+                    f"--{option} {folder}: the disk has room for {fitting_mb} MB, not for {wanted.max_mb}; "
+                    f"the oldest are deleted sooner: make room, or use --{option}-max-mb"
+                )
+
+
+def settings_text(config: DaemonConfig, source: str) -> str:
+    """TOML with all that the detections depend on, and their source, for a replay elsewhere and later."""
     import tomlkit
 
     pipeline, capture = (
@@ -91,4 +112,5 @@ def settings_text(config: DaemonConfig) -> str:
         )
     )
     plain = msgspec.to_builtins(replace(config, pipeline=pipeline, capture=capture))
-    return tomlkit.dumps({name: plain[name] for name in ("capture", "pipeline", "postprocess") if plain[name]})
+    kept = {name: plain[name] for name in ("capture", "pipeline", "postprocess") if plain[name]}
+    return tomlkit.dumps(kept | {"publisher": {"source": source}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from seldrt.models import model_path
 WATCHDOG_S = 30  # the daemon is heard of once a second
 START_S = 120  # to load the model on a small computer
 RESTART_S = 5
-STATE = "/var/lib/seldrt"
+STATE = "/var/lib/seldrt"  # of seldrt.service: a unit of another name has a folder of that name
 
 COMMON = """\
 [Unit]
@@ -34,28 +35,34 @@ NotifyAccess=main
 {environment}ExecStart={command}
 TimeoutStartSec={start_s}
 WatchdogSec={watchdog_s}
-Restart=on-failure
+Restart=always
 RestartSec={restart_s}
 """
 # A user of its own that may open sound devices, read nearly everything, and write to its own folders only.
 SYSTEM = """\
 DynamicUser=yes
 SupplementaryGroups=audio
-StateDirectory=seldrt
-CacheDirectory=seldrt
-RuntimeDirectory=seldrt
-WorkingDirectory=%S/seldrt
+StateDirectory=%N
+CacheDirectory=%N
+RuntimeDirectory=%N
+WorkingDirectory=%S/%N
 MemoryMax=80%
-Environment=NUMBA_CACHE_DIR=%C/seldrt
+LimitNOFILE=65536
+Environment=NUMBA_CACHE_DIR=%C/%N
 ProtectSystem=strict
 ProtectHome=read-only
 PrivateTmp=yes
 NoNewPrivileges=yes
+CapabilityBoundingSet=
 RestrictSUIDSGID=yes
+RestrictNamespaces=yes
 ProtectKernelTunables=yes
 ProtectKernelModules=yes
+ProtectKernelLogs=yes
 ProtectControlGroups=yes
+ProtectHostname=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+SystemCallArchitectures=native
 LockPersonality=yes
 UMask=0077
 
@@ -63,6 +70,8 @@ UMask=0077
 WantedBy=multi-user.target
 """
 USER = """\
+NoNewPrivileges=yes
+LimitNOFILE=65536
 
 [Install]
 WantedBy=default.target
@@ -78,9 +87,10 @@ WantedBy=default.target
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS OF RUN...]")
 def service(for_user: bool, arguments: tuple[str, ...]) -> None:
-    """Print a systemd unit that runs the daemon with these options, and starts it again when it fails.
+    """Print a systemd unit that runs the daemon with these options, and starts it again whenever it ends.
 
-    Settings of `run` in the environment (SELDRT_...) go into the unit.
+    Settings of `run` in the environment (SELDRT_...) go into the unit. It waits for a microphone that is not there
+    (--wait). Units of different names, roof.service and cellar.service, share no folder.
 
     \b
     seldrt service -- --device "Zoom H3-VR" | sudo tee /etc/systemd/system/seldrt.service
@@ -96,11 +106,12 @@ def service(for_user: bool, arguments: tuple[str, ...]) -> None:
         raise ConfigError('which microphone? give its options after --, like: seldrt service -- --device "Zoom H3-VR"')
     config = check(options)
     program = own_program()
-    for warning in [] if for_user else warnings(program[0], options, config):
-        say(f"note: {warning}")
+    for told in [*remarks(options, config), *([] if for_user else warnings(program[0], options, config))]:
+        say(f"note: {told}")
     if sys.platform != "linux":
         say("note: systemd exists on Linux only; this system starts services in another way")
-    click.echo(unit([*program, "run", *arguments], for_user, given_by_environment(context)), nl=False)
+    waiting = [] if config.capture.wait else ["--wait"]
+    click.echo(unit([*program, "run", *waiting, *arguments], for_user, given_by_environment(context)), nl=False)
 
 
 def check(flags: Flags) -> DaemonConfig:
@@ -166,6 +177,16 @@ def own_program() -> list[str]:
     return [os.path.abspath(sys.executable), "-m", "seldrt"]
 
 
+def remarks(flags: Flags, config: DaemonConfig) -> list[str]:
+    """What a service had better be told."""
+    found = []
+    if not config.publisher.source:
+        found.append("no --source: it is named after its device, as all stations of that kind are; try --source roof")
+    if not flags["quiet"]:
+        found.append("no --quiet: each event adds two lines to the journal")
+    return found
+
+
 def warnings(program: str, flags: Flags, config: DaemonConfig) -> list[str]:
     """What a service of the system could not do, as flags or the settings want it."""
     found = []
@@ -179,15 +200,14 @@ def warnings(program: str, flags: Flags, config: DaemonConfig) -> list[str]:
         found.append(f"{program} is where the service cannot read it: install it in /opt, or use --user")
     for option in ("record", "clips", "csv", "jsonl"):
         name = wanted.get(option)
-        place = os.path.normpath(os.path.join(STATE, name or ""))
-        if name and name != "-" and not place.startswith(f"{STATE}/"):
-            found.append(f"--{option} {name}: the service can write to {STATE} only")
+        if name and name != "-" and not is_own(name):
+            found.append(f"--{option} {name}: the service can write to {STATE} only (as seldrt.service)")
     for option in () if flags["no_publish"] else ("bind", "control"):
         name = wanted.get(option, "")
-        if name.startswith("ipc://") and not name.startswith("ipc:///run/seldrt/"):
-            found.append(f"--{option} {name}: the service can make sockets in /run/seldrt only")
+        if name.startswith("ipc://") and not re.match(r"ipc:///run/[^/]+/.", name):
+            found.append(f"--{option} {name}: the service can make sockets in /run/seldrt only (as seldrt.service)")
     keys = wanted["curve_keys"]
-    if os.path.isdir(keys) and not os.path.abspath(keys).startswith(f"{STATE}/"):
+    if os.path.isdir(keys) and not is_own(os.path.abspath(keys)):
         found.append(
             f"--curve-keys {keys}: only its owner may read what is secret there, and the service is a user of its own: "
             f"move the folder to {STATE}/keys and, once that exists, `chown -R --reference={STATE} {STATE}/keys`"
@@ -199,3 +219,9 @@ def warnings(program: str, flags: Flags, config: DaemonConfig) -> list[str]:
         elif name and not os.path.exists(name) and (os.path.dirname(name) or option in ("config", "curve_keys")):
             found.append(f"{flag} {name}: there is no such file yet, and the service cannot start without it")
     return found
+
+
+def is_own(name: str) -> bool:
+    """Whether a path, as the service sees it, lies in its own folder; for a whole path, in one of any unit's name."""
+    place = os.path.normpath(os.path.join(STATE, name))
+    return place.startswith(f"{STATE}/") or bool(os.path.isabs(name) and re.match("/var/lib/[^/]+/.", place))

@@ -11,6 +11,7 @@ import glob
 import io
 import os
 import re
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,18 @@ from numpy.typing import NDArray
 from seldrt.config import ClipsConfig, ConfigError
 from seldrt.detection import Event, check_name
 from seldrt.files import whole
-from seldrt.runtime.folders import FolderError, changed_ns, size_bytes, surplus, why_not, writable_folder
+from seldrt.runtime.folders import (
+    FULL,
+    FUTURE_NS,
+    FolderError,
+    changed_ns,
+    fitting_bytes,
+    kept_bytes,
+    size_bytes,
+    surplus,
+    why_not,
+    writable_folder,
+)
 
 CLIPPING = "keep clips in"  # what the folder is for
 NAME = re.compile(r"_az[+-]\d{3}_el[+-]\d{2}_p[01]\.\d{2}\.flac(\.[0-9a-f]{12}\.part)?$")
@@ -45,12 +57,12 @@ class Clip(NamedTuple):
 
 
 class ClipFolder:
-    """Keeps clips in a folder of bounded size: the oldest make room. `FolderError` when it cannot."""
+    """Keeps clips in a folder of bounded size: the oldest make room, also on a full disk. `FolderError` when not."""
 
     def __init__(self, config: ClipsConfig) -> None:
         self._folder = writable_folder(config.dir, CLIPPING)
         self._most_bytes = config.max_mb * 1_000_000
-        self._uncounted_bytes = self._most_bytes  # what lies there already
+        self._addable_bytes = 0.0  # before it is counted anew what lies there
 
     def keep(self, clip: Clip) -> None:
         path = self._folder / clip.event.class_ / _group(clip) / f"{_time(clip)}_{_heard(clip.event)}.flac"
@@ -60,10 +72,9 @@ class ClipFolder:
             self._write(path, flac(clip))
         except OSError as error:
             raise FolderError(f"{path}: the clip is not kept: {why_not(error, self._folder)}") from None
-        self._uncounted_bytes += size_bytes(path)
-        if self._uncounted_bytes > COUNTED_SHARE * self._most_bytes:
+        self._addable_bytes -= size_bytes(path)
+        if self._addable_bytes < 0:
             self._make_room(path)
-            self._uncounted_bytes = 0
 
     def _write(self, path: Path, content: bytes) -> None:
         for tries_left in reversed(range(TRIES)):
@@ -74,10 +85,21 @@ class ClipFolder:
             except FileNotFoundError:  # another daemon made room just then, and took the empty folder
                 if not tries_left:
                     raise
+            except OSError as error:
+                if error.errno not in FULL or not tries_left:
+                    raise
+                self._make_room(path, missing_bytes=len(content))
 
-    def _make_room(self, newest: Path) -> None:
-        room = round((1 - COUNTED_SHARE) * self._most_bytes) - size_bytes(newest)
-        for path in surplus((path for path in kept_clips(self._folder) if path != newest), room):
+    def _make_room(self, newest: Path, missing_bytes: int = 0) -> None:
+        """Deletes the oldest but ``newest`` until the rest fits, and what is missing has a place with some to spare."""
+        others, newest_bytes = [path for path in kept_clips(self._folder) if path != newest], size_bytes(newest)
+        kept = kept_bytes(others)
+        most = fitting_bytes(self._folder, kept + newest_bytes, self._most_bytes)
+        room = round((1 - COUNTED_SHARE) * most) - newest_bytes
+        if missing_bytes:
+            room = min(room, kept * 9 // 10 - missing_bytes)
+        self._addable_bytes = COUNTED_SHARE * most
+        for path in surplus(others, room):
             with suppress(OSError):  # another took it, or it is not ours to take
                 path.unlink()
                 path.parent.rmdir()  # of the source and day, and then the class, when nothing is left
@@ -85,10 +107,15 @@ class ClipFolder:
 
 
 def kept_clips(folder: Path) -> list[Path]:
-    """The clips in a folder, and what is left of those whose writing was cut off; the oldest first."""
+    """The clips in a folder, and what is left of those whose writing was cut off; the oldest first.
+
+    They are as old as the file system says; see `FUTURE_NS`.
+    """
+    latest_ns = time.time_ns() + FUTURE_NS
     found = map(folder.joinpath, glob.iglob("*/*/*", root_dir=folder, include_hidden=True))
     clips = (path for path in found if NAME.search(path.name) and os.path.isfile(path) and not _is_linked(path))
-    return sorted(clips, key=lambda path: (changed_ns(path), path))
+    changed = {path: changed_ns(path) for path in clips}
+    return sorted(changed, key=lambda path: (changed[path] <= latest_ns, changed[path], path))
 
 
 def find_clip(folder: Path, class_: str, source: str, onset_ms: int) -> Path | None:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 WINDOW_S = 5.0
 LOST_MS = 50.0  # a delay that stays so much longer is no drift, nor a sound server that waits for 2048 frames now
+SET_S = 1.0  # a step of the wall clock that is told
+TOLD_S = 60.0  # for so long
 STEADY_NS = 100_000  # the wall clock's offset is held while it keeps within this: two readings are never simultaneous
 
 _S_NS = 1_000_000_000
@@ -97,3 +99,34 @@ class WallClock:
     def _read(self) -> tuple[int, int]:
         before_ns, wall_ns, after_ns = self._monotonic_ns(), self._wall_ns(), self._monotonic_ns()
         return after_ns - before_ns, wall_ns - (before_ns + after_ns) // 2
+
+
+class ClockWatch:
+    """Whether the wall clock was set lately, against the monotonic one; as often as `complaints` is asked."""
+
+    def __init__(
+        self,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        wall_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._monotonic_ns, self._wall = monotonic_ns, WallClock(monotonic_ns, wall_ns)
+        self._offset_ns = self._wall.offset_ns()
+        self._text, self._told_until_ns = "", monotonic_ns()
+
+    def complaints(self) -> dict[str, str]:
+        """By how much it was set, for `TOLD_S`: times that were told before are off by that."""
+        before_ns, self._offset_ns = self._offset_ns, self._wall.offset_ns()
+        step_s = (self._offset_ns - before_ns) / _S_NS
+        if abs(step_s) > SET_S:
+            direction = "forward" if step_s > 0 else "back"
+            slept = ", or the computer slept" if step_s > 0 else ""
+            self._text = f"set {direction} by {_in_words(abs(step_s))}{slept}: times before that are off"
+            self._told_until_ns = self._monotonic_ns() + round(TOLD_S * _S_NS)
+        return {"clock": self._text} if self._monotonic_ns() < self._told_until_ns else {}
+
+
+def _in_words(seconds: float) -> str:
+    for unit, length_s in (("years", 365.25 * 86_400), ("days", 86_400), ("hours", 3600)):
+        if seconds >= 2 * length_s:
+            return f"{seconds / length_s:.0f} {unit}"
+    return f"{seconds:.0f} s"

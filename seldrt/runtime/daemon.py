@@ -20,6 +20,7 @@ from seldrt.events import EventTracker
 from seldrt.findings import LabelFrame
 from seldrt.microphones import CHANNELS
 from seldrt.runtime.capture import Block, Source
+from seldrt.runtime.clock import ClockWatch
 from seldrt.runtime.health import DEAF_S, Health
 from seldrt.runtime.publisher import Publisher
 from seldrt.runtime.sinks import MessageSink, Sink
@@ -87,7 +88,7 @@ class Daemon:
         wire = [MessageSink(info, source.clock, publisher.send)] if publisher else []
         self._sinks = [*wire, *sinks]
         self._events = events or EventTracker(pipeline.sample_rate, pipeline.samples_per_label)
-        self._health = Health(pipeline.sample_rate)
+        self._health, self._clock = Health(pipeline.sample_rate), ClockWatch()
         self._base = 0  # sample at which the pipeline's present stream began: a whole label frame
         self._expected = 0  # the sample that comes next
         self._broken_off = False  # the pipeline's stream has ended; the next sample begins another
@@ -200,7 +201,7 @@ class Daemon:
             self._tell_news()
 
     def _complaints(self) -> dict[str, str]:
-        found = self._source.complaints()
+        found = self._clock.complaints() | self._source.complaints()
         for sink in self._sinks:
             found |= sink.complaints()
         return self._health.complaints(self._source.overruns, "device" in found, self._source.waits) | found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 from seldrt.config import SeldrtError
 
 NO_ROOM_BYTES = 1_000_000
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FUTURE_NS = 60_000_000_000  # dated so much later than now, files are of a clock that was wrong: the oldest
 
 
 class FolderError(SeldrtError):
@@ -49,6 +52,14 @@ def changed_ns(path: Path) -> int:
 def kept_bytes(files: Iterable[Path]) -> int:
     """What files take."""
     return sum(map(size_bytes, files))
+
+
+def fitting_bytes(folder: Path, kept: int, most: int) -> int:
+    """How many bytes may be kept in a folder that holds ``kept``: ``most``, or on a small disk nine tenths of its room.
+
+    Room is what is free and what would be if nothing were kept; the last tenth is for others.
+    """
+    return min(most, (kept + shutil.disk_usage(folder).free) * 9 // 10)
 
 
 def surplus(oldest_first: Iterable[Path], room_bytes: int) -> Iterator[Path]:

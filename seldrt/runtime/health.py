@@ -10,6 +10,7 @@ import numpy as np
 
 RECENT_S = 10.0  # how long trouble and latencies count as present
 DEAF_S = 3.0  # without any samples
+TELLING_S = 1.0  # of sound, lately: less does not tell how fast the computation is, unless that took all the time
 
 
 class Health:
@@ -50,10 +51,14 @@ class Health:
 
     def real_time_factor(self) -> float | None:
         """Seconds of computation for a second of sound, lately; None before any sound."""
+        computed_s, heard_s = self._lately()
+        return round(computed_s / heard_s, 4) if heard_s else None
+
+    def _lately(self) -> tuple[float, float]:
+        """Seconds of computation, and of the sound that it was for."""
         _forget(self._computations)
-        seconds = sum(entry[1] for entry in self._computations)
         samples = sum(entry[2] for entry in self._computations)
-        return round(seconds * self._sample_rate / samples, 4) if samples else None
+        return sum(entry[1] for entry in self._computations), samples / self._sample_rate
 
     def latencies_ms(self) -> tuple[float | None, float | None, float | None]:
         """p50, p95 and p99 of the last seconds; None before the first label frame."""
@@ -74,6 +79,8 @@ class Health:
         ``waits``: the sound does, for who computes.
         """
         now_s, factor = time.monotonic(), self.real_time_factor()
+        computed_s, heard_s = self._lately()
+        slow = heard_s < computed_s and (heard_s >= TELLING_S or computed_s > RECENT_S / 2) and not waits
         if overruns > self._overruns:
             self._overruns, self._overrun_s = overruns, now_s
         recent = f"in the last {RECENT_S:.0f} s"
@@ -82,7 +89,7 @@ class Health:
             for what, text, wrong in (
                 ("loss", f"samples were lost {recent}", now_s - self._lost_s < RECENT_S),
                 ("overrun", f"the device or the ring ran over {recent}", now_s - self._overrun_s < RECENT_S),
-                ("speed", f"too slow: real-time factor {factor}", factor is not None and factor > 1 and not waits),
+                ("speed", f"too slow: real-time factor {factor}", factor is not None and slow),
                 ("sound", f"no samples for {self.unheard_s:.0f} s", self.unheard_s > DEAF_S and not device_away),
             )
             if wrong

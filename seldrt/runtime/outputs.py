@@ -28,9 +28,9 @@ class TextFile:
     """Lines of text as they come, for a file that can be read meanwhile; the path ``-`` is stdout.
 
     The file is new and begins with ``heading``, or it is one that is there, to ``add`` to, on a new line. When that is
-    moved away or deleted, as logrotate does, it is begun anew. `OutputError` when it cannot be opened, is written by
-    another program that begins it anew, or would be begun anew while another adds to it; and for a full disk unless
-    there may be room later: when it is added to.
+    moved away, deleted or emptied, as logrotate does, it is begun anew. `OutputError` when it cannot be opened, is
+    written by another program that begins it anew, or would be begun anew while another adds to it; and for a full disk
+    unless there may be room later: when it is added to.
     """
 
     def __init__(self, path: str, heading: bytes = b"", add: bool = False) -> None:
@@ -48,6 +48,7 @@ class TextFile:
             if not self._add:
                 self._file.truncate(0)
                 self._file.seek(0)
+        self._has_begun = False  # what was written is in the file
         is_new = self.is_stdout or not self._file.seekable() or not self._file.tell()
         self._owed = self._heading if is_new else b"\n" if _is_torn(self._path) else b""
 
@@ -56,10 +57,13 @@ class TextFile:
         if self._follows and self._was_moved():
             self.close()
             self._open()
+        elif self._follows and self._has_begun and not os.fstat(self._file.fileno()).st_size:
+            self._has_begun, self._owed = False, self._heading
         try:
             self._file.write(self._owed + line)
             self._owed = b""
             self._file.flush()
+            self._has_begun = True
         except BrokenPipeError:  # the reader of stdout has gone
             raise
         except OSError as error:

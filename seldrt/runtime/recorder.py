@@ -2,7 +2,7 @@
 
 Files of bounded length in one folder of bounded size; beside each, a TOML file with the settings it was heard with:
 ``seldrt replay X.flac --config X.toml``. A file begins where the stream begins, after a loss, or a whole number of
-label frames later, so that the label frames of a replay are those of the day.
+label frames later, so that the label frames of a replay are those of the day. It also ends when the clock was set.
 
 A name is ``SOURCE_YYYYMMDDThhmmss.mmmZ.flac``, the capture time of the first sample. What 24 bits hold exactly is
 FLAC; what they do not (a sound server that scales, 32-bit converters) is a float WAV. ``.part`` is still being written.
@@ -24,9 +24,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seldrt.config import LABEL_RATE_HZ, RecordConfig
+from seldrt.config import LABEL_RATE_HZ, LEAST_FOLDER_MB, RecordConfig
 from seldrt.microphones import CHANNELS
-from seldrt.runtime.folders import size_bytes, surplus, why_not, writable_folder
+from seldrt.runtime.folders import (
+    FUTURE_NS,
+    fitting_bytes,
+    kept_bytes,
+    size_bytes,
+    surplus,
+    why_not,
+    writable_folder,
+)
 from seldrt.runtime.health import RECENT_S
 
 PAUSE_S = 10.0  # after a failure
@@ -34,6 +42,7 @@ BACKLOG_S = 20.0  # of sound that waits for the disk; beyond that it is not reco
 FULL_SCALE = 2.0**23
 WAV_LIMIT_BYTES = 2 << 30
 RECORDING = "record to"  # what the folder is for
+SET_NS = 1_000_000_000  # by more than that, the clock was set
 PIECES = 8  # at least so many files fill the folder, so that making room costs little of what is kept
 KEPT = re.compile(r"_(\d{8}T\d{6}\.\d{3}Z)\.(flac|wav)(\.part)?$")
 
@@ -50,12 +59,14 @@ class Recorder:
     def __init__(self, config: RecordConfig, source: str, settings: str, device: str) -> None:
         self._config, self._source, self._settings, self._device = config, source, settings, device
         self._folder = writable_folder(config.dir, RECORDING)
-        self._piece_bytes = config.max_mb * 1_000_000 // PIECES
+        self._piece_bytes = 0  # how large a file may be
         self._waiting: queue.SimpleQueue[tuple[int, Samples, int, int] | None] = queue.SimpleQueue()
         self._given_frames = self._taken_frames = 0  # each has one writing thread
         self._behind_s = self._deleted_s = -RECENT_S  # when something was left out, and a file deleted, last
         self._file: KeptFile | None = None
         self._expected, self._rate = -1, 0  # the frame that comes next, and how many a second
+        self._origin_ns = 0  # when frame 0 was captured, as the last block had it
+        self._was_set = False  # the clock, since the file was begun
         self._extension = "flac"
         self._failure = ""  # why it records nothing now
         self._again_s = 0.0  # when it tries anew
@@ -114,6 +125,8 @@ class Recorder:
         if (first, rate) != (self._expected, self._rate):
             self._end_file()
         self._expected, self._rate = first + len(frames), rate
+        before_ns, self._origin_ns = self._origin_ns, captured_ns - first * 1_000_000_000 // rate
+        self._was_set |= abs(self._origin_ns - before_ns) > SET_NS
         label_frames = max(rate // LABEL_RATE_HZ, 1)
         start = 0
         while start < len(frames):
@@ -123,15 +136,16 @@ class Recorder:
                 self._deleted_s = time.monotonic()
                 self._file.give_up()
                 self._file = None
-            if self._file and not into_label and self._is_full(self._file, label_frames):
+            if self._file and not into_label and (self._was_set or self._is_full(self._file, label_frames)):
                 self._end_file()
             if self._extension == "flac" and not is_24_bit(piece):
                 self._end_file()
                 self._extension = "wav"
             if self._file is None:
                 captured = captured_ns + start * 1_000_000_000 // rate
+                self._make_room(captured)
                 self._file = KeptFile(self._named(captured), rate, self._tags(first + start, captured), self._settings)
-                self._make_room(self._file)
+                self._was_set = False
             self._file.write(piece)
             start += len(piece)
 
@@ -141,19 +155,20 @@ class Recorder:
         return long or file.size_bytes >= min(self._piece_bytes, WAV_LIMIT_BYTES)
 
     def _named(self, captured_ns: int) -> Path:
-        seconds, rest_ns = divmod(captured_ns, 1_000_000_000)
-        day = datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%dT%H%M%S")
-        return self._folder / f"{self._source}_{day}.{rest_ns // 1_000_000:03d}Z.{self._extension}"
+        return self._folder / f"{self._source}_{_stamp(captured_ns)}.{self._extension}"
 
     def _tags(self, first: int, captured_ns: int) -> dict[str, str]:
         seconds, rest_ns = divmod(captured_ns, 1_000_000_000)
         date = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_ns:09d}Z"
         return {"title": self._source, "date": date, "comment": f"device {self._device}; frame {first} of the stream"}
 
-    def _make_room(self, current: KeptFile) -> None:
-        """Deletes the oldest files until the next one, grown to its limit, has its place."""
+    def _make_room(self, now_ns: int) -> None:
+        """Deletes the oldest files until the next one, grown to its limit, has its place, also on a small disk."""
+        files = kept_files(self._folder, now_ns)
+        most = fitting_bytes(self._folder, kept_bytes(files), self._config.max_mb * 1_000_000)
+        self._piece_bytes = max(most, LEAST_FOLDER_MB * 1_000_000) // PIECES
         room = (PIECES - 1) * self._piece_bytes - self._piece_bytes // 8  # a label frame may stick out
-        for path in surplus((path for path in kept_files(self._folder) if path != current.part), room):
+        for path in surplus(files, room):
             with suppress(OSError):  # it is not ours to take or, on Windows, somebody listens to it
                 path.unlink(missing_ok=True)
                 _settings_beside(path).unlink(missing_ok=True)
@@ -216,9 +231,14 @@ class KeptFile:
             _settings_beside(self.part).unlink(missing_ok=True)
 
 
-def kept_files(folder: Path) -> list[Path]:
-    """The recordings in a folder, finished or not, the oldest first."""
-    return sorted((path for path in folder.iterdir() if KEPT.search(path.name)), key=_captured)
+def kept_files(folder: Path, now_ns: int | None = None) -> list[Path]:
+    """The recordings in a folder, finished or not, the oldest first: by their names, and `FUTURE_NS`.
+
+    ``now_ns`` is UNIX time; None takes it from the wall clock.
+    """
+    latest = _stamp((time.time_ns() if now_ns is None else now_ns) + FUTURE_NS)
+    captured = {path: found[1] for path in folder.iterdir() if (found := KEPT.search(path.name))}
+    return sorted(captured, key=lambda path: (captured[path] <= latest, captured[path]))
 
 
 def is_24_bit(samples: NDArray[Any]) -> bool:
@@ -232,9 +252,10 @@ def as_int32(samples: NDArray[Any]) -> NDArray[np.int32]:
     return (samples * np.float32(FULL_SCALE)).astype(np.int32) << 8
 
 
-def _captured(path: Path) -> str:
-    found = KEPT.search(path.name)
-    return found[1] if found else ""
+def _stamp(time_ns: int) -> str:
+    """UNIX time as names have it."""
+    seconds, rest_ns = divmod(time_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y%m%dT%H%M%S}.{rest_ns // 1_000_000:03d}Z"
 
 
 def _settings_beside(path: Path) -> Path:

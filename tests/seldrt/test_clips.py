@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import time
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -123,6 +125,30 @@ def test_of_a_long_event_the_beginning_is_kept_while_it_goes_on() -> None:
     assert held < 6 * SAMPLE_RATE  # not half a minute
 
 
+def test_a_clip_says_where_its_class_was_surest_and_leaves_nothing_behind() -> None:
+    clips: list[Clip] = []
+    sink = ClipSink(INFO, None, ClipsConfig(), 0, clips.append)
+    block, x = np.empty((2 * SAMPLE_RATE, 4), np.float32), noise(2.0, 90, 0)
+    block[:] = x
+    sink.heard(0, block)
+    block[:] = 0  # a device uses its buffer again
+    for phase, label, azimuth_deg, confidence in (
+        ("onset", 0, 80, 0.3),
+        ("update", 5, 90, 0.9),
+        ("offset", 10, 100, 0.5),
+    ):
+        told = ActiveSource(
+            class_id=PIANO, track=0, azimuth_deg=azimuth_deg, elevation_deg=0.0, confidence=confidence, onset_sample=0
+        )
+        change = EventChange(event_id=0, phase=phase, sample=label * LABEL, duration_samples=label * LABEL, source=told)
+        sink.event(change)
+    (clip,) = clips
+    assert (clip.event.phase, clip.event.azimuth_deg, clip.event.confidence) == ("offset", 90.0, 0.9)
+    assert np.abs(clip.samples).max() > 0
+    assert sink._sound.between(-5, 10)[0] == 0  # what was before the stream is not there
+    assert not sink._lives
+
+
 def test_a_loss_ends_a_clip_and_nothing_of_both_sides_is_joined() -> None:
     before, after = noise(1.0, 90, 0), noise(1.0, -90, 0)
     first, second = clips_of(blocks_of(before) + blocks_of(after, first=60_000), after_s=2.0, before_s=2.0)
@@ -185,6 +211,17 @@ def test_the_folder_stays_small_whoever_begins_anew_each_day(tmp_path: Path) -> 
     assert set(before) <= set(bank.rglob("*.flac"))
 
 
+def test_the_oldest_is_the_one_that_was_written_first_whatever_its_class(tmp_path: Path) -> None:
+    folder = ClipFolder(ClipsConfig(dir=str(tmp_path)))
+    old, new = a_clip(2), a_clip(1)
+    new.event.class_ = "alarm"
+    for seconds, clip in ((1e9, old), (1e9 + 1, new)):
+        folder.keep(clip)
+        (path,) = (tmp_path / clip.event.class_).rglob("*.flac")
+        os.utime(path, (seconds, seconds))
+    assert [path.parts[-3] for path in kept_clips(tmp_path)] == ["piano", "alarm"]
+
+
 def test_a_clip_is_kept_though_it_is_all_that_fits(tmp_path: Path) -> None:
     folder = ClipFolder(ClipsConfig(dir=str(tmp_path), max_mb=10))
     for second in range(2):
@@ -238,6 +275,64 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_clip(tmp_path: Path) -> None
         folder.keep(a_clip())  # of 6775 bytes: only the very end finds no room
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     folder.keep(a_clip())  # there is room again
+
+
+def test_on_a_full_disk_the_oldest_clips_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those of others nothing is taken, and where nothing can be taken it is told."""
+    foreign, write, disk_bytes = tmp_path / "holiday.mp4", Path.write_bytes, 12_000_000
+    foreign.write_bytes(bytes(3_000_000))
+
+    def free() -> int:
+        return disk_bytes - sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+
+    def written(path: Path, content: bytes) -> int:
+        if len(content) > free():
+            write(path, content[: free()])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", written)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**9))  # of others: a quota
+    folder = ClipFolder(ClipsConfig(dir=str(tmp_path)))
+    for second in range(12):  # of 1.4 MB each
+        folder.keep(a_clip(second, 600_000))
+    left = sorted((tmp_path / "piano" / "roof_20260601").iterdir())
+    assert [path.name[:6] for path in left] == [f"1200{second:02}" for second in range(12 - len(left), 12)]
+    assert 4 <= len(left) <= 6
+    for path in left:
+        path.unlink()
+    disk_bytes = 3_000_500
+    with pytest.raises(FolderError, match="the clip is not kept: No space left on device"):
+        folder.keep(a_clip(20))
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["holiday.mp4"]
+
+
+def test_on_a_small_disk_the_folder_stays_smaller_than_it_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def usage(_: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=12_000_000 - kept_bytes(kept_clips(tmp_path)))
+
+    monkeypatch.setattr("shutil.disk_usage", usage)
+    folder = ClipFolder(ClipsConfig(dir=str(tmp_path)))
+    for second in range(14):
+        folder.keep(a_clip(second, 600_000))
+        assert kept_bytes(kept_clips(tmp_path)) < 12_000_000
+    assert kept_bytes(kept_clips(tmp_path)) > 8_000_000
+
+
+def test_clips_of_a_clock_that_was_wrong_are_the_oldest(tmp_path: Path) -> None:
+    folder = ClipFolder(ClipsConfig(dir=str(tmp_path), max_mb=10))
+    now_s = time.time()
+    for second, changed_s in ((0, now_s + 9e8), (1, now_s - 100), (2, now_s - 50), (3, now_s + 30)):
+        folder.keep(a_clip(second, 600_000))
+        (path,) = tmp_path.rglob(f"12000{second}*")
+        os.utime(path, (changed_s, changed_s))
+    assert [path.name[5] for path in kept_clips(tmp_path)] == ["0", "1", "2", "3"]
+    for second in range(4, 8):
+        folder.keep(a_clip(second, 600_000))
+    assert not list(tmp_path.rglob("120000*"))
+    assert list(tmp_path.rglob("120003*"))
 
 
 def test_a_slow_disk_holds_nobody_up_and_no_error_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:

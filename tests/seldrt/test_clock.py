@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from seldrt.runtime.clock import WINDOW_S, ClockFit, WallClock
+from seldrt.runtime.clock import WINDOW_S, ClockFit, ClockWatch, WallClock
 
 RATE = 48000
 BLOCK = 960
@@ -116,6 +116,7 @@ class Clocks:
         self.now_ns = START_NS
         self.set_ns = 1_700_000_000_000_000_000 - START_NS
         self.pause_ns = 2_000  # between two readings
+        self.late_ns = 0  # and after one of the wall clock
 
     def monotonic_ns(self) -> int:
         self.now_ns += self.pause_ns
@@ -123,7 +124,9 @@ class Clocks:
 
     def wall_ns(self) -> int:
         self.now_ns += self.pause_ns
-        return self.now_ns + self.set_ns
+        read_ns = self.now_ns + self.set_ns
+        self.now_ns += self.late_ns
+        return read_ns
 
 
 @pytest.mark.parametrize("step_s", [-1.0, 1.0])
@@ -146,6 +149,28 @@ def test_a_step_of_the_wall_clock_is_followed_at_once_and_exactly_once(step_s: f
     assert abs(steps_ms[np.argmax(np.abs(steps_ms))] - step_s * 1e3) < 2
 
 
+@pytest.mark.parametrize(
+    ("step_s", "told"),
+    [
+        (-3600, "set back by 3600 s: times before that are off"),
+        (56.4 * 365.25 * 86_400, "set forward by 56 years, or the computer slept: times before that are off"),
+        (3 * 86_400, "set forward by 3 days, or the computer slept: times before that are off"),
+        (-7300, "set back by 2 hours: times before that are off"),
+        (0.9, None),
+    ],
+)
+def test_a_clock_that_is_set_is_told_for_a_while(step_s: float, told: str | None) -> None:
+    clocks = Clocks()
+    watch = ClockWatch(clocks.monotonic_ns, clocks.wall_ns)
+    assert watch.complaints() == {}
+    clocks.set_ns += round(step_s * 1e9)
+    for _ in range(50):
+        assert watch.complaints() == ({"clock": told} if told else {})
+        clocks.now_ns += 10**9
+    clocks.now_ns += 11 * 10**9
+    assert watch.complaints() == {}
+
+
 def test_readings_that_are_not_simultaneous_do_not_move_the_time() -> None:
     clocks = Clocks()
     wall = WallClock(clocks.monotonic_ns, clocks.wall_ns)
@@ -154,6 +179,9 @@ def test_readings_that_are_not_simultaneous_do_not_move_the_time() -> None:
     clocks.pause_ns = 30_000_000  # the process lost its turn between any two
     assert wall.offset_ns() == offset_ns
     clocks.pause_ns = 2_000
+    clocks.late_ns = 30_000_000  # and now behind the wall clock only
+    assert wall.offset_ns() == offset_ns
+    clocks.late_ns = 0
     clocks.set_ns += 50_000  # what readings differ by
     assert wall.offset_ns() == offset_ns
     clocks.set_ns += 100_000  # slewed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from seldrt.findings import ActiveSource, EventChange, LabelFrame
 from seldrt.microphones import profile
 from seldrt.runtime.background import BackgroundWorker, LineWriter
 from seldrt.runtime.capture import Block
+from seldrt.runtime.clock import ClockWatch
 from seldrt.runtime.daemon import Daemon, stream_info
 from seldrt.runtime.health import Health
 from seldrt.runtime.microphone import Microphone
@@ -36,7 +38,7 @@ from seldrt.runtime.publisher import Publisher
 from seldrt.runtime.recording import Recording
 from seldrt.runtime.sinks import EventTable, MessageSink, Sink
 from seldrt.signals import SAME_WISH_S
-from tests.processes import ROOT, SMALL, endpoint_of, start
+from tests.processes import ROOT, SMALL, endpoint_of, says, start
 from tests.seldrt import fake_sounddevice
 from tests.seldrt.energy_pipeline import LABEL, SAMPLE_RATE, EnergyPipeline, noise, two_pianos
 
@@ -433,6 +435,38 @@ def test_the_figures_of_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
     assert health.lost_samples == 100
 
 
+def test_how_fast_it_is_is_not_judged_by_hardly_any_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that went away leaves the rest of a stream to be computed, and no sound that it was for."""
+    now_s = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    health = Health(SAMPLE_RATE)
+    health.computed(0.8, SAMPLE_RATE // 2)
+    assert health.real_time_factor() == 1.6
+    assert health.complaints(0) == {}
+    health.computed(0.8, SAMPLE_RATE // 2)
+    assert health.complaints(0) == {"speed": "too slow: real-time factor 1.6"}
+    now_s += 20
+    health.computed(6.0, LABEL)  # a very slow computer hears next to nothing
+    assert health.complaints(0) == {"speed": "too slow: real-time factor 60.0"}
+
+
+def test_a_clock_that_is_set_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seldrt.runtime.daemon.STATUS_S", 0.0)
+    time_ns, set_ns = time.time_ns, 0
+
+    def blocks() -> Iterator[Block]:
+        nonlocal set_ns
+        for number in range(3):
+            yield Block(number * 480, np.zeros((480, 4), np.float32))
+            set_ns = -5_000_000_000
+
+    monkeypatch.setattr("seldrt.runtime.daemon.ClockWatch", lambda: ClockWatch(wall_ns=lambda: time_ns() + set_ns))
+    source, pipeline, lines = Script([]), EnergyPipeline(), list[str]()
+    source.blocks = lambda sample_rate: blocks()  # type: ignore[method-assign]
+    Daemon(pipeline, source, stream_info(pipeline, "h3"), tell=lines.append).run()
+    assert lines == ["degraded: clock: set back by 5 s: times before that are off"]
+
+
 def test_without_a_status_the_figures_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
@@ -452,7 +486,7 @@ def until_the_end(socket: zmq.Socket) -> list[dict[str, Any]]:
     return got
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_daemon_in_order(
     recording: Path, tmp_path: Path, number: signal.Signals, context: zmq.Context
 ) -> None:
@@ -479,6 +513,22 @@ def test_a_signal_ends_the_daemon_in_order(
     assert heard <= written <= {*range(5, 12), *range(18, 29)}
     assert len(lines.read_text().splitlines()) > len(frames)
     assert not list(tmp_path.glob(".*tmp"))
+
+
+def test_what_ignores_that_its_terminal_closes_goes_on_ignoring_it(recording: Path) -> None:
+    """As `nohup` starts it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = start("replay", str(recording), "--loop", "--no-publish", program=SMALL)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    says(process, "onset")
+    process.send_signal(signal.SIGHUP)
+    for _ in range(2):
+        says(process, "offset")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
 
 
 def test_a_second_signal_ends_it_at_once(recording: Path) -> None:
@@ -602,6 +652,21 @@ def test_a_file_that_is_moved_away_or_deleted_is_begun_anew(tmp_path: Path, monk
         "lines": b"heading\n4\n",
     }
     assert path.read_bytes() == b"heading\n5\n6\n"
+
+
+def test_a_table_that_is_emptied_begins_with_its_heading_again(tmp_path: Path) -> None:
+    """As logrotate does with copytruncate."""
+    path = tmp_path / "table"
+    for add, after in ((True, b"heading\n2\n3\n"), (False, b"2\n3\n")):
+        path.write_bytes(b"")
+        file = TextFile(str(path), b"heading\n", add)
+        assert path.read_bytes() == b"heading\n"
+        file.write(b"1\n")
+        os.truncate(path, 0)
+        file.write(b"2\n")
+        file.write(b"3\n")
+        file.close()
+        assert path.read_bytes() == after
 
 
 def test_what_is_added_to_waits_for_room(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from seldrt.runtime.doctor import check_address, check_keys, machine, signals
 from seldrt.runtime.doctor.axes import judge, new_yaw_deg, onsets, reading
 from seldrt.runtime.doctor.finding import Finding, examine
 from seldrt.runtime.doctor.formats import sniff
-from seldrt.runtime.doctor.listening import Heard, check_flow, check_opened, missing_ms
+from seldrt.runtime.doctor.listening import Heard, check_flow, check_opened, missing_ms, read
 from seldrt.spatial import foa_gains, rotation, unit_vector
 
 ROOT = Path(__file__).parents[2]
@@ -426,7 +426,7 @@ def test_the_disk_is_compared_with_what_may_be_recorded(tmp_path: Path, monkeypa
     (tmp_path / "roof_20261122T180523.123Z.flac").write_bytes(bytes(30_000_000))
     (tmp_path / "other.flac").write_bytes(bytes(1000))
     config = RecordConfig(dir=str(tmp_path), max_mb=1000)
-    for free_mb, verdict in ((50, "fail"), (969, "warn"), (971, "pass")):
+    for free_mb, verdict in ((50, "fail"), (1080, "warn"), (1082, "pass")):
         free.free = free_mb * 1_000_000
         finding = machine.check_disk(config)
         assert (finding.verdict, finding.figures["recorded_mb"]) == (verdict, 30)
@@ -437,7 +437,7 @@ def test_the_disk_is_compared_with_what_may_be_recorded(tmp_path: Path, monkeypa
     free.free = 900_000_000
     finding = machine.check_clips(ClipsConfig(dir=str(tmp_path), max_mb=1000))
     assert (finding.verdict, finding.figures["recorded_mb"]) == ("warn", 2)
-    assert finding.remedy.startswith("use --clips-max-mb 802")
+    assert finding.remedy.startswith("use --clips-max-mb 811")
     assert machine.check_clips(ClipsConfig()).verdict == "skip"
 
 
@@ -517,6 +517,12 @@ def test_a_recording_is_examined(recording: Path) -> None:
     assert code == 0, checks
     assert checks["format"]["figures"]["looks_like"] == "fuma"
     assert checks["model"]["figures"]["real_time_factor"] < 1
+
+
+def test_of_a_long_recording_the_first_minute_is_examined(tmp_path: Path) -> None:
+    """A file of some kB can hold hours of silence."""
+    soundfile.write(tmp_path / "long.flac", np.zeros((8000 * 61, 4), np.int16), 8000)
+    assert len(read(tmp_path / "long.flac", ()).frames) == 8000 * 60
 
 
 def test_one_failure_does_not_stop_the_next_check(recording: Path, tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,7 +32,7 @@ from seldrt.runtime import recorder as recorder_module
 from seldrt.runtime.daemon import Daemon, stream_info
 from seldrt.runtime.folders import FolderError
 from seldrt.runtime.microphone import Microphone
-from seldrt.runtime.recorder import Recorder, as_int32, is_24_bit
+from seldrt.runtime.recorder import Recorder, as_int32, is_24_bit, kept_files
 from seldrt.runtime.recording import Recording
 from seldrt.runtime.sinks import Sink
 from tests.models import small_model
@@ -138,6 +140,108 @@ def test_a_loss_begins_a_new_file(tmp_path: Path) -> None:
     assert soundfile.SoundFile(after).comment.endswith("frame 2000 of the stream")
 
 
+def test_another_rate_begins_a_new_file(tmp_path: Path) -> None:
+    recorder, x = Recorder(RecordConfig(dir=str(tmp_path)), "roof", "", "H3-VR"), integers(RATE)
+    recorder.keep(0, x, RATE, T0_NS)
+    recorder.keep(RATE, x, 2 * RATE, T0_NS + 1_000_000_000)
+    recorder.close()
+    assert [soundfile.info(path).samplerate for path in kept(tmp_path)] == [RATE, 2 * RATE]
+
+
+@pytest.mark.parametrize("step_s", [-3600, 1.5, 56 * 365 * 86_400])
+def test_a_clock_that_is_set_begins_a_new_file_with_the_next_label_frame(tmp_path: Path, step_s: float) -> None:
+    x, at = integers(3 * RATE), 1100
+    recorder = Recorder(RecordConfig(dir=str(tmp_path)), "roof", MIC, "H3-VR")
+    for start in range(0, len(x), at):
+        shift_ns = round(step_s * 1e9) if start >= 10 * at else start * 20_000  # before that, drift
+        recorder.keep(start, x[start : start + at], RATE, T0_NS + start * 1_000_000_000 // RATE + shift_ns)
+    recorder.close()
+    first, second = sorted(kept(tmp_path), key=first_sample)
+    begins = -(-10 * at // LABEL) * LABEL
+    assert first_sample(second) == begins
+    np.testing.assert_array_equal(np.concatenate([read(first), read(second)]), x)
+    told = datetime.strptime(second.name[5:24], "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC).timestamp()
+    assert told == pytest.approx(T0_NS / 1e9 + begins / RATE + step_s, abs=0.01)
+
+
+def test_files_of_a_clock_that_was_wrong_are_the_oldest(tmp_path: Path) -> None:
+    """One that was in the future, and one that is in the past now: what comes is not what is deleted."""
+    for year in (2020, 2021, 2030, 2031):
+        (tmp_path / f"roof_{year}0101T000000.000Z.flac").write_bytes(bytes(3_000_000))
+    assert [path.name[5:9] for path in kept_files(tmp_path, T0_NS)] == ["2030", "2031", "2020", "2021"]
+    assert [path.name[5:9] for path in kept_files(tmp_path, 0)] == ["2020", "2021", "2030", "2031"]
+    now = time.time_ns()
+    for offset_s in (-10, 30, 90):  # within a minute, clocks of two computers may differ
+        path = tmp_path / f"roof_{datetime.fromtimestamp(now / 1e9 + offset_s, UTC):%Y%m%dT%H%M%S}.000Z.wav"
+        path.write_bytes(bytes(offset_s + 11))
+    assert [path.stat().st_size - 11 for path in kept_files(tmp_path) if path.suffix == ".wav"] == [90, -10, 30]
+    keep(tmp_path, integers(RATE), max_mb=10)
+    assert [path.name[5:9] for path in kept(tmp_path) if path.suffix == ".flac"] == ["2020", "2021", "2026"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], int]:
+    """Makes the disk of ``tmp_path`` one of so many bytes; what is free on it is returned."""
+
+    def used() -> int:
+        return sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+
+    def make(size_bytes: int) -> int:
+        usage = lambda _: SimpleNamespace(free=max(size_bytes - used(), 0))  # noqa: E731
+        monkeypatch.setattr("shutil.disk_usage", usage)
+        return size_bytes - used()
+
+    return make
+
+
+def test_on_a_small_disk_the_oldest_make_room_before_it_is_full(
+    tmp_path: Path, small_disk: Callable[[int], int]
+) -> None:
+    x = np.tile(integers(20 * RATE), (15, 1))  # 29 MB
+    other = tmp_path / "holiday.mp4"
+    other.write_bytes(bytes(3_000_000))
+    disk_bytes = 18_000_000
+    recorder = Recorder(RecordConfig(dir=str(tmp_path), max_mb=1000), "roof", MIC, "H3-VR")
+    least = disk_bytes
+    for start in range(0, len(x), RATE):
+        least = min(least, small_disk(disk_bytes))
+        recorder.keep(start, x[start : start + RATE], RATE, T0_NS + start * 1_000_000_000 // RATE)
+        while recorder._taken_frames < start + RATE:
+            time.sleep(0.001)
+    recorder.close()
+    assert 1_000_000 < least < 4_000_000
+    assert not recorder.complaints()
+    sound = np.concatenate([read(path) for path in kept(tmp_path)])
+    assert len(sound) > 100 * RATE
+    np.testing.assert_array_equal(sound, x[-len(sound) :])
+    assert other.stat().st_size == 3_000_000
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root may mount a disk")
+def test_on_a_disk_that_others_fill_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", tmp_path], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    monkeypatch.setattr(recorder_module, "PAUSE_S", 0.0)
+    try:
+        x = np.tile(integers(20 * RATE), (15, 1))  # 29 MB
+        recorder = Recorder(RecordConfig(dir=str(tmp_path)), "roof", MIC, "H3-VR")
+        for start in range(0, len(x), RATE):
+            if start == 200 * RATE:
+                with suppress(OSError), open(tmp_path / "other", "wb", buffering=0) as other:
+                    while True:
+                        other.write(bytes(100_000))
+            recorder.keep(start, x[start : start + RATE], RATE, T0_NS + start * 1_000_000_000 // RATE)
+            while recorder._taken_frames < start + RATE:
+                time.sleep(0.001)
+        recorder.close()
+        assert not recorder.complaints()
+        last = kept(tmp_path)[-1]
+        np.testing.assert_array_equal(read(last), x[first_sample(last) :])
+        assert (tmp_path / "other").stat().st_size > 10_000_000
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
 def test_the_folder_stays_within_its_size_and_the_oldest_go(tmp_path: Path) -> None:
     x = np.tile(integers(20 * RATE), (10, 1))  # 19 MB of noise, which does not compress
     other = tmp_path / "roof_20250101T000000.000Z.mp3"
@@ -239,7 +343,7 @@ def test_what_a_killed_daemon_leaves_can_be_replayed(tmp_path: Path) -> None:
         "import sys, time\n"
         "from tests.seldrt.test_recorder import *\n"
         "recorder = Recorder(RecordConfig(dir=sys.argv[1]), 'roof', MIC, 'H3-VR'); x = integers(20 * RATE)\n"
-        "[recorder.keep(i, x[i : i + RATE], RATE, T0_NS) for i in range(0, len(x), RATE)]\n"
+        "[recorder.keep(i, x[i : i + RATE], RATE, T0_NS + i * 10**9 // RATE) for i in range(0, len(x), RATE)]\n"
         "while recorder._taken_frames < len(x): time.sleep(0.01)\n"
         "print('kept', flush=True); time.sleep(60)"
     )
@@ -296,6 +400,15 @@ def test_an_old_file_that_cannot_be_deleted_ends_nothing(tmp_path: Path, monkeyp
     assert held.exists()
     assert not stale.exists()
     np.testing.assert_array_equal(read(kept(tmp_path)[-1]), x)
+
+
+def test_what_is_being_written_is_kept_though_a_clock_that_was_set_back_makes_it_the_oldest(tmp_path: Path) -> None:
+    later = tmp_path / "roof_20990101T000000.000Z.flac"
+    later.write_bytes(bytes(9_500_000))
+    x = integers(2 * RATE)
+    assert not keep(tmp_path, x, max_mb=10)
+    (path,) = kept(tmp_path)
+    np.testing.assert_array_equal(read(path), x)
 
 
 def test_a_disk_that_does_not_keep_up_leaves_a_gap_and_the_memory_flat(
@@ -398,22 +511,27 @@ def test_run_records_and_replay_gives_the_same(tmp_path: Path) -> None:
         "sys.modules['sounddevice'] = fake; energy_pipeline.main()"
     )
     env = {key: value for key, value in os.environ.items() if not key.startswith("SELDRT_")}
-    common = ["--no-publish", "--source", "roof", "--jsonl"]
+    common = ["--no-publish", "--jsonl"]
     arguments = ["run", "--device", "h3", "--mic", "fuma", "--record", str(tmp_path / "kept"), *common, "live.jsonl"]
+    arguments += ["--source", "roof", "--record-max-mb", "100000000"]
     process = subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
         cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=env | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert process.stderr is not None
     offsets = 0
+    started = ""
     while offsets < 2:
         line = process.stderr.readline()
         assert line, "it ended"
         offsets += "offset" in line
+        started += line
+    assert re.search(r"note: --record \S+kept: the disk has room for \d+ MB, not for 100000000; the oldest", started)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 0, errors
     (path,) = kept(tmp_path / "kept")
+    assert path.with_suffix(".toml").read_text().endswith('[publisher]\nsource = "roof"\n')
     command = path.with_suffix(".toml").read_text().splitlines()[0].removeprefix("# seldrt ").split()
     done = subprocess.run(
         [sys.executable, "-m", "tests.seldrt.energy_pipeline", *command, "--fast", *common, tmp_path / "replay.jsonl"],
@@ -422,5 +540,6 @@ def test_run_records_and_replay_gives_the_same(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     live, replayed = ((tmp_path / name).read_text() for name in ("live.jsonl", "replay.jsonl"))
     assert live.count('"offset"') == 2
+    assert '"source":"roof"' in replayed
     of_the_day = re.compile(r'"(t_capture|onset)_s":[0-9.e+-]+')  # UNIX time there, since the beginning here
     assert of_the_day.sub("", live) == of_the_day.sub("", replayed)

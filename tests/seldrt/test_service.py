@@ -22,6 +22,7 @@ from seldrt.cli.service import SYSTEM, quoted, unit
 from seldrt.config import ConfigError
 
 ROOT = Path(__file__).parents[2]
+NAMED = ("--source", "roof", "--quiet")
 OPTIONS = ["--device", 'Zoom "H3-VR" 100 % $HOME', "--bind", "ipc:///run/seldrt/s"]
 
 
@@ -48,10 +49,11 @@ def test_the_unit_starts_this_program_with_these_options(kind: list[str]) -> Non
     done = seldrt("service", *kind, "--", *OPTIONS)
     assert done.returncode == 0, done.stderr
     service = parsed(done.stdout)["Service"]
-    assert words(service["ExecStart"]) == [sys.executable, "-m", "seldrt", "run", *OPTIONS]
+    assert words(service["ExecStart"]) == [sys.executable, "-m", "seldrt", "run", "--wait", *OPTIONS]
     assert service["Type"] == "notify"
     assert int(service["WatchdogSec"]) > 3
-    assert service["Restart"] == "on-failure"
+    assert service["Restart"] == "always"
+    assert service["NoNewPrivileges"] == "yes"
     assert ("DynamicUser" in service) == (not kind)
     assert service.get("SupplementaryGroups", "") == ("" if kind else "audio")
     target = parsed(done.stdout)["Install"]["WantedBy"]
@@ -115,7 +117,8 @@ def test_what_only_stands_in_the_way_now_is_not_refused(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as running:
         running.bind(str(tmp_path / "s"))
         running.listen()
-        done = seldrt("service", "--user", "--", "--device", "h3", "--bind", f"ipc://{tmp_path}/s", "--mic", "my.toml")
+        options = ["--device", "h3", "--bind", f"ipc://{tmp_path}/s", "--mic", "my.toml", "--source", "roof", "--quiet"]
+        done = seldrt("service", "--user", "--", *options)
     assert (done.returncode, done.stderr) == (0, "")
     assert seldrt("service", "--", "--device", "h3", "--no-publish", "--bind", "tcp://0.0.0.0:5").returncode == 0
 
@@ -131,7 +134,7 @@ def test_settings_of_the_environment_are_in_the_unit() -> None:
 
 
 def test_another_system_than_linux_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ["service", "--user", "--", "--device", "h3"]
+    arguments = ["service", "--user", "--", "--device", "h3", "--source", "roof", "--quiet"]
     assert "note" not in CliRunner().invoke(cli, arguments).output
     monkeypatch.setattr(sys, "platform", "darwin")
     told = CliRunner().invoke(cli, arguments)
@@ -139,9 +142,34 @@ def test_another_system_than_linux_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     assert "ExecStart=" in told.output
 
 
+def test_it_waits_for_the_microphone_whatever_the_settings_say(tmp_path: Path) -> None:
+    settings = tmp_path / "my.toml"
+    for text, flags, added in (("", {}, True), ("", {"SELDRT_WAIT": "1"}, False), ("wait = true\n", {}, False)):
+        settings.write_text(f'[capture]\ndevice = "h3"\n{text}')
+        done = seldrt("service", "--user", "--", "--config", str(settings), **flags)
+        assert words(parsed(done.stdout)["Service"]["ExecStart"])[3:] == [
+            *("run", *(["--wait"] if added else []), "--config", str(settings))
+        ]
+
+
+def test_a_service_without_a_name_or_with_a_line_for_each_event_is_told() -> None:
+    assert [line[:20] for line in seldrt("service", "--user", "--", "--device", "h3").stderr.splitlines()] == [
+        "note: no --source: i",
+        "note: no --quiet: ea",
+    ]
+
+
+def test_units_of_other_names_have_other_folders(tmp_path: Path) -> None:
+    assert "seldrt" not in SYSTEM
+    given = ("--record", "/var/lib/roof/kept", "--csv", "/var/lib/roof", "--jsonl", "../roof/x", "--clips", "heard")
+    done = seldrt("service", "--", "--device", "h3", *NAMED, *given, "--bind", "ipc:///run/roof/s")
+    notes = [line for line in done.stderr.splitlines() if "cannot read it" not in line]
+    assert [note.split()[1] for note in notes] == ["--csv", "--jsonl"]
+
+
 def test_what_the_service_may_not_do_is_told(tmp_path: Path) -> None:
     done = seldrt(
-        *("service", "--", "--device", "h3", "--record", "/srv/sound", "--bind", "ipc:///tmp/s"),
+        *("service", "--", "--device", "h3", *NAMED, "--record", "/srv/sound", "--bind", "ipc:///tmp/s"),
         *("--config", "configs/seldrt.toml", "--curve-keys", str(tmp_path)),
     )
     assert done.returncode == 0
@@ -151,16 +179,14 @@ def test_what_the_service_may_not_do_is_told(tmp_path: Path) -> None:
     settings.write_text(
         '[record]\ndir = "/srv/sound"\n[publisher]\nbind = "ipc:///tmp/s"\n[pipeline]\nmodel = "/no/m"\n'
     )
-    filed = seldrt("service", "--", "--device", "h3", "--config", settings)
+    filed = seldrt("service", "--", "--device", "h3", *NAMED, "--config", str(settings))
     notes = [line for line in filed.stderr.splitlines() if "cannot read it" not in line]
     assert [note.split()[1] for note in notes] == ["--record", "--bind", "--model"]
     assert "--bind" not in seldrt("service", "--", "--device", "h3", "--config", settings, "--no-publish").stderr
-    missing = seldrt("service", "--", "--config", "/nowhere/my.toml", "--model", "/nowhere/my.safetensors")
+    missing = seldrt("service", "--", *NAMED, "--config", "/nowhere/my.toml", "--model", "/nowhere/my.safetensors")
     notes = [line for line in missing.stderr.splitlines() if "cannot read it" not in line]
     assert [note.split()[1] for note in notes] == ["--config", "--model"]
     assert all("there is no such file yet" in note for note in notes)
-    quiet = seldrt(
-        "service", "--", "--device", "h3", "--model", "compact", "--record", "kept", "--bind", "ipc:///run/seldrt/s"
-    )
+    options = ["--device", "h3", "--model", "compact", "--record", "kept", "--bind", "ipc:///run/seldrt/s"]
+    quiet = seldrt("service", "--", *options, *NAMED)
     assert [line for line in quiet.stderr.splitlines() if "cannot read it" not in line] == []
-    assert "StateDirectory=seldrt" in SYSTEM

@@ -46,7 +46,7 @@ def check_engine(config: PipelineConfig) -> Finding:
         try:
             import torch
         except (ImportError, OSError) as error:
-            return bad(f"{text}: PyTorch cannot be loaded: {error}", "pip install torch", **figures)
+            return bad(f"{text}: PyTorch cannot be loaded: {error}", "pip install 'seldrt[offline]'", **figures)
         present |= {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not present[config.device]:
         there = ", ".join(name for name, is_there in present.items() if is_there)
@@ -145,17 +145,17 @@ def _check_room(
 ) -> Finding:
     if not config.dir:
         return not_checked(f"nothing is to be kept: no {option}")
-    from seldrt.runtime.folders import kept_bytes, writable_folder
+    from seldrt.runtime.folders import fitting_bytes, kept_bytes, writable_folder
 
     folder = writable_folder(config.dir, purpose)
-    free_mb, kept_mb = shutil.disk_usage(folder).free / 1e6, kept_bytes(kept(folder)) / 1e6
-    missing_mb = config.max_mb - kept_mb - free_mb
+    there = kept_bytes(kept(folder))
+    free_mb, kept_mb = shutil.disk_usage(folder).free / 1e6, there / 1e6
+    fitting_mb = fitting_bytes(folder, there, config.max_mb * 1_000_000) // 1_000_000
     text = f"{folder}: {free_mb:.0f} MB free, {kept_mb:.0f} MB of {config.max_mb} MB kept"
     figures = {"free_mb": round(free_mb), "recorded_mb": round(kept_mb), "max_mb": config.max_mb}
     if free_mb < LEAST_MB:
         return bad(text, "make room, or choose another folder", **figures)
-    if missing_mb > 0:
-        fitting_mb = int(free_mb + kept_mb - LEAST_MB)
+    if fitting_mb < config.max_mb:
         smaller = f"use {option}-max-mb {fitting_mb}, or " if fitting_mb >= LEAST_FOLDER_MB else ""
         return doubtful(text, f"{smaller}make room", **figures)
     return good(text, **figures)
