@@ -17,7 +17,8 @@ from msgspec.structs import replace
 from offline.dataset import Recording, read_metadata, within
 from offline.estimates import Estimates, Rows, rows_of
 from offline.evaluate import class_numbers
-from offline.metrics import LABELS_PER_MINUTE, EventCounts, Scores, SeldCounts, count, event_recall
+from offline.event_counts import LABELS_PER_MINUTE, EventCounts, event_recall
+from offline.metrics import Scores, SeldCounts, count
 from offline.thresholds import CRITERIA, Scenes, Strip, best_combination
 from seldrt.config import ConfigError, PostprocessConfig, override
 from seldrt.description import Description

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from offline.dataset import MOST, Recording, read_metadata, within
 from offline.estimates import Rows
+from offline.event_counts import event_rows
 from offline.metrics import (
     ROUNDING_DEG,
     SEGMENT_LABELS,
     THRESHOLD_DEG,
     class_segments,
-    event_rows,
     frame_angles,
     row_pairs,
 )

@@ -24,15 +24,14 @@ from offline.dataset import (
     write_metadata,
 )
 from offline.encoding import foa_blocks
+from offline.event_counts import EventCounts, event_recall
 from offline.files import write_file
 from offline.metrics import (
-    EventCounts,
     MetricsError,
     Scores,
     SeldCounts,
     bootstrap_interval,
     count,
-    event_recall,
 )
 from offline.workers import ShowProgress, results, silent
 from seldrt.config import LABEL_RATE_HZ, ConfigError, PostprocessConfig, named
@@ -156,6 +155,7 @@ class EventsMeasured(msgspec.Struct, frozen=True):
 
     true: int
     found: int
+    located: int  # of these not more than 20 degrees off
     false: int
     recall: float
     median_angle_deg: float

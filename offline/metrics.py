@@ -1,4 +1,4 @@
-"""The metrics of DCASE 2020 Task 3: ER20, F20, LE_CD, LR_CD; and events found, missed and invented.
+"""The metrics of DCASE 2020 Task 3: ER20, F20, LE_CD, LR_CD.
 
 Definition: the official 2020 evaluation code (metrics/SELD_evaluation_metrics.py of the seld-dcase2020
 baseline) after Mesaros et al., "Joint measurement of localization and detection of sound events", WASPAA
@@ -19,12 +19,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
-from seldrt.config import LABEL_RATE_HZ, SeldrtError
-from seldrt.findings import GAP_LABELS
+from seldrt.config import SeldrtError
 from seldrt.spatial import angle_deg, unit_vector
 
 METRICS = ("er_20", "f_20", "le_cd", "lr_cd", "lr_recall", "seld")
-LABELS_PER_MINUTE = 60.0 * LABEL_RATE_HZ
 EPS = 2.0**-52  # where the official code has it: errors over an empty reference give an ER of 4.5e15
 THRESHOLD_DEG = 20.0
 SEGMENT_LABELS = 10  # label frames: 1 s
@@ -160,8 +158,9 @@ def bootstrap_interval(
 ) -> dict[str, tuple[float, float]]:
     """95 % intervals of each metric, by drawing whole recordings ``n`` times with replacement.
 
-    Frames of one recording depend on each other, recordings do not: hence recordings are drawn. Needs at
-    least one; of one recording the interval is a point, which says nothing.
+    Frames of one recording depend on each other, so whole recordings are drawn: the intervals are those of other
+    recordings like these. Scenes that are made of the same sounds depend on each other, too: of scenes of other sounds
+    the intervals would be wider. Needs at least one; of one recording the interval is a point, which says nothing.
     """
     if not per_recording:
         raise MetricsError("no recording to draw from")
@@ -170,59 +169,6 @@ def bootstrap_interval(
     drawn = scores_of(times_drawn @ totals)
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     return {name: (float(a), float(b)) for name, a, b in zip(METRICS, low, high, strict=True)}
-
-
-@dataclasses.dataclass(frozen=True)
-class EventCounts:
-    """True events, those found with the angle to each, and predicted ones that are not there; add them up."""
-
-    true: int = 0
-    found: int = 0
-    false: int = 0
-    minutes: float = 0.0
-    angles_deg: tuple[float, ...] = ()  # one for each found event
-
-    def __add__(self, other: EventCounts) -> EventCounts:
-        return EventCounts(*(a + b for a, b in zip(_values(self), _values(other), strict=True)))
-
-    @property
-    def recall(self) -> float:
-        """Share of the true events that were found; NaN where there are none."""
-        return self.found / self.true if self.true else float("nan")
-
-    @property
-    def median_angle_deg(self) -> float:
-        """Median over the found events; NaN where there are none."""
-        return float(np.median(self.angles_deg)) if self.angles_deg else float("nan")
-
-    @property
-    def false_per_minute(self) -> float:
-        return self.false / self.minutes if self.minutes else float("nan")
-
-
-def event_recall(reference: ArrayLike, prediction: ArrayLike, classes: int, label_frames: int) -> EventCounts:
-    """Count events instead of segments: what a user of the daemon would say it heard, missed and invented.
-
-    Events are those of `event_rows`. One is found when at least one label frame has a prediction of its class; its
-    angle is the median over those frames of the angle to the nearest one. A predicted event is false when no frame of
-    it has a true event of its class. ``label_frames`` is the length of the recording (100 ms each). Rows as for
-    `count`.
-    """
-    ref, pred = checked_rows(reference, classes, "reference"), checked_rows(prediction, classes, "prediction")
-    i, j = row_pairs(ref, pred, classes)
-    pair_angles = angle_deg(_doa(ref[i]), _doa(pred[j]))
-    nearest = np.full(len(ref), np.inf)
-    np.minimum.at(nearest, i, pair_angles)
-    angles = [
-        float(np.median(nearest[event][np.isfinite(nearest[event])]))
-        for event in event_rows(ref)
-        if np.isfinite(nearest[event]).any()
-    ]
-    matched = np.zeros(len(pred), dtype=bool)
-    matched[j] = True
-    false = sum(not matched[event].any() for event in event_rows(pred))
-    minutes = label_frames / LABELS_PER_MINUTE
-    return EventCounts(len(event_rows(ref)), len(angles), false, minutes, tuple(angles))
 
 
 def checked_rows(rows: ArrayLike, classes: int, name: str) -> Floats:
@@ -303,16 +249,6 @@ def row_pairs(ref: Floats, pred: Floats, classes: int) -> tuple[NDArray[np.intp]
     return np.repeat(ref_order, stop - start), pred_order[np.concatenate([np.zeros(0, dtype=np.intp), *partners])]
 
 
-def event_rows(rows: NDArray[np.number[Any]]) -> list[NDArray[np.intp]]:
-    """Row indices of each event: one class and track, without a gap of more than `GAP_LABELS`."""
-    if not len(rows):
-        return []
-    order = np.lexsort((rows[:, 0], rows[:, 2], rows[:, 1]))
-    frame, class_id, track = rows[order, :3].T
-    starts = (np.diff(frame) > GAP_LABELS + 1) | (np.diff(class_id) != 0) | (np.diff(track) != 0)
-    return np.split(order, np.flatnonzero(starts) + 1)
-
-
 def _keys(rows: Floats, classes: int) -> NDArray[np.intp]:
     return _indices(rows[:, 0]) * classes + _indices(rows[:, 1])
 
@@ -325,5 +261,5 @@ def _doa(rows: Floats) -> Floats:
     return unit_vector(rows[:, 3], rows[:, 4])
 
 
-def _values(counts: SeldCounts | EventCounts) -> tuple[Any, ...]:
+def _values(counts: SeldCounts) -> tuple[Any, ...]:
     return tuple(getattr(counts, field.name) for field in dataclasses.fields(counts))

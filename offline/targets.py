@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from offline.metrics import event_rows
+from offline.event_counts import event_rows
 from seldrt.config import ConfigError
 from seldrt.spatial import unit_vector
 

@@ -18,7 +18,8 @@ from offline.dataset import Recording, content_digest, list_quiet, list_recordin
 from offline.errors import Errors, analyse
 from offline.estimates import Estimates, Form, Job, rows_of
 from offline.evaluate import Report, class_numbers, compare
-from offline.metrics import EventCounts, Scores, event_recall
+from offline.event_counts import EventCounts, event_recall
+from offline.metrics import Scores
 from offline.plans import read_plan
 from offline.reliability import Said, what_is_said
 from seldrt.config import ConfigError, PostprocessConfig

@@ -81,9 +81,10 @@ def csv_tables(findings: Findings, system: str) -> dict[str, tuple[list[str], li
             ],
         ),
         "recordings": (
-            ["recording", *METRICS, "events", "found", "false", "recall", "median_deg", "false_per_minute"],
+            ["recording", *METRICS, "events", "found", "located", "false", "recall", "median_deg", "false_per_minute"],
             [
-                [name, *_values(one.scores), one.events.true, one.events.found, one.events.false]
+                [name, *_values(one.scores)]
+                + [one.events.true, one.events.found, one.events.located, one.events.false]
                 + [_short(v) for v in (one.events.recall, one.events.median_angle_deg, one.events.false_per_minute)]
                 for name, one in best.recordings.items()
             ],
@@ -141,8 +142,8 @@ def markdown(findings: Findings, system: str) -> str:
         "![Table 1](table1.png)",
         "## Events",
         _table(
-            ["system", "found", "recall %", "median error deg", "half are found within s", "90 % within s",
-             "false a minute", "false a minute where it is quiet"],
+            ["system", "found", "recall %", "within 20 deg", "median error deg", "half are found within s",
+             "90 % within s", "false a minute", "false a minute where it is quiet"],
             [_events(findings, name) for name in findings.systems],
         ),
         _quiet_note(findings),
@@ -219,7 +220,8 @@ def _events(findings: Findings, system: str) -> list[str]:
     events, delays = findings.best(system).events, sorted(findings.errors[system].delays_s)
     within = [f"{delays[int(share * (len(delays) - 1))]:.1f}" if delays else "-" for share in (0.5, 0.9)]
     quiet = f"{findings.quiet[system].false_per_minute:.2f}" if system in findings.quiet else "-"
-    found = [f"{events.found} of {events.true}", f"{100 * events.recall:.0f}", f"{events.median_angle_deg:.1f}"]
+    found = [f"{events.found} of {events.true}", f"{100 * events.recall:.0f}"]
+    found += [f"{events.located}", f"{events.median_angle_deg:.1f}"]
     return [system, *found, *within, f"{events.false_per_minute:.2f}", quiet]
 
 

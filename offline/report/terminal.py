@@ -27,7 +27,7 @@ def tables(report: Report) -> Group:
     e = report.events
     heard = f"{e.found} of {e.true} events found"
     if e.found:
-        heard += f", {e.median_angle_deg:.1f} degrees off in the median"
+        heard += f", {e.located} of these within 20 degrees; {e.median_angle_deg:.1f} degrees off in the median"
     invented = f"{e.false} false event{'s' * (e.false != 1)}, {e.false_per_minute:.2f} a minute"
     return Group(overall, classes, heard, invented, f"data {report.data}")
 

@@ -19,7 +19,8 @@ from offline.calibrate import THRESHOLDS, Trials, calibrate, waiting
 from offline.cli import main
 from offline.dataset import Recording, write_metadata
 from offline.estimates import Estimates, Rows, rows_of
-from offline.metrics import EventCounts, SeldCounts, count, event_recall
+from offline.event_counts import EventCounts, event_recall
+from offline.metrics import SeldCounts, count
 from offline.thresholds import CRITERIA, Scenes, Strip, best_combination
 from seldrt import checkpoint
 from seldrt.config import FeatureConfig, PostprocessConfig

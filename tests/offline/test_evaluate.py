@@ -145,6 +145,26 @@ def test_recordings_to_report(dataset, tmp_path):
     assert report.data == content_digest(recordings)
 
 
+def test_what_a_pipeline_holds_back_is_heard_too(dataset):
+    class Late(Reader):
+        def flush(self) -> list[LabelFrame]:
+            super().flush()
+            return [LabelFrame(index=30, sample=30 * LABEL, sources=[])]
+
+    frames = predicted_frames(Late(), list_recordings(dataset)[0])
+    assert [frame.index for frame in frames] == list(range(31))
+
+
+@pytest.mark.usefixtures("reader")
+def test_what_lies_beyond_the_end_of_a_recording_counts_for_nothing(dataset, tmp_path):
+    recordings = found_by(dataset, tmp_path / "out")
+    before = measure(recordings, tmp_path / "out", CLASSES, np.random.default_rng(0))
+    for path, class_id in ((recordings[0].metadata, 0), (tmp_path / "out" / f"{recordings[0].name}.csv", 1)):
+        write_metadata(path, [*read_metadata(path), (30, class_id, 0, 0, 0)])  # it lasts 30 label frames
+    after = measure(recordings, tmp_path / "out", CLASSES, np.random.default_rng(0))
+    assert (after.overall, after.classes, after.events) == (before.overall, before.classes, before.events)
+
+
 @pytest.mark.usefixtures("reader")
 def test_labels_and_predictions_of_another_turn_are_measured_as_those_of_this_one(dataset, tmp_path):
     recordings = found_by(dataset, tmp_path / "out")
@@ -165,7 +185,7 @@ def test_the_report_as_text_and_json(dataset, tmp_path):
     console.print(tables(report))
     text = console.export_text()
     assert "ov2" in text
-    assert "3 of 3 events found, 0.0 degrees off" in text
+    assert "3 of 3 events found, 2 of these within 20 degrees; 0.0 degrees off" in text
     assert content_digest(recordings) in text
     assert "0 false events, 0.00 a minute" in text
     once = msgspec.structs.replace(report, events=msgspec.structs.replace(report.events, false=1))
