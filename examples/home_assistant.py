@@ -20,6 +20,7 @@ Microphones at one broker need different names (`seldrt run --source`), or progr
 
 import argparse
 import json
+import math
 import platform
 import queue
 import re
@@ -38,6 +39,8 @@ from zmq.auth import load_certificate
 SILENT_S, ANEW_S = 3, 12  # a status comes every second
 FILES = ["clips", "csv", "jsonl", "recording"]  # trouble with what a daemon only writes is none with what it hears
 SETTLED_S = 1.5  # what sounds when a daemon is first heard is known by then: a sensor that was ON stays so
+MOST_SOURCES, MOST_CLASSES = 20, 200  # that become devices and sensors of them
+MOST_NAMES = 1000  # in a message; only who means no good has more
 LOST_S = 5  # what sounds is told of twice a second; longer than the above, so that OFF never comes before offline
 AROUND = ["in front", "front left", "left", "behind, left", "behind", "behind, right", "right", "front right"]
 
@@ -65,6 +68,26 @@ if wanted.password_file and not wanted.user:
     parser.error("--password-file needs --user")
 if not all(re.fullmatch("[^+#]+", text) for text in (wanted.topic, wanted.discovery)):
     parser.error("--topic and --discovery cannot be empty, and have neither + nor #")
+
+
+def read(parts):
+    """The message, with an event's `since`, if it is one that can be used."""
+    try:
+        _, body = parts
+        message = msgpack.unpackb(body)
+        names = [message["source"], message["type"], *(message.get("classes") or [])]
+        numbers = [message["epoch"]]
+        if message["type"] == "event":
+            names += [message["class"], message["phase"]]
+            numbers += [message[key] for key in ("event_id", "azimuth_deg", "elevation_deg", "confidence")]
+            since = datetime.fromtimestamp(message["onset_ns"] / 1e9, UTC)
+            message["since"] = since.isoformat(timespec="milliseconds")
+        if message["type"] == "status":
+            hears(message)
+        fits = all(re.fullmatch("[A-Za-z0-9_-]{1,64}", name) for name in names) and all(map(math.isfinite, numbers))
+        return message if fits and len(names) <= MOST_NAMES else None
+    except Exception:  # whatever a stranger thought of
+        return None
 
 
 def safe(name):
@@ -119,6 +142,12 @@ def hears(status):
     return not status["degraded"] or (bool(found) and set(found) <= set(FILES))
 
 
+def sensor(source, class_):
+    """The events of a class that sound there, when they were last told by number; None of one class too many."""
+    sensors = sounding[source]
+    return sensors.setdefault(class_, {}) if len(sensors) < MOST_CLASSES else sensors.get(class_)
+
+
 def describe(source, class_):
     """The sensor in Home Assistant: https://www.home-assistant.io/integrations/binary_sensor.mqtt"""
     device = safe(f"{wanted.topic}_{source}")
@@ -138,6 +167,7 @@ def describe(source, class_):
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
 socket = zmq.Context().socket(zmq.SUB)
+socket.maxmsgsize = 1 << 20
 socket.heartbeat_ivl = 2000  # ms: without, the death of the daemon's computer would go unnoticed for ever
 try:
     if wanted.key:
@@ -186,9 +216,9 @@ except queue.Empty:
 silent, began = False, time.monotonic()
 last = tried = began
 while True:
-    message = msgpack.unpackb(socket.recv_multipart()[1]) if socket.poll(500) else None
+    message = read(socket.recv_multipart()) if socket.poll(500) else None
     now = time.monotonic()
-    if message:
+    if message and (message["source"] in first or len(first) < MOST_SOURCES):
         source, running = message["source"], message.get("state", "running") == "running"
         if silent:
             print(f"{source} is heard", file=sys.stderr, flush=True)
@@ -205,19 +235,21 @@ while True:
                 names = " and no ".join(sorted(strange))
                 print(f"{source} reports no {names}, but {', '.join(known)}", file=sys.stderr, flush=True)
             for class_ in set(known).intersection(classes or known):
-                sounding[source].setdefault(class_, {})
+                sensor(source, class_)
         if message["type"] == "event" and message["class"] in (classes or [message["class"]]):
-            events = sounding[source].setdefault(message["class"], {})
-            if message["phase"] == "offset":
+            events = sensor(source, message["class"])
+            if events is None:
+                pass
+            elif message["phase"] == "offset":
                 events.pop(message["event_id"], None)
             else:
                 events[message["event_id"]] = now
                 place = words(message["azimuth_deg"], message["elevation_deg"])
-                since = datetime.fromtimestamp(message["onset_ns"] / 1e9, UTC).isoformat(timespec="milliseconds")
                 new = {key: message[key] for key in ("azimuth_deg", "elevation_deg", "confidence")}
                 old = attributes.get((source, message["class"]), {})
-                if message["event_id"] == max(events) and (place, since) != (old.get("where"), old.get("since")):
-                    attributes[source, message["class"]] = new | {"where": place, "since": since}
+                said = {"where": place, "since": message["since"]}
+                if message["event_id"] == max(events) and said != {key: old.get(key) for key in said}:
+                    attributes[source, message["class"]] = new | said
     elif now - last > SILENT_S:
         if not silent:
             print(f"nothing heard from {wanted.url} for 3 s: is the daemon running?", file=sys.stderr, flush=True)
@@ -242,8 +274,9 @@ while True:
         for class_, events in sensors.items() if source in first else []:
             if (source, class_) in attributes:
                 tell(topic(source, class_, "attributes"), json.dumps(attributes[source, class_]))
-            on = any(now - when < LOST_S for when in events.values())  # else an offset was lost
-            tell(topic(source, class_, "state"), "ON" if on else "OFF")
+            for event_id in [each for each, when in events.items() if now - when >= LOST_S]:
+                del events[event_id]  # its offset was lost
+            tell(topic(source, class_, "state"), "ON" if events else "OFF")
         if alive:  # only now can the states be believed
             tell(topic(source, "availability"), "online")
     tell(bridge, "online")

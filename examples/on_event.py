@@ -4,10 +4,12 @@ python on_event.py alarm,ringing_phone notify-send "{class}" "at {azimuth_deg:.0
 python on_event.py any mosquitto_pub -t heard -m "{class} {confidence:.2f}"
 python on_event.py any curl -d '{{"what": "{class}", "azimuth": {azimuth_deg}}}' http://192.0.2.1/heard
 
-It goes on when the daemon ends, and hears it again when it is back. Commands run beside each other: none waits.
+It goes on when the daemon ends, and hears it again when it is back. Commands run beside each other and none waits,
+but while 50 run, what is heard is passed over. Whoever sends there can fill in names and numbers, and nothing else.
 """
 
 import argparse
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +17,9 @@ import sys
 import msgpack
 import zmq
 from zmq.auth import load_certificate
+
+MOST_COMMANDS = 50  # at a time
+MOST_NAMES, MOST_TOLD = 1000, 20  # only who means no good has more in a message, or more microphones
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--url", action="append", help="of a daemon; one program hears one [tcp://127.0.0.1:5577]")
@@ -41,8 +46,25 @@ for word in wanted.command:
     except (LookupError, AttributeError, TypeError, ValueError) as error:
         parser.error(f"{word!r}: {error!r}; an event has {', '.join(SAMPLE)}, and {{{{ and }}}} are braces themselves")
 
+
+def read(parts):
+    """The message, if it is one. A name begins with neither - nor @: commands would take it for an option or a file."""
+    try:
+        _, body = parts
+        message = msgpack.unpackb(body)
+        texts = ["source", "type"] + ["class", "phase"] * (message["type"] == "event")
+        names = [message[key] for key in texts] + list(message.get("classes") or [])
+        numbers = [message.get(key) for key in SAMPLE.keys() - {"source", "type", "class", "phase"}]
+    except Exception:  # whatever a stranger thought of
+        return None
+    named = all(isinstance(name, str) and re.fullmatch("[A-Za-z0-9_][A-Za-z0-9_-]{0,63}", name) for name in names)
+    counted = all(number is None or isinstance(number, (int, float)) for number in numbers)
+    return message if named and counted and len(names) <= MOST_NAMES else None
+
+
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
 socket = zmq.Context().socket(zmq.SUB)
+socket.maxmsgsize = 1 << 20
 socket.heartbeat_ivl = 2000  # ms: without, the death of the daemon's computer would go unnoticed for ever
 try:
     if wanted.key:
@@ -58,7 +80,7 @@ socket.subscribe(b"seld1.event.")
 socket.subscribe(b"seld1.status.")  # once a second, so that silence means something
 classes = wanted.classes.split(",")
 told = set()  # which daemons know no such class
-running = []  # commands that have not ended
+running, full = [], False  # commands that have not ended
 
 silent = 0  # how often 3 s
 while True:
@@ -74,16 +96,27 @@ while True:
             socket.disconnect(wanted.url)
             socket.connect(wanted.url)
         continue
-    message = msgpack.unpackb(socket.recv_multipart()[1])
+    message = read(socket.recv_multipart())
+    if message is None:
+        continue
     if silent:
         print(f"{message['source']} is heard", file=sys.stderr, flush=True)
     silent = 0
     known = ["any", *(message.get("classes") or classes)]  # a status has those that may be reported
-    if (strange := set(classes).difference(known)) and message["source"] not in told:
+    strange = set(classes).difference(known)
+    if strange and message["source"] not in told and len(told) < MOST_TOLD:
         told.add(message["source"])
         names = " and no ".join(sorted(strange))
         print(f"{message['source']} reports no {names}, but {', '.join(known[1:])}", file=sys.stderr, flush=True)
-    if message.get("phase") == wanted.phase and ("any" in classes or message["class"] in classes):
+    if message["type"] != "event" or message["phase"] != wanted.phase:
+        continue
+    if "any" in classes or message["class"] in classes:
+        if len(running) == MOST_COMMANDS:
+            if not full:
+                print(f"{MOST_COMMANDS} commands run: the rest is passed over", file=sys.stderr, flush=True)
+            full = True
+            continue
+        full = False
         try:
             # Each word is filled in by itself, and no shell reads it: what is heard cannot become a command.
             running.append(subprocess.Popen([word.format_map(message) for word in wanted.command]))

@@ -14,6 +14,7 @@ of different things, nothing is said but once, on stderr.
 
 import argparse
 import math
+import re
 import signal
 import sys
 import time
@@ -27,6 +28,23 @@ TOGETHER_S = 0.5  # what is older is another moment
 SAID_S = 0.5  # between two lines about a class
 IN_LINE_DEG = 10
 SILENT_S, ANEW_S = 3, 12
+MOST = 1000  # classes; only who means no good has more
+
+
+def read(parts):
+    """The message, if it is one of a microphone that is known, with numbers that can be computed with."""
+    try:
+        _, body = parts
+        message = msgpack.unpackb(body)
+        found = message.get("detections", [])
+        names = [message["type"], *(message.get("classes") or []), *(one["class"] for one in found)]
+        numbers = [message["t_capture_ns"], *(one.get("spread_deg") or 0 for one in found)]
+        numbers += [one[key] for one in found for key in ("azimuth_deg", "elevation_deg")]
+        time.localtime(message["t_capture_ns"] / 1e9)
+        fits = all(re.fullmatch("[A-Za-z0-9_-]{1,64}", name) for name in names) and all(map(math.isfinite, numbers))
+        return message if fits and message["source"] in places and len(names) <= MOST else None
+    except Exception:  # whatever a stranger thought of
+        return None
 
 
 def microphone(text):
@@ -81,6 +99,7 @@ urls = {}  # by socket
 try:
     for number, url in enumerate(wanted.url):
         socket = context.socket(zmq.SUB)
+        socket.maxmsgsize = 1 << 20
         socket.heartbeat_ivl = 2000  # ms: without, the death of a daemon's computer would go unnoticed for ever
         if wanted.key:
             public, secret = load_certificate(wanted.key)
@@ -107,8 +126,9 @@ while True:
     now = time.monotonic()
     for socket, url in urls.items():
         if socket in ready:
-            message = msgpack.unpackb(socket.recv_multipart()[1])
             tried[socket] = now
+            if not (message := read(socket.recv_multipart())):
+                continue
             if message["type"] == "frame":
                 heard[message["source"]] = now
             messages.append(message)
@@ -133,10 +153,10 @@ while True:
         for found in message.get("detections", [])
     ]:
         class_ = found["class"]
-        if classes and class_ not in classes:
+        if (classes and class_ not in classes) or (class_ not in directions and len(directions) == MOST):
             continue
         of_class = directions.setdefault(class_, {})
-        spread_deg = found.get("spread_deg") or 4  # where it is not told, an ordinary one
+        spread_deg = min(found.get("spread_deg") or 4, 90)  # where it is not told, an ordinary one
         of_class[source] = time_ns, unit(found["azimuth_deg"], found["elevation_deg"]), spread_deg
         names = sorted(name for name, (when_ns, *_) in of_class.items() if abs(time_ns - when_ns) < TOGETHER_S * 1e9)
         if len(names) < 2 or abs(time_ns - said_ns.get(class_, 0)) < SAID_S * 1e9:

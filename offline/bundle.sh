@@ -23,9 +23,13 @@ set -euo pipefail
 bundle=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 MINUTES=${MINUTES:-30} SCENES=${SCENES:-300} VALIDATION_SCENES=${VALIDATION_SCENES:-40}
 PRESET=${PRESET:-compact} TASKS=${TASKS:-sad sed doae} SEED=${SEED:-1}
-OUT=$(realpath -m "${OUT:-out}") WORK=$(realpath -m "${WORK:-${TMPDIR:-/tmp}/seldrt-work}")
+OUT=$(realpath -m "${OUT:-out}") WORK=$(realpath -ms "${WORK:-${TMPDIR:-/tmp}/seldrt-work}")
 PYTHON=${PYTHON:-python3}
 RECIPE=${RECIPE:-$([ "$PRESET" = paper ] && echo report || echo compact)}
+mkdir -p -m 700 "$WORK"
+if ! [ -O "$WORK" ] || [ "$(stat -c %u "$WORK")" != "$EUID" ]; then # the first is about where a link leads
+  echo "WORK $WORK is a folder of somebody else: give another one" >&2 && exit 1
+fi
 mkdir -p "$OUT" "$WORK/logs"
 cores=$("$PYTHON" -c "import os; print(len(os.sched_getaffinity(0)))")
 WORKERS=${WORKERS:-$cores}

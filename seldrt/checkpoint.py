@@ -76,11 +76,15 @@ def load(path: Path, device: str = "cpu") -> Checkpoint:
     for task, configs in description.networks.items():
         group = []
         for i, config in enumerate(configs):
-            network = build(task, len(description.classes), description.features, config)
+            shape = task, len(description.classes), description.features, config
             prefix = f"{task}.{i}." if numbered else f"{task}."
             own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            own = {name: t.float() if t.is_floating_point() else t for name, t in own.items()}
             try:
-                network.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in own.items()})
+                with torch.device("meta"):  # takes no memory, of which metadata could ask for any
+                    build(*shape).load_state_dict(own, assign=True)
+                network = build(*shape)
+                network.load_state_dict(own)
             except RuntimeError as error:
                 reason = " ".join(str(error).split())[:160]
                 raise CheckpointError(f"{path}: weights of {task} do not fit its network: {reason}") from None

@@ -12,6 +12,7 @@ A client can also make its own pair, and only its public key is copied to ``clie
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
@@ -28,6 +29,7 @@ from seldrt.detection import check_name
 
 SERVER = "server"
 CLIENTS = "clients"
+NO_MORE_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 class KeysError(SeldrtError):
@@ -65,7 +67,7 @@ def make_keys(folder: Path, name: str, overwrite: bool = False) -> list[Path]:
 
 
 def load_server(folder: Path) -> KeyPair:
-    """The daemon's own pair; `KeysError` when the folder is not complete."""
+    """The daemon's own pair; `KeysError` when the folder is not complete, or everybody may write to it."""
     try:
         complete = (folder / f"{SERVER}.key_secret").exists() and (folder / CLIENTS).is_dir()
         os.listdir(folder / CLIENTS if complete else folder)  # what may not be looked into, looks empty to a glob
@@ -75,20 +77,30 @@ def load_server(folder: Path) -> KeyPair:
         raise KeysError(f"{error.filename}: {error.strerror}; the daemon must be able to read its keys") from None
     if not complete:
         raise KeysError(f"{folder}: no folder of keys; make one with `seldrt keys new CLIENT --dir {folder}`")
+    for part in (folder, folder / CLIENTS):
+        if os.name == "posix" and part.stat().st_mode & stat.S_IWOTH:
+            raise KeysError(f"{part}: others can let themselves in; do `chmod o-w {part}`")
     return load_pair(folder / f"{SERVER}.key_secret")
 
 
 def load_allowed(folder: Path) -> tuple[dict[str, bytes], list[str]]:
     """The public keys of the clients that may listen now, by name, and which files are none, and why.
 
-    A file that is no key lets nobody in, and keeps nobody else in or out.
+    A file that is no key lets nobody in, and keeps nobody else in or out. `OSError` when they cannot be read now, as
+    when too many files are open: then nothing is known of them.
     """
     allowed: dict[str, bytes] = {}
     damaged: list[str] = []
-    for path in sorted((folder / CLIENTS).glob("*.key")):
+    try:
+        names = os.listdir(folder / CLIENTS)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        names = []
+    for path in sorted(folder / CLIENTS / name for name in names if name.endswith(".key")):
         try:
             allowed[path.stem] = load_public(path)
         except KeysError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_MORE_FILES:
+                raise error.__cause__ from None
             damaged.append(str(error))
     return allowed, damaged
 
@@ -134,7 +146,7 @@ def _load(path: str | Path) -> tuple[bytes, bytes | None]:
         public, secret = zmq.auth.load_certificate(path)
     except (OSError, ValueError) as error:
         told = error.strerror if isinstance(error, OSError) else None
-        raise KeysError(f"{path}: {told or 'missing, or no key file'}") from None
+        raise KeysError(f"{path}: {told or 'missing, or no key file'}") from error
     for key in (public, secret):
         if key is not None and not _is_key(key):
             raise KeysError(f"{path}: not a CURVE key: it must be 40 characters of Z85")

@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import msgpack
 import msgspec
 import numpy as np
 import pytest
 import soundfile
+import zmq
 
 from seldrt.description import describe
 from seldrt.detection import Event
@@ -27,6 +29,7 @@ from seldrt.keys import make_keys
 from seldrt.models import model_path
 from seldrt.runtime.demo import demo_files
 from seldrt.runtime.publisher import Publisher
+from tests.processes import WITH_MICROPHONE, until
 from tests.seldrt.energy_pipeline import SAMPLE_RATE, two_pianos
 
 ROOT = Path(__file__).parents[1]
@@ -216,6 +219,91 @@ def test_a_command_that_fails_is_told(daemon: Daemon, start: Start) -> None:
     assert interrupted(process)[0] == ""
 
 
+class Stranger:
+    """Sends whatever it likes to who has subscribed."""
+
+    def __init__(self, url: str) -> None:
+        self._socket = zmq.Context.instance().socket(zmq.XPUB)
+        self._socket.bind(url)
+
+    def meet(self, process: subprocess.Popen[str]) -> None:
+        """Waits for the two subscriptions of a program."""
+        for _ in range(2):
+            assert self._socket.poll(30_000), process.communicate()
+            self._socket.recv()
+
+    def send(self, *parts: bytes) -> None:
+        self._socket.send_multipart(parts)
+
+    def say(self, kind: str, **what: Any) -> None:
+        source = what.get("source", "garden")
+        self.send(f"seld1.{kind}.{source}.".encode(), msgpack.packb({"type": kind, "source": source} | what))
+
+    def event(self, class_: object = "piano", **more: Any) -> None:
+        place = {"azimuth_deg": 90.0, "elevation_deg": 0.0, "spread_deg": None, "confidence": 0.5}
+        self.say("event", **{"class": class_, "phase": "onset", "event_id": 0} | place | more)
+
+    def close(self) -> None:
+        self._socket.close(0)
+
+
+@pytest.fixture
+def stranger(tmp_path: Path) -> Iterator[Stranger]:
+    stranger = Stranger(f"ipc://{tmp_path}/s")
+    yield stranger
+    stranger.close()
+
+
+NO_MAPS = [b"", b"\xc1", b"\x05", b"\x90", b"\x80", b"\x91" * 5000, b"\xdf\xff\xff\xff\xff"]
+NO_NAMES = ["-rf", "@/etc/hostname", "", "\x1b[2J", "a b", "a\n", "x" * 65, 5, None, ["piano"]]
+
+
+def test_who_means_no_good_can_fill_in_no_option_and_no_file_and_ends_nothing(
+    tmp_path: Path, start: Start, stranger: Stranger
+) -> None:
+    words = ["any", "echo", "{class}", "{source}", "{azimuth_deg}", "{spread_deg}"]
+    process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--url", f"ipc://{tmp_path}/s", *words)
+    stranger.meet(process)
+    stranger.send(b"seld1.event.x")
+    stranger.send(b"seld1.event.x", b"\x80", b"\x80")
+    for body in NO_MAPS:
+        stranger.send(b"seld1.event.x", body)
+    for name in NO_NAMES:
+        stranger.event(name)
+        stranger.event(source=name)
+        stranger.event(azimuth_deg=str(name))
+        stranger.say("status", classes=["piano", name])
+        stranger.say("status", source=name, classes=["piano"])
+    stranger.send(b"seld1.event.x", msgpack.packb({"type": "event", "source": "garden", "phase": "onset"}))
+    stranger.event("last")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "last garden 90.0 None\n"
+    assert "\x1b" not in "".join(interrupted(process))
+
+
+def test_so_many_commands_run_at_a_time(tmp_path: Path, start: Start, stranger: Stranger) -> None:
+    over = tmp_path / "over"
+    say = f"echo {{event_id}}; for _ in $(seq 600); do [ -e {over} ] && exit; sleep 0.1; done"
+    process = start(
+        *(sys.executable, str(EXAMPLES / "on_event.py"), "--url", f"ipc://{tmp_path}/s", "any", "sh", "-c", say)
+    )
+    stranger.meet(process)
+    for number in range(60):
+        stranger.event(event_id=number)
+    told(process, "50 commands run: the rest is passed over\n")
+    assert process.stdout is not None
+    assert {process.stdout.readline() for _ in range(50)} == {f"{number}\n" for number in range(50)}
+    over.touch()
+    line = threading.Thread(target=lambda: lines.append(process.stdout.readline()))
+    lines: list[str] = []
+    line.start()
+    while line.is_alive():  # there is room again
+        stranger.event(event_id=99)
+        time.sleep(0.1)
+    assert lines == ["99\n"]
+    assert "passed over" not in interrupted(process)[1]
+
+
 def test_a_command_that_cannot_be_run_is_told_and_the_next_is_tried(daemon: Daemon, start: Start) -> None:
     process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--url", daemon.url, "any", "no-such", "{class}")
     told(process, r"cannot run no-such: No such file or directory\n")
@@ -269,11 +357,30 @@ def test_asking_with_a_key(tmp_path: Path) -> None:
     assert "type: pong" in asking.communicate()[0]
 
 
+def asked(url: str) -> int:
+    """The exit code of the health check."""
+    command = [sys.executable, str(EXAMPLES / "ask.py"), "status", url]
+    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode
+
+
+def test_asking_is_a_health_check(daemon: Daemon, start: Start) -> None:
+    until(lambda: asked(daemon.control) == 0)  # a busy computer may be too slow for a while
+    options = ["--device", "none", "--wait", "--mic", "ambix", "--bind", "tcp://127.0.0.1:*", "--control"]
+    deaf = start(sys.executable, *WITH_MICROPHONE, "run", *options, "tcp://127.0.0.1:*")
+    assert deaf.stderr is not None
+    found = next(filter(None, (re.search(r"answering requests at (\S+)", line) for line in deaf.stderr)))
+    assert any("degraded: device" in line for line in deaf.stderr)
+    assert asked(found[1]) == 1
+    daemon.process.kill()
+    daemon.process.wait()
+    assert asked(daemon.control) == 2
+
+
 @pytest.mark.parametrize("words", [["subscribe.py", "nonsense"], ["ask.py", "ping", "nonsense"]])
 def test_an_address_that_is_none_is_told_in_one_line(words: list[str]) -> None:
     command = [sys.executable, str(EXAMPLES / words[0]), *words[1:]]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 1
+    assert done.returncode == {"subscribe.py": 1, "ask.py": 2}[words[0]]
     assert re.fullmatch(r"cannot connect to nonsense: Invalid argument.*\n", done.stderr)
 
 

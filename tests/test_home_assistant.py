@@ -27,7 +27,7 @@ from paho.mqtt import client as mqtt
 from seldrt.keys import make_keys
 from tests import test_examples
 from tests.processes import until
-from tests.test_examples import EXAMPLES, Start, interrupted, replay
+from tests.test_examples import EXAMPLES, NO_MAPS, Start, interrupted, replay
 
 garden, start = test_examples.garden, test_examples.start
 PIANO, CONFIG = "seldrt/garden/piano", "homeassistant/binary_sensor/seldrt_garden/piano/config"
@@ -126,10 +126,13 @@ class Actor:
         self._socket, self._reader, self.epoch = zmq.Context.instance().socket(zmq.PUB), reader, 1
         self._socket.bind(url)
 
-    def say(self, kind: str, source: str = "garden", **more: Any) -> None:
+    def say(self, kind: str, source: Any = "garden", **more: Any) -> None:
         well = {"degraded": False, "why": ""} if kind == "status" else {}
         message = {"v": 1, "type": kind, "source": source, "epoch": self.epoch, **well, **more}
-        self._socket.send_multipart([f"seld1.{kind}.".encode(), msgpack.packb(message)])
+        self.send(f"seld1.{kind}.".encode(), msgpack.packb(message))
+
+    def send(self, *parts: bytes) -> None:
+        self._socket.send_multipart(parts)
 
     def event(
         self, phase: str, event_id: int, azimuth_deg: float = 90.0, elevation_deg: float = 0.0, **more: Any
@@ -396,7 +399,10 @@ def test_places_in_words_and_names_in_topics(
     until(lambda: len(reader.where()) == len(places), "attributes")
     assert reader.where() == [words for *_, words in places]  # as page.js says it
 
-    names = ["a b", "a+b", "a/b", "a#b", "ä", "a_b"]
+    for name in ("a b", "a+b", "a/b", "a#b", "ä", "", "x" * 65, 5, None):  # no daemon is called so
+        actor.event("onset", 0, source=name)
+        actor.event("onset", 0, **{"class": name})
+    names = ["a-b", "a_b", "-"]
     for name in names:
         actor.event("onset", 0, source=name, **{"class": name})
     until(lambda: sum("/config" in topic for topic, _ in reader.read) == len(names) + 1, "configs")
@@ -408,6 +414,36 @@ def test_places_in_words_and_names_in_topics(
         assert re.fullmatch(r"homeassistant/binary_sensor/[A-Za-z0-9_-]+/[A-Za-z0-9_-]+/config", topic)
         assert re.fullmatch(r"seldrt/[A-Za-z0-9_-]+/[A-Za-z0-9_-]+/state", config["state_topic"])
         reader.until(config["state_topic"], "ON")
+
+
+def test_who_means_no_good_ends_nothing_and_fills_no_broker(
+    start: Start, url: str, broker: Broker, reader: Reader, actor: Actor
+) -> None:
+    program = begin(start, url, broker, reader)
+    actor.until(f"{PIANO}/state", "OFF", classes=["piano"])
+    for body in NO_MAPS:
+        actor.send(b"seld1.event.x", body)
+    actor.send(b"seld1.event.x")
+    numbers = {"azimuth_deg": 0.0, "elevation_deg": 0.0, "confidence": 0.5, "event_id": 0, "onset_ns": 1}
+    for number in (float("nan"), float("inf"), "1", None):
+        for key in numbers:
+            actor.say("event", **{"class": "piano", "phase": "onset"} | numbers | {key: number})
+    actor.event("onset", 0, onset_ns=10.0**300)
+    actor.say("status", why=5, degraded=True)
+    actor.say("status", classes=[f"d{number}" for number in range(1000)])
+    actor.say("status", classes=[f"c{number}" for number in range(300)])
+    for number in range(300):
+        actor.event("onset", 0, **{"class": f"c{number}"})
+    for number in range(30):
+        actor.say("status", source=f"s{number}", state="running", classes=["piano"])
+    actor.event("onset", 1)
+    actor.until(f"{PIANO}/state", "ON")
+    actor.until("seldrt/s18/piano/state", "OFF")
+    time.sleep(2.0)  # as long as it waits for what is settled, and more
+    states = [topic.split("/")[1:3] for topic, _ in reader.read if topic.endswith("/state")]
+    assert {source for source, _ in states} == {"garden", *(f"s{number}" for number in range(19))}
+    assert len({class_ for source, class_ in states if source == "garden"}) == 200
+    assert "Traceback" not in interrupted(program)[1]
 
 
 def test_silence_and_its_end_are_told(start: Start, url: str, broker: Broker, reader: Reader, actor: Actor) -> None:

@@ -10,7 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import msgpack
 import msgspec
 import pytest
 
@@ -18,7 +20,7 @@ from seldrt.detection import Detection, Frame, Status
 from seldrt.keys import make_keys
 from seldrt.runtime.publisher import Publisher
 from tests import test_examples
-from tests.test_examples import EXAMPLES, Start, interrupted
+from tests.test_examples import EXAMPLES, NO_MAPS, NO_NAMES, Start, Stranger, interrupted
 
 start = test_examples.start
 SCRIPT = str(EXAMPLES / "triangulate.py")
@@ -187,6 +189,41 @@ def test_one_that_was_refused_comes_back_beside_one_that_is_heard(yard: Yard, st
     hidden.rename(known)
     ((_, found, *_),) = until_said(process, lambda: yard.say(seen))
     assert found == pytest.approx((6.0, 1.0, 0.5), abs=0.051)
+
+
+def test_who_means_no_good_ends_nothing(tmp_path: Path, start: Start) -> None:
+    """What it says beside numbers is passed over; a huge spread counts as the largest that there is."""
+    url = f"ipc://{tmp_path}/s"
+    stranger = Stranger(url)
+    process = start(sys.executable, SCRIPT, "--url", url, "roof=0,0,0", "gate=10,0,0")
+    for _ in range(2):
+        stranger.meet(process)
+    stranger.send(b"seld1.frame.roof.")
+    for body in NO_MAPS:
+        stranger.send(b"seld1.frame.roof.", body)
+
+    def frame(source: str, azimuth_deg: Any, **more: Any) -> None:
+        when = {"t_capture_ns": 10**18} | {key: more.pop(key) for key in ("t_capture_ns",) if key in more}
+        place = {"class": "piano", "azimuth_deg": azimuth_deg, "elevation_deg": 0.0, "spread_deg": 1e300}
+        stranger.say("frame", source=source, detections=[place | more], **when)
+
+    for value in (float("nan"), float("inf"), "1", [], {}):
+        frame("roof", value)
+        for key in ("elevation_deg", "spread_deg", "t_capture_ns"):
+            frame("roof", 45.0, **{key: value or "x"})
+    for name in NO_NAMES:
+        frame("roof", 45.0, **{"class": name})
+    for number in (10**19, -(2**63), 1e300):
+        frame("roof", 45.0, t_capture_ns=number)
+    stranger.say("frame", source="roof", t_capture_ns=10**18, detections=5)
+    stranger.say("frame", source="shed", t_capture_ns=10**18, detections=[])
+    stranger.send(b"seld1.frame.roof.", msgpack.packb({"type": "frame", "source": "x", "t_capture_ns": 1}))
+    frame("roof", 45.0)
+    frame("gate", 135.0)
+    assert process.stdout is not None
+    assert "  piano  x 5.0  y 5.0  z 0.0 m  missed by 0 deg  gate roof\n" in process.stdout.readline()
+    stranger.close()
+    assert interrupted(process) == ("", "")
 
 
 def test_who_is_silent_is_named(yard: Yard, start: Start) -> None:

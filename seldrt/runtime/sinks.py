@@ -8,6 +8,7 @@ the last run stopped.
 from __future__ import annotations
 
 import os
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from seldrt.detection import AnyMessage, Clock, Event, StreamInfo, stream_line
 from seldrt.findings import ActiveSource, EventChange, LabelFrame
 from seldrt.levels import LevelMeter
-from seldrt.runtime.outputs import cannot_write, open_output
+from seldrt.runtime.outputs import cannot_write
 
 
 class Sink:
@@ -200,8 +201,11 @@ class DcaseCsv(Sink):
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
-        self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
-        self._file = open_output(str(self._temporary))
+        self._temporary = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:12]}.tmp")
+        try:
+            self._file = self._temporary.open("xb")  # follows no link that others laid there
+        except OSError as error:
+            raise cannot_write(self._path, error) from None
 
     def frame(self, frame: LabelFrame) -> None:
         try:

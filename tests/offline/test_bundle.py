@@ -168,6 +168,27 @@ def begin_run(folder: Path, settings: Path) -> None:
     (folder / "last.pt").unlink()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root to give a folder away")
+@pytest.mark.parametrize("linked", [False, True])
+def test_the_command_works_in_no_folder_of_somebody_else(tmp_path: Path, linked: bool) -> None:
+    """Nor where a link of theirs leads; they would know its name."""
+    work, target = tmp_path / "work", tmp_path / "target"
+    target.mkdir()
+    if linked:
+        work.symlink_to(target)
+    else:
+        work.mkdir()
+    os.chown(work, 65534, -1, follow_symlinks=False)
+    variables = {"WORK": str(work), "OUT": str(tmp_path / "out"), "PYTHON": "false"}
+    done = subprocess.run(
+        ["bash", str(Path(bundle.__file__).with_name("bundle.sh"))], env=os.environ | variables,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"WORK {work} is a folder of somebody else: give another one\n"
+    assert not list(work.iterdir())
+
+
 def test_the_command_makes_extracts_and_goes_on_training(bank: Path, tmp_path: Path) -> None:
     settings, out = tmp_path / "tiny.toml", tmp_path / "bundle"
     settings.write_text(TINY)
@@ -186,6 +207,7 @@ def test_the_command_makes_extracts_and_goes_on_training(bank: Path, tmp_path: P
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "work").stat().st_mode & 0o777 == 0o700
     results = tmp_path / "results"
     description = describe(results / "sed" / "best.safetensors")
     assert description.classes == ("hum", "knock")

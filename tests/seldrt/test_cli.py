@@ -19,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgpack
 import msgspec
 import numpy as np
 import pytest
@@ -33,9 +34,10 @@ from seldrt.connection import ABSENT
 from seldrt.detection import Frame, Status
 from seldrt.runtime import demo
 from seldrt.runtime.display import REFRESH_S, LiveTable
-from seldrt.runtime.outputs import TextFile
+from seldrt.runtime.outputs import OutputError, TextFile
 from seldrt.runtime.patience import Patience
 from seldrt.runtime.publisher import Publisher
+from seldrt.runtime.sinks import DcaseCsv
 from tests.models import small_model
 from tests.processes import REAL, ROOT, SMALL, WITH_MICROPHONE, environment, says, seldrt, start
 from tests.seldrt.energy_pipeline import PIANO, SAMPLE_RATE, two_pianos
@@ -195,6 +197,42 @@ def test_a_mistake_is_one_line_and_exit_code_2(recording: Path, tmp_path: Path, 
         line = refused(*words.split(), PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert re.search(message, line), line
     assert recording.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "info --model {}",
+        "replay {}",
+        "{}",
+        "replay --demo --config {}",
+        "listen --connect {}",
+        "listen --connect ipc://x --source {}",
+        "keys list --dir {}",
+    ],
+)
+def test_a_mistake_does_not_command_the_terminal(words: str) -> None:
+    line = refused(*(word.format("\x1b]0;title\x07\x1b[2J\x9b31m") for word in words.split()))
+    assert "]0;title" in line
+    assert line.removesuffix("\n").isprintable()
+
+
+@pytest.mark.parametrize(("settings", "said"), [("a=" + "[" * 100_000, "recursion"), ("a=" + "9" * 5000, "digits")])
+def test_settings_without_end_are_one_line(tmp_path: Path, settings: str, said: str) -> None:
+    (tmp_path / "my.toml").write_text(settings)
+    line = refused("replay", "--demo", "--config", tmp_path / "my.toml")
+    assert line.startswith(f"seldrt: {tmp_path}/my.toml: not TOML: ")
+    assert said in line
+    assert len(line) < 400
+
+
+def test_a_table_follows_no_link_that_others_laid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uuid.uuid4", lambda: SimpleNamespace(hex="0123456789abcdef"))
+    (tmp_path / "mine").write_text("years of work")
+    (tmp_path / ".labels.csv.0123456789ab.tmp").symlink_to("mine")
+    with pytest.raises(OutputError, match=r"labels\.csv: cannot be written: File exists"):
+        DcaseCsv(str(tmp_path / "labels.csv"))
+    assert (tmp_path / "mine").read_text() == "years of work"
 
 
 @pytest.mark.parametrize("option", ["", "--csv", "--dcase", "--model", "--config"])
@@ -474,6 +512,17 @@ def test_the_shipped_settings_show_every_key_with_its_default() -> None:
         ("[capture]\nblock_ms = 0\n", r"toml: capture: block_ms is 0: use 1 to 10000"),
         ("[capture]\nring_s = 0.1\n", r"ring_s is 0\.1: use 1 to 600"),
         ("[capture]\ndevice_rate = 5\n", r"device_rate is 5: use 0, or"),
+        ("[capture]\nyaw_deg = 361\n", r"yaw_deg is 361\.0: use -360 to 360"),
+        ("[capture]\nchannels = [0, 1, 2, 3]\n", r"channels is \[0, 1, 2, 3\]: give four different numbers from 1"),
+        ("[capture]\nchannels = [1, 2, 2, 3]\n", r"channels is \[1, 2, 2, 3\]: give four different numbers from 1"),
+        ("[postprocess]\nconfidence_slopes = [0]\n", r"confidence_slopes is 0\.0: it must be finite and above 0"),
+        ("[postprocess]\nconfidence_offsets = [nan]\n", r"confidence_offsets is nan: it must be finite"),
+        ("[pipeline]\nignore = [[20, 400]]\n", r"ignore has 20\.\.400: use two different azimuths of -360 to 360"),
+        ("[pipeline]\nignore = [[-180, 180]]\n", r"ignore has -180\.\.180: use two different azimuths"),
+        ("[record]\nfile_s = 0.5\n", r"record: file_s is 0\.5: use 1 to 86400"),
+        ("[record]\nmax_mb = 9\n", r"record: max_mb is 9: it must be 10 to 100000000"),
+        ("[clips]\nafter_s = 31\n", r"clips: after_s is 31\.0: it must be 0 to 30"),
+        ("[clips]\nlongest_s = 121\n", r"clips: longest_s is 121\.0: it must be 0\.1 to 120"),
         ("[pipeline]\nthreads = 0\n", r"threads is 0: use 1 to 1024"),
         ("[pipeline]\ndevice = 'tpu'\n", r"pipeline\.device: invalid enum value 'tpu': use 'cpu' or 'cuda' or 'mps'$"),
         ("capture = 3\n", r"capture: expected a section, got a whole number"),
@@ -495,6 +544,13 @@ def test_settings_may_begin_as_some_editors_begin_them(tmp_path: Path) -> None:
     path = tmp_path / "seldrt.toml"
     path.write_bytes("\ufeff[capture]\nyaw_deg = 3.0\n".encode())
     assert load_toml(path, DaemonConfig).capture.yaw_deg == 3.0
+
+
+def test_settings_that_are_not_utf8_are_told_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "seldrt.toml"
+    path.write_bytes('[capture]\ndevice = "Gerät"\n'.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"seldrt\.toml: not TOML: .*can't decode"):
+        load_toml(path, DaemonConfig)
 
 
 def test_override_leaves_what_is_not_given() -> None:
@@ -520,6 +576,28 @@ def test_listen_prints_every_message_and_survives_a_restart_of_the_daemon(tmp_pa
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=20)
     assert (process.returncode, errors) == (0, "")
+
+
+def test_listen_passes_over_what_is_no_message_and_keeps_keys_that_it_does_not_know(tmp_path: Path) -> None:
+    url = f"ipc://{tmp_path}/s"
+    process = start("listen", "--jsonl", "--connect", url)
+    publisher = Publisher(url)
+    assert publisher._socket.poll(20_000)
+    frame = {"v": 1, "type": "frame", "source": "h3", "seq": 0, "epoch": 1, "t_capture_ns": 1, "t_pub_ns": 1}
+    frame |= {"sample": 0, "frame_ms": 100, "detections": []}
+    for topic, message in (
+        (b"seld1.frame.h3.", frame | {"source": {"toString": 1}}),
+        (b"seld1.gap.h3.", frame),
+        (b"seld1.frame.h3.", [frame]),
+        (b"seld1.frame.h3.", frame | {"detections": [{}]}),
+        (b"seld1.frame.h3.", frame | {"colour": {"blue": [1]}}),
+    ):
+        publisher._socket.send_multipart([topic, msgpack.packb(message)])
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline()) == frame | {"colour": {"blue": [1]}}
+    publisher.close()
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=20)[0] == ""
 
 
 def test_listen_hears_several_daemons(tmp_path: Path) -> None:
@@ -893,3 +971,13 @@ def test_names_sectors_and_sensitivities_are_read_as_people_write_them() -> None
     assert Names().convert("", None, None) == ()
     assert Sectors().convert("20..60, -170.5..-150,", None, None) == ([20.0, 60.0], [-170.5, -150.0])
     assert Sensitivity().convert("2, alarm = 4", None, None) == {"all": 2.0, "alarm": 4.0}
+
+
+def test_onnxruntime_reports_nothing(tmp_path: Path) -> None:
+    """Its reports to Microsoft begin with files in the home folder."""
+    opened = "from seldrt.pipeline import load_pipeline; print(load_pipeline('light').model_card['engine'])"
+    inherited = environment(HOME=str(tmp_path)).items()
+    clean = {key: value for key, value in inherited if not key.startswith(("ORT_", "XDG_"))}
+    done = subprocess.run([sys.executable, "-c", opened], env=clean, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("ONNX Runtime\n", "")
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import errno
 import math
 import signal
 import subprocess
@@ -205,6 +206,15 @@ def test_only_what_is_chosen_comes(publisher: Publisher) -> None:
             assert subscriber.lost == 0
 
 
+def test_events_of_classes_that_nobody_asked_for_are_no_loss(publisher: Publisher) -> None:
+    with Subscriber(publisher.endpoint, kinds=["event"], classes=["piano"]) as subscriber:
+        expect_subscribers(publisher)
+        for name in ("piano", "alarm", "piano"):
+            publisher.send(event(name))
+        assert [message.seq for message in told(subscriber, 2)] == [0, 2]
+        assert (subscriber.lost, subscriber.missed) == (0, 0)
+
+
 def test_a_choice_that_makes_no_sense_is_refused() -> None:
     for choice, match in (
         ({"kinds": ["events"]}, "'events' is unknown: use frame, event"),
@@ -344,7 +354,9 @@ def test_questions_are_answered_in_types_and_silence_is_told(tmp_path: Path) -> 
         pong = ask("ping", url)
         assert isinstance(pong, Pong)
         assert abs(time.time_ns() - pong.t_pub_ns) < 60e9
-        assert isinstance(ask("info", url), Refusal)  # no model is loaded yet
+        refusal = ask("info", url)  # no model is loaded yet
+        assert isinstance(refusal, Refusal)
+        assert refusal.error == "not known yet: ask again"
     finally:
         daemon.kill()
         daemon.communicate()
@@ -474,6 +486,21 @@ def test_a_key_that_is_added_counts_at_once_and_one_that_is_deleted_no_more(keys
         publisher.attend("h3")
         (keys / "clients" / "half.key").unlink()
         assert not hears()
+    finally:
+        publisher.close()
+
+
+def test_who_was_allowed_gets_in_while_the_keys_cannot_be_read(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher = Publisher("tcp://127.0.0.1:*", curve_keys=keys)
+
+    def unreadable(_: Path) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    try:
+        for _ in range(2):
+            with Subscriber(publisher.endpoint, keys=(keys / "laptop.key_secret", keys / "server.key")) as subscriber:
+                assert hears_at_last(subscriber, publisher)
+            monkeypatch.setattr("seldrt.runtime.sockets.load_allowed", unreadable)
     finally:
         publisher.close()
 

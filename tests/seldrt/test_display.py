@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from types import SimpleNamespace
 from typing import cast
 
@@ -11,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from seldrt.client import Subscriber
-from seldrt.detection import Event, Level, Status
+from seldrt.detection import Detection, Event, Frame, Level, Status
 from seldrt.runtime.display import LiveTable, message_line, show_lines
 from seldrt.runtime.patience import Patience
 
@@ -58,3 +59,18 @@ def test_levels_stand_below_the_table() -> None:
     table.add(Level(source="h3", t_capture_ns=1, sample=0, level_ms=100, rms_dbfs=peaks, peak_dbfs=peaks), "ipc://x")
     Console(file=screen, width=400).print(table.render())
     assert "h3: peaks W -1  Y -20  Z -30  X -120 dBFS" in screen.getvalue()
+
+
+def test_the_table_has_room_for_so_much_of_one_daemon() -> None:
+    place = {"track": 0, "azimuth_deg": 0.0, "elevation_deg": 0.0, "confidence": 0.5, "onset_ns": 1}
+    found = [Detection(class_="piano", class_id=number, **place) for number in range(150)]  # type: ignore[arg-type]
+    table = LiveTable([])
+    table.add(Frame(source="h3", t_capture_ns=1, sample=0, frame_ms=100, detections=found), "ipc://x")
+    assert table.render().row_count == 100
+    for number in range(150):
+        table.add(msgspec.structs.replace(status(""), source=f"s{number}"), "ipc://x")
+    table.add(msgspec.structs.replace(status(""), source="other"), "ipc://y")
+    screen = io.StringIO()
+    Console(file=screen, width=400).print(table.render())
+    told = re.findall(r"(\w+): running for", screen.getvalue())
+    assert sorted(told) == sorted([*(f"s{number}" for number in range(99)), "other"])

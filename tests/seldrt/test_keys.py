@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -54,6 +56,21 @@ def test_nothing_is_replaced_unless_it_is_asked_for(tmp_path: Path) -> None:
     assert changed == {"laptop.key", "laptop.key_secret"}
     with pytest.raises(KeysError, match="server"):
         make_keys(tmp_path, "server")
+
+
+def test_a_secret_key_outlives_the_public_one_that_was_taken_out(tmp_path: Path) -> None:
+    make_keys(tmp_path, "laptop")
+    secret = (tmp_path / "laptop.key_secret").read_bytes()
+    (tmp_path / "clients" / "laptop.key").unlink()
+    with pytest.raises(KeysError, match=r"laptop\.key_secret: exists"):
+        make_keys(tmp_path, "laptop")
+    assert (tmp_path / "laptop.key_secret").read_bytes() == secret
+
+
+def test_the_daemons_own_keys_can_be_made_alone(tmp_path: Path) -> None:
+    made = make_keys(tmp_path / "keys", "server")
+    assert [path.name for path in made] == ["server.key", "server.key_secret"]
+    assert load_allowed(tmp_path / "keys") == ({}, [])
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", "a.b", "a b"])
@@ -113,6 +130,47 @@ def test_a_broken_file_beside_the_keys_lets_nobody_in_who_was_taken_out(tmp_path
     gate._read_folder()
     assert [gate.callback("", key) for key in keys] == [False, True]
     gate.close()
+
+
+def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
+    make_keys(tmp_path, "laptop")
+    for part in (tmp_path, tmp_path / "clients"):
+        part.chmod(0o777)
+        with pytest.raises(KeysError, match=f"^{part}: others can let themselves in; do `chmod o-w {part}`$"):
+            load_server(tmp_path)
+        part.chmod(0o775)
+        assert load_server(tmp_path)
+
+
+def test_while_no_more_files_can_be_opened_who_was_allowed_still_is(tmp_path: Path, context: zmq.Context) -> None:
+    make_keys(tmp_path, "laptop")
+    key = load_public(tmp_path / "clients" / "laptop.key")
+    gate = Gate(context, tmp_path)
+    gate._read_folder()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        gate._read_folder()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert gate.callback("", key)
+    (tmp_path / "clients" / "laptop.key").unlink()
+    gate._read_folder()
+    assert not gate.callback("", key)
+    gate.close()
+
+
+def test_a_key_for_which_there_is_no_open_file_left_is_not_taken_for_a_bad_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_keys(tmp_path, "laptop")
+
+    def no_more(_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("zmq.auth.load_certificate", no_more)
+    with pytest.raises(OSError, match="Too many open files"):
+        load_allowed(tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes root to become somebody else")

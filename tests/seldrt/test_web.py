@@ -20,9 +20,11 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgpack
 import numpy as np
 import pytest
 import soundfile
+import zmq
 
 from seldrt.description import describe
 from seldrt.detection import WireError
@@ -133,6 +135,38 @@ def test_a_browser_gets_what_a_daemon_hears(tmp_path: Path) -> None:
     assert process.wait(20) == 0
     for somebody in (watching, late):
         somebody.close()
+
+
+def test_what_is_no_message_or_too_large_does_not_come_to_the_page(tmp_path: Path, context: zmq.Context) -> None:
+    url = f"ipc://{tmp_path}/s"
+    daemon = context.socket(zmq.XPUB)
+    daemon.bind(url)
+    process = start("view", "--connect", url, "--bind", "127.0.0.1:0")
+    assert process.stderr is not None
+    (page,) = re.findall(r"open (http://127\.0\.0\.1:\d+/) in a browser", process.stderr.readline())
+    watching = Watching(page)
+    watching.message(standing=True)  # what comes from now on comes to it
+    frame = {"v": 1, "type": "frame", "source": "h3", "seq": 0, "epoch": 1, "t_capture_ns": 1, "t_pub_ns": 1}
+    frame |= {"sample": 0, "frame_ms": 100, "detections": []}
+    found = {"class": "piano", "class_id": 0, "track": 0, "azimuth_deg": 0.0, "elevation_deg": 0.0, "confidence": 0.5}
+    found |= {"onset_ns": 1, "spread_deg": None}
+    daemon.rcvtimeo = 20_000
+    while daemon.recv() != b"\x01seld1.frame.":
+        pass
+    for topic, message in (
+        (b"seld1.frame.h3.", frame | {"source": {"toString": 1}}),
+        (b"seld1.frame.other.", frame),
+        (b"seld1.frame.h3.", [frame]),
+        (b"seld1.frame.h3.", frame | {"detections": [found] * 1000}),
+        (b"seld1.frame.h3.", frame | {"sample": 7, "unknown": "<b>"}),
+    ):
+        daemon.send_multipart([topic, msgpack.packb(message)])
+    kind, message = watching.message()
+    assert (kind, message["type"], message["sample"]) == ("message", "frame", 7)
+    watching.close()
+    daemon.close(0)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
 
 
 def test_the_page_is_whole_and_takes_nothing_from_elsewhere(viewer: Viewer) -> None:
@@ -317,6 +351,7 @@ def test_a_clip_is_found_by_what_its_message_says(clips: Path) -> None:
                 {"onset_ms": ONSET_MS + 100},
             ),
             *({"class_": ".."}, {"class_": "%2e%2e/x"}, {"class_": ""}, {"source": "../../secret"}, {"source": "%00"}),
+            *({"class_": "../" + clips.name + "/piano"}, {"class_": "piano/../piano"}, {"source": "../piano/roof"}),
             *({"onset_ms": "x"}, {"onset_ms": 10**30}, {"onset_ms": -(10**20)}, {"onset_ms": ""}),
         ):
             assert clip(**other) == (404, b"not found\n")
@@ -453,6 +488,43 @@ def test_there_is_room_for_so_many_and_anew_when_they_leave(viewer: Viewer, monk
     until(answered)  # who says nothing loses his place
     for one in many:
         one.close()
+
+
+def greeting() -> bytes:
+    """The first that a browser says by https."""
+    sent = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname="localhost").do_handshake()
+    return sent.read()
+
+
+@pytest.mark.parametrize("https", [False, True])
+def test_who_asks_a_letter_at_a_time_loses_his_place_and_who_watches_does_not(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, https: bool
+) -> None:
+    monkeypatch.setattr(server, "IDLE_S", 3.0)
+    tls = server.tls_context(*map(str, request.getfixturevalue("certificate"))) if https else None
+    asked = greeting() if https else b"GET / HTTP/1.1\r\nX: " + b"x" * 60_000
+    with closing(Viewer("127.0.0.1:0", tls=tls)) as viewer:
+        address = viewer._server.server_address[:2]
+        watching = None if https else Watching(viewer.urls[0])
+        with closing(socket.create_connection(address, timeout=0.05)) as slow:
+            letters = iter(asked)
+
+            def ended() -> bool:
+                try:
+                    slow.sendall(bytes([next(letters)]))
+                    return not slow.recv(1)
+                except TimeoutError:
+                    return False
+                except OSError:
+                    return True
+
+            until(ended)
+        if watching:
+            viewer.show(b'{"last": true}', keep=False)
+            assert watching.message()[1] == {"last": True}
+            watching.close()
 
 
 @pytest.mark.parametrize(

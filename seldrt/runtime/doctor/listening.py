@@ -20,7 +20,7 @@ from seldrt.runtime.watched import WatchedInput
 
 SETTLING_S = 1.0  # servers give their first callbacks in a bunch
 LATE_MS, MISSING_MS = 20.0, 100.0
-LONGEST_S = 600.0  # of a recording that is looked at
+LONGEST_S = 60.0  # of a recording that is looked at
 
 
 class Heard(NamedTuple):
@@ -69,7 +69,7 @@ def listen(capture: CaptureConfig, seconds: float, shown: Callable[[NDArray[np.f
 
 
 def read(path: Path, channels: Sequence[int]) -> Heard:
-    """A recording as a device would have given it; `CaptureError` as for `replay`."""
+    """The first minute of a recording as a device would have given it; `CaptureError` as for `replay`."""
     with closing(open_recording(path, channels)) as file:
         frames = file.read(round(LONGEST_S * file.samplerate), dtype="float32", always_2d=True)
         return Heard(path.name, file.samplerate, frames[:, [channel - 1 for channel in channels or FIRST_CHANNELS]])

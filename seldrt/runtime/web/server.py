@@ -38,7 +38,7 @@ HEADERS = {
 }
 NOT_FOUND = (HTTPStatus.NOT_FOUND, "text/plain", b"not found\n")
 MOST_CONNECTIONS = 64
-IDLE_S = 10.0  # without a request, the end of a connection
+IDLE_S = 10.0  # without a whole request, the end of a connection
 ALIVE_S = 3.0  # without a message, a sign of life
 
 
@@ -113,6 +113,25 @@ class _Request(BaseHTTPRequestHandler):
     server: Server
     timeout = IDLE_S
     server_version, sys_version = "seldrt", ""
+
+    def setup(self) -> None:
+        super().setup()
+        self._deadline = threading.Timer(IDLE_S, self._give_up)  # the timeout begins anew with every byte
+        self._deadline.daemon = True
+        self._deadline.start()
+
+    def parse_request(self) -> bool:
+        complete = super().parse_request()
+        self._deadline.cancel()
+        return complete
+
+    def finish(self) -> None:
+        self._deadline.cancel()
+        super().finish()
+
+    def _give_up(self) -> None:
+        with suppress(OSError):  # it has just ended
+            socket.socket.shutdown(self.connection, socket.SHUT_RDWR)  # that of TLS is for who reads
 
     def do_GET(self) -> None:
         if not self.server.knows(_host(self.headers.get("Host", ""))):
