@@ -252,7 +252,7 @@ def active_region(audio: NDArray[np.floating], block: int = SAMPLE_RATE // 100) 
 
 def _block_levels_db(audio: NDArray[np.floating], block: int) -> NDArray[np.floating]:
     padded = np.pad(audio, (0, -len(audio) % block)).reshape(-1, block)
-    return 10 * np.log10(np.mean(np.square(padded, dtype=float), axis=1) + 1e-12)
+    return 10 * np.log10(np.mean(np.square(padded, dtype=float), axis=1) + 1e-20)
 
 
 def _is_steady(path: Path) -> bool:

@@ -1,10 +1,12 @@
 """Augmented features equal the features of the augmented sound."""
 
 import numpy as np
+import pytest
 import torch
 
 from offline import augment
 from offline.batches import Batch
+from offline.config import TrainConfig
 from seldrt import features
 from seldrt.config import FeatureConfig
 from seldrt.networks import turns
@@ -100,3 +102,44 @@ def test_mixed_chunks_have_the_levels_of_the_mixed_sounds_and_the_labels_of_both
     alone = augment.mixed(batch, torch.Generator().manual_seed(0), probability=0.0)
     assert torch.equal(alone.features, batch.features)
     assert torch.equal(alone.sed, sed)
+
+
+@pytest.mark.parametrize("task", ["doae", "baseline"])
+def test_labels_turn_with_the_sound(task: str) -> None:
+    doas = unit_vector([30, -100], [20, -40])
+    x, there = rows_of(doas), torch.tensor(doas, dtype=torch.float32)[None, None]
+    if task == "baseline":
+        x = x[:, :, :7]
+    batch = Batch(x, torch.ones(1, 1, 2), there, torch.ones(1, 1, 2))
+    generator, turned = torch.Generator().manual_seed(0), 0
+    for _ in range(5):
+        y = augment.augmented(batch, task, TrainConfig(rotations=True), torch.zeros(()), generator)
+        expected = rows_of(y.doa[0, 0].numpy())[:, :, : x.shape[2]]
+        torch.testing.assert_close(y.features, expected, atol=2e-3, rtol=1e-4)
+        turned += not torch.equal(y.doa, there)
+    assert turned
+
+
+@pytest.mark.parametrize("task", ["sad", "sed", "doae"])
+def test_chunks_are_changed_as_the_configuration_asks(task: str) -> None:
+    x = torch.randn(8, 40, len(features.TASK_CHANNELS[task]), 16, generator=torch.Generator().manual_seed(0))
+    sed = torch.eye(8)[:, None]
+    batch = Batch(x, sed, torch.zeros(8, 1, 8, 3), torch.zeros(8, 1, 8))
+
+    def changed(**settings: float) -> Batch:
+        return augment.augmented(batch, task, TrainConfig(**settings), x.mean(), torch.Generator().manual_seed(1))
+
+    assert torch.equal(changed().features, x)
+    for one in ({"mask_bands": 4}, {"mask_frames": 4}, {"colour_db": 6.0}, {"restyle_probability": 1.0}):
+        assert not torch.equal(changed(**one).features, x), one
+    laid_over = changed(mix_probability=1.0)
+    assert torch.equal(laid_over.sed, sed) == (task == "doae")
+    assert torch.equal(laid_over.features, x) == (task == "doae")
+
+
+def test_what_is_laid_over_is_weaker() -> None:
+    sed = torch.eye(2)[:, None]
+    batch = Batch(torch.zeros(2, 4, 3, 16), sed, torch.zeros(2, 1, 2, 3), torch.zeros(2, 1, 2))
+    y = augment.mixed(batch, torch.Generator().manual_seed(0), probability=1.0, gain_db=10.0).features
+    assert 10 * np.log10(1.1) <= y.min()
+    assert y.max() <= 10 * np.log10(2)

@@ -9,15 +9,18 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from offline.dataset import (
     DCASE2021_CLASSES,
     STARSS_CLASSES,
     audio_blocks,
     content_digest,
+    list_quiet,
     list_recordings,
     read_classes,
     read_metadata,
+    within,
     write_classes,
     write_metadata,
 )
@@ -280,8 +283,26 @@ def test_the_digest_of_a_dataset_is_that_of_its_sound_and_labels(tmp_path):
     assert write_one(tmp_path / "b", samples, suffix=".flac") == first
     assert write_one(tmp_path / "c", samples, rows=((0, 1, 0, 5, 5),)) != first
     assert write_one(tmp_path / "turned", samples, rows=((0, 1, 0, -356, 5),)) == first
+    (recording,) = list_recordings(tmp_path / "a")
+    for change in ({"name": "fold1_room1_mix002_ov1"}, {"array": "mic"}):
+        assert content_digest([replace(recording, **change)]) != first
+    soundfile.write(recording.audio, samples, 48000, subtype="PCM_16")
+    assert content_digest([recording]) != first
     samples[-1, 3] += 2**-15
     assert write_one(tmp_path / "d", samples) != first
+
+
+def test_quiet_scenes_have_no_labels(tmp_path):
+    samples = np.zeros((2400, 4))
+    write_one(tmp_path / "quiet", samples, rows=())
+    write_one(tmp_path / "loud", samples)
+    assert len(list_quiet([tmp_path / "quiet"])) == 1
+    with pytest.raises(ConfigError, match=r"mix001_ov1\.csv: has labels; quiet scenes"):
+        list_quiet([tmp_path / "quiet", tmp_path / "loud"])
+
+
+def test_labels_beyond_the_end_count_for_nothing():
+    assert within(np.array([[frame, 1, 0, 0, 0] for frame in (0, 9, 10, 11)]), 10)[:, 0].tolist() == [0, 9]
 
 
 def test_metadata_is_whole_numbers(tmp_path):
@@ -308,7 +329,7 @@ def test_broken_audio_is_refused_in_one_line(tmp_path):
     [(np.nan, "at 12.500 s, channel 3, a sample that is no number"), (32768.0, "a sample of 32768: full scale is 1")],
 )
 def test_what_is_no_sample_is_told_with_its_place(tmp_path, value, said):
-    samples = np.zeros((20 * 800, 4), np.float32)
+    samples = np.zeros((30 * 800, 4), np.float32)
     samples[10_000:10_020, 2] = value
     soundfile.write(tmp_path / "a.wav", samples, 800, subtype="FLOAT")
     with pytest.raises(ConfigError, match=rf"a\.wav: .*{said}"):

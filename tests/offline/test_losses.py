@@ -52,6 +52,12 @@ def test_per_class_is_the_mean_over_the_classes_that_occur() -> None:
     torch.testing.assert_close(losses.soft_f_loss(y_hat, y, per_class=True), sum(single) / 2)
 
 
+def test_a_class_that_sounds_only_where_nothing_counts_does_not_occur() -> None:
+    probability, target = torch.tensor([[[1.0, 0.5], [0.5, 0.5]]]), torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    mask = torch.tensor([[[1.0], [0.0]]])
+    assert float(losses.soft_f_loss(probability, target, mask, per_class=True)) < 1e-6
+
+
 def test_sinusoidal_loss_is_the_haversine_and_knows_no_seam() -> None:
     degrees = torch.tensor([[170.0, -90.0, 0.0]])
     target = torch.tensor([[-170.0, 90.0, 45.0]])

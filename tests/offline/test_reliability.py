@@ -70,6 +70,11 @@ def test_a_few_seconds_prove_little() -> None:
     assert many < -1.5
 
 
+def test_who_is_surer_stays_surer_even_where_that_is_wrong() -> None:
+    confidence = np.linspace(0.05, 0.95, 2000)
+    assert reliability._fitted(confidence, confidence < 0.5)[0] == reliability.SLOPES[0] > 0
+
+
 def test_reliability_is_counted_as_by_hand() -> None:
     error_deg = np.array([1.0, np.inf, 2.0, 3.0, np.inf])
     said = Said(np.zeros(5, int), np.array([0.52, 0.58, 0.91, 0.95, 1.0]), np.zeros(5), error_deg)
@@ -79,6 +84,7 @@ def test_reliability_is_counted_as_by_hand() -> None:
         Sure(3, pytest.approx(2.86 / 3), pytest.approx(2 / 3)),
     ]
     assert reliability.expected_error(bins) == pytest.approx((2 * 0.05 + 0.86) / 5)
+    assert reliability.expected_error([Sure(1, 0.2, 1.0), Sure(1, 0.9, 0.1)]) == pytest.approx(0.8)  # too low, too high
     assert reliability.expected_error([]) == 0.0
 
 
@@ -86,6 +92,8 @@ def test_exactness_is_counted_as_by_hand() -> None:
     error_deg = np.array([1.0, 5.0, np.inf, 30.0, 10.0])
     said = Said(np.zeros(5, int), np.ones(5), np.array([0.2, 0.6, 0.7, 9.0, 20.0]), error_deg)
     assert reliability.exactness(said) == [Exact(2, pytest.approx(0.4), 3.0, 0.0), Exact(2, 14.5, 20.0, 0.5)]
+    said = Said(np.zeros(3, int), np.ones(3), np.array([0.2, 0.3, 0.4]), np.array([1.0, 5.0, 15.0]))
+    assert reliability.exactness(said) == [Exact(3, pytest.approx(0.3), 5.0, 0.0)]
 
 
 def test_the_error_is_the_angle_to_the_nearest_of_the_class() -> None:

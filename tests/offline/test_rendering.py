@@ -12,7 +12,7 @@ import scipy.signal
 from offline.arrays import SAMPLE_RATE, array_named
 from offline.bank import read_clip
 from offline.config import SceneConfig, read_section
-from offline.plans import Background, Colour, MixedIn, Trajectory, Wind
+from offline.plans import NO_CLASS, Background, Colour, MixedIn, Trajectory, Wind
 from offline.rendering import dry_signal, label_rows, render
 from offline.scenes import plan_scene
 from seldrt.config import decode
@@ -84,6 +84,14 @@ def test_labels_wait_for_the_sound_to_travel(bank):
     assert rows[0, 0] == 11
 
 
+def test_labels_end_with_the_scene_and_distractors_have_none(bank):
+    scene = plan_scene(SceneConfig(seconds=3, room="anechoic", **QUIET), bank, CLASSES, 0, 0)
+    _, rows = render(one_event(scene, make_event(Trajectory((0.0, 0.0)))), bank, FOA)
+    assert (rows[:, 0].min(), rows[:, 0].max()) == (10, 29)
+    _, rows = render(one_event(scene, make_event(Trajectory((0.0, 0.0)), label=NO_CLASS)), bank, FOA)
+    assert rows.shape == (0, 5)
+
+
 # --- levels ------------------------------------------------------------------------------------------
 
 
@@ -123,6 +131,14 @@ def test_wind_is_as_loud_as_planned_and_unlike_in_any_two_channels(bank, level_d
     assert 20 * np.log10(seconds.max() / seconds.min()) > 6
 
 
+def test_channels_have_the_gains_of_the_plan(bank):
+    scene = plan_scene(SceneConfig(seconds=3, room="anechoic", **QUIET), bank, CLASSES, 0, 0)
+    unequal = msgspec.structs.replace(scene, channel_gains_db=(0.0, 3.0, -3.0, 1.0))
+    even, odd = (render(one, bank, FOA)[0].std(axis=0) for one in (scene, unequal))
+    gains_db = 20 * np.log10(odd / even)
+    assert gains_db - gains_db[0] == pytest.approx([0.0, 3.0, -3.0, 1.0], abs=0.01)
+
+
 def test_the_background_is_diffuse(bank):
     """The mean of many backgrounds: no direction, and a third of W's power on each axis."""
     covariance = np.zeros((4, 4))
@@ -151,6 +167,23 @@ def test_repeats_and_speed(bank):
     assert not dry[SAMPLE_RATE * 3 // 10 : SAMPLE_RATE * 7 // 10].any()
     quick = dry_signal(make_event(Trajectory((0.0, 0.0)), seconds=2.0, colour=Colour(speed=1.1)), bank)
     assert len(quick) == pytest.approx(2 * SAMPLE_RATE, abs=2)
+
+
+def test_a_clip_is_cut_where_the_plan_says(bank):
+    event = make_event(Trajectory((0.0, 0.0)), seconds=2.0, clip_start_s=1.5)
+    dry, clip = dry_signal(event, bank), read_clip(Path(bank.folder) / event.clip)
+    begin = SAMPLE_RATE * 3 // 2
+    np.testing.assert_array_equal(dry[1000:-1000], clip[begin + 1000 : begin + 2 * SAMPLE_RATE - 1000])
+
+
+def test_a_spectrum_is_tilted_and_gets_a_bump(bank):
+    still = Trajectory((0.0, 0.0))
+    coloured = Colour(tilt_db_per_octave=2.0, bump_hz=500.0, bump_db=4.0)
+    sounds = [dry_signal(make_event(still, colour=colour), bank) for colour in (Colour(), coloured)]
+    frequency, power = scipy.signal.welch(np.stack(sounds), SAMPLE_RATE, nperseg=4096)
+    gain_db = 10 * np.log10(power[1] / power[0])
+    for hz, expected in ((250, -2.6), (500, 2.0), (1000, 1.4), (4000, 4.0), (11000, 6.0)):
+        assert gain_db[np.abs(frequency - hz).argmin()] == pytest.approx(expected, abs=0.5), hz
 
 
 def test_a_clip_between_two_corners_keeps_what_lies_between(bank):
@@ -191,9 +224,11 @@ def test_the_mic_format_knows_no_other_capsules(bank):
     np.testing.assert_array_equal(render(scene, bank, mic)[0], render(plain, bank, mic)[0])
 
 
-def test_a_distractor_lies_under_the_event_at_its_level(bank):
-    still = Trajectory((0.0, 0.0))
-    alone = make_event(still, clip="hum/hum_1.wav")
+@pytest.mark.parametrize(
+    "knocks", [{"clip": "hum/hum_1.wav"}, {"clip": "knock/knock_0.wav", "seconds": 3.3, "repeats_s": (3.0,)}]
+)
+def test_a_distractor_lies_under_the_event_at_its_level(bank, knocks):
+    alone = make_event(Trajectory((0.0, 0.0)), **knocks)
     under = MixedIn("distractor/distractor_0.wav", 0.7, -12.0)
     carried = dry_signal(msgspec.structs.replace(alone, mixed_in=under), bank) - dry_signal(alone, bank)
     level_db = 20 * np.log10(np.std(carried) / np.std(dry_signal(alone, bank)))

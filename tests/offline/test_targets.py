@@ -15,7 +15,8 @@ ROWS = np.array(
         [1, 0, 1, 0, 90],
         [2, 1, 0, 90, 0],
         [2, 1, 1, -90, 0],  # two of one class: where is it?
-        [9, 0, 0, 0, 0],  # after the end
+        [4, 0, 0, 0, 0],  # after the end
+        [9, 0, 0, 0, 0],
     ]
 )
 

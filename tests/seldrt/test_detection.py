@@ -129,6 +129,29 @@ def test_a_frame_says_what_where_and_when() -> None:
     }
 
 
+def test_an_event_says_which_what_where_and_when() -> None:
+    surer = msgspec.structs.replace(source(onset=2), elevation_deg=-10.254, confidence=0.87654)
+    change = EventChange(event_id=7, phase="offset", sample=5 * LABEL, duration_samples=3 * LABEL, source=surer)
+    event = INFO.event(change, CLOCK)
+    assert (event.event_id, event.track, event.phase, event.class_) == (7, 0, "offset", "alarm")
+    assert (event.sample, event.t_capture_ns) == (5 * LABEL, CLOCK.origin_ns + 550_000_000)
+    assert (event.onset_ns, event.duration_ms) == (CLOCK.origin_ns + 200_000_000, 300)
+    assert (event.azimuth_deg, event.elevation_deg, event.confidence) == (45.0, -10.25, 0.8765)
+
+
+def test_a_gap_is_dated_by_its_middle() -> None:
+    gap = INFO.gap(LABEL, 2 * LABEL, CLOCK)
+    assert (gap.sample, gap.lost_samples, gap.t_capture_ns) == (LABEL, 2 * LABEL, CLOCK.origin_ns + 200_000_000)
+
+
+def test_a_level_says_how_loud_it_was_when_and_for_how_long() -> None:
+    silence = Loudness(sample=LABEL, samples=2 * LABEL, rms_dbfs=[-120.0] * 4, peak_dbfs=[-9.0, -8.0, -7.0, -6.0])
+    level = INFO.level(silence, CLOCK)
+    assert (level.sample, level.level_ms, level.t_capture_ns) == (LABEL, 200, CLOCK.origin_ns + 200_000_000)
+    assert (level.rms_dbfs, level.peak_dbfs) == (silence.rms_dbfs, silence.peak_dbfs)
+    assert decode(*encode(level)) == level
+
+
 @pytest.mark.parametrize("kind", KEYS)
 def test_an_old_reader_survives_new_keys(kind: str) -> None:
     address, payload = encode(messages()[kind])
@@ -161,6 +184,7 @@ def test_a_message_under_a_foreign_topic_is_malformed() -> None:
         ("event", "azimuth_deg", float("nan")),
         ("event", "elevation_deg", 90.1),
         ("event", "confidence", 1.1),
+        ("event", "spread_deg", 90.1),
         ("event", "phase", "finale"),
         ("frame", "seq", -1),
         ("frame", "seq", 1.0),
@@ -288,6 +312,27 @@ def test_an_event_begins_is_updated_twice_a_second_and_ends() -> None:
     frames = [label_frame(i, *[source(onset=2)] * (2 <= i < 15)) for i in range(20)]
     told = [(c.phase, c.sample // LABEL, c.duration_samples // LABEL) for c in lives(frames)]
     assert told == [("onset", 2, 1), ("update", 7, 6), ("update", 12, 11), ("offset", 15, 13)]
+
+
+def test_an_event_is_told_as_it_is_now_and_its_offset_as_it_was_heard_last() -> None:
+    places = [(float(azimuth), i / 20) for i, azimuth in enumerate(range(0, 120, 10))]
+    heard = [msgspec.structs.replace(source(azimuth_deg=a), confidence=c) for a, c in places]
+    told = lives([*(label_frame(i, one) for i, one in enumerate(heard)), *(label_frame(i) for i in range(12, 16))])
+    assert [(c.phase, c.source.azimuth_deg, c.source.confidence) for c in told] == [
+        ("onset", *places[0]),
+        ("update", *places[5]),
+        ("update", *places[10]),
+        ("offset", *places[11]),
+    ]
+
+
+def test_the_offset_comes_with_the_second_silent_label_frame_and_only_once() -> None:
+    tracker = EventTracker(RATE, LABEL)
+    told = [tracker.push(label_frame(i, *[source()] * (i == 0))) for i in range(4)]
+    assert [[c.phase for c in changes] for changes in told] == [["onset"], [], ["offset"], []]
+    tracker.push(label_frame(4, source(onset=4)))
+    assert [c.phase for c in tracker.close()] == ["offset"]
+    assert tracker.close() == []
 
 
 def test_one_silent_label_frame_does_not_end_an_event_and_two_do() -> None:

@@ -22,6 +22,26 @@ def noise(samples: int, channels: int = 4, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((samples, channels)).astype(np.float32)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hop_length": 120}, "must be 100 ms at sample_rate"),
+        ({"win_length": 4096}, "needs 0 < hop_length <= win_length <= n_fft"),
+        ({"win_length": 120}, "needs 0 < hop_length <= win_length <= n_fft"),
+        ({"hpss_kernel": 30}, "hpss_kernel must be odd"),
+        ({"f_max_hz": 12001.0}, "needs 0 <= f_min_hz < f_max_hz <= sample_rate / 2"),
+        ({"f_min_hz": 12000.0}, "needs 0 <= f_min_hz < f_max_hz <= sample_rate / 2"),
+        ({"max_gain_db": -1.0}, "max_gain_db is -1.0: it must be 0 to 100"),
+        ({"max_rumble_cut_db": 101.0}, "max_rumble_cut_db is 101.0: it must be 0 to 100"),
+        ({"sample_rate": 4000, "hop_length": 40, "f_max_hz": 2000.0, "max_rumble_cut_db": 6.0}, "needs a sample_rate"),
+        ({"n_mels": 1025}, "n_mels is 1025: it must be 1 to 1024, half of n_fft"),
+    ],
+)
+def test_features_that_cannot_be_computed_are_refused(change: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        override(FeatureConfig(), **change)
+
+
 @pytest.mark.parametrize("preset", features.PRESETS)
 def test_stft_equals_scipys(preset: str) -> None:
     config = features.PRESETS[preset]

@@ -20,6 +20,14 @@ def test_a_sine_and_its_closed_form() -> None:
         assert told.peak_dbfs == pytest.approx([0.0, -6.02, -60.0, FLOOR_DBFS], abs=0.006)
 
 
+def test_a_peak_may_be_negative_and_silence_has_the_floor_of_the_protocol() -> None:
+    x = np.zeros((WINDOW, 2), np.float32)
+    x[7, 0] = -0.5
+    (told,) = LevelMeter(WINDOW).push(0, x)
+    assert told.peak_dbfs == [-6.02, -120.0]
+    assert (told.sample, told.samples) == (0, WINDOW)
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(0, 3000), max_size=12))
 def test_the_cut_does_not_matter(sizes: list[int]) -> None:

@@ -94,6 +94,10 @@ def test_every_new_subscriber_of_the_status_is_noticed(publisher: Publisher, con
         assert not publisher.attend("h3")
     subscribers.append(subscribe(context, publisher, "seld1.frame.h3."))
     assert not publisher.attend("h3")
+    subscribers[-1].subscribe("seld1.status.")
+    subscribers[-1].subscribe("seld1.gap.")
+    time.sleep(0.2)  # both are there, and one turn reads both
+    assert publisher.attend("h3")
 
 
 @pytest.mark.parametrize("url", ["", "5577", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "udp://127.0.0.1:1"])
@@ -200,6 +204,18 @@ def test_who_subscribes_to_too_much_is_cut_off_and_the_others_come_back(
             assert time.monotonic() < end_s
             publisher.attend("h3")
     assert publisher._subscribed_bytes == len(b"\x01seld1.frame.")
+
+
+def test_what_two_subscribe_to_is_forgotten_when_both_are_gone(publisher: Publisher, context: zmq.Context) -> None:
+    both = []
+    for _ in range(2):
+        both.append(subscribe(context, publisher, "seld1."))
+        publisher.attend("h3")
+    for left, sub in ((1, both[0]), (0, both[1])):
+        sub.close(0)
+        assert publisher._socket.poll(WAIT_MS)
+        publisher.attend("h3")
+        assert publisher._subscribed_bytes == left * len(b"\x01seld1.")
 
 
 def test_ending_what_was_never_subscribed_to_buys_nothing(publisher: Publisher) -> None:
