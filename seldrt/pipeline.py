@@ -5,7 +5,7 @@ samples -> features -> estimates -> medians and smoothing -> tracks, cut into la
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from seldrt.config import EVERY_CLASS, ConfigError, PipelineConfig, PostprocessConfig
+from seldrt.config import ConfigError, PipelineConfig, PostprocessConfig
 from seldrt.description import Description, describe
 from seldrt.features import features_stage
 from seldrt.findings import LabelFrame
@@ -166,10 +166,9 @@ def load_pipeline(
     return Pipeline(open_networks(path, labels_at_once=block_labels), path.stem, postprocess, block_labels)
 
 
-def check_names(config: PipelineConfig) -> None:
+def check_names(model: str, names: Iterable[str]) -> None:
     """`ConfigError` when settings name a class that the model has not; it need not be loaded for that."""
-    classes = describe(model_path(config.model or None)).classes
-    check_classes((*config.only, *(config.sensitivity.keys() - {EVERY_CLASS})), classes)
+    check_classes(names, describe(model_path(model or None)).classes)
 
 
 def open_pipeline(config: PipelineConfig, changes: Mapping[str, Any]) -> Pipeline:

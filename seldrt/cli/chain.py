@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from seldrt.cli.info import model_option
 from seldrt.cli.shell import Names, Sectors, Sensitivity, options, say, setting
-from seldrt.config import ConfigError, DaemonConfig, PipelineConfig, PublisherConfig, load_toml, override
+from seldrt.config import EVERY_CLASS, ConfigError, DaemonConfig, PublisherConfig, load_toml, override
 
 if TYPE_CHECKING:
     from seldrt.runtime.publisher import Publisher
@@ -88,6 +88,9 @@ setting_options = options(  # what `settings` takes
         metavar="MB",
         meaning="Largest size of the clips folder; the oldest clips are deleted.",
     ),
+    setting(
+        "--clips-only", env="CLIPS_ONLY", type=Names(), metavar="CLASS,...", meaning="Keep clips of no other classes."
+    ),
 )
 chain_options = options(
     setting_options,
@@ -131,7 +134,7 @@ def settings(flags: Flags) -> DaemonConfig:
         yaw_deg=flags["yaw_deg"],
         block_ms=flags["block_ms"],
     )
-    clips = override(config.clips, dir=flags["clips"], max_mb=flags["clips_max_mb"])
+    clips = override(config.clips, dir=flags["clips"], max_mb=flags["clips_max_mb"], only=flags["clips_only"])
     return replace(config, capture=capture, pipeline=pipeline, publisher=publisher, clips=clips)
 
 
@@ -170,12 +173,13 @@ def check_publishing(config: PublisherConfig, flags: Flags) -> None:
         check_address(url, config.insecure_bind or bool(config.curve_keys))
 
 
-def check_wanted(config: PipelineConfig) -> None:
+def check_wanted(config: DaemonConfig) -> None:
     """Refuses classes that the model has not, before it is loaded."""
-    if config.only or config.sensitivity:
+    pipeline = config.pipeline
+    if names := (*pipeline.only, *(pipeline.sensitivity.keys() - {EVERY_CLASS}), *config.clips.only):
         from seldrt.pipeline import check_names
 
-        check_names(config)
+        check_names(pipeline.model, names)
 
 
 def prepare(config: DaemonConfig, flags: Flags, stack: ExitStack, recordings: Sequence[Path] = ()) -> Publisher | None:
@@ -184,7 +188,7 @@ def prepare(config: DaemonConfig, flags: Flags, stack: ExitStack, recordings: Se
     from seldrt.runtime.outputs import check_outputs
     from seldrt.runtime.publisher import Publisher
 
-    check_wanted(config.pipeline)
+    check_wanted(config)
     wanted = config.publisher
     check_publishing(wanted, flags)
     read = {Path(recording): "the recording itself" for recording in recordings}

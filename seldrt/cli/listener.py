@@ -131,7 +131,8 @@ def clip_folder(config: ClipsConfig) -> ClipFolder | None:
     from seldrt.runtime.clip_folder import ClipFolder
 
     folder = ClipFolder(config)
-    say(f"keeping clips in {config.dir}, at most {config.max_mb} MB")
+    clips = f"clips of {', '.join(config.only)}" if config.only else "clips"
+    say(f"keeping {clips} in {config.dir}, at most {config.max_mb} MB")
     return folder
 
 

@@ -131,7 +131,7 @@ def check(flags: Flags) -> DaemonConfig:
     check_publishing(config.publisher, flags)
     model = config.pipeline.model
     if not os.path.dirname(model) or os.path.exists(model):
-        check_wanted(config.pipeline)
+        check_wanted(config)
     return config
 
 

@@ -278,6 +278,7 @@ class ClipsConfig(Section, frozen=True):
     before_s: float = 0.5  # s of sound before an event
     after_s: float = 0.5  # and after it
     longest_s: float = 30.0  # of a longer event, so much is kept
+    only: tuple[str, ...] = ()  # the classes of which clips are kept; () = all
 
     def __post_init__(self) -> None:
         _require_size(self)

@@ -25,7 +25,7 @@ class ClipSink(Sink):
     """Cuts the events of a stream out of its sound, and hands them to ``keep``.
 
     ``clock`` is that of a microphone or of a dated recording, ``latency_samples`` what the pipeline waits for. An
-    event longer than ``longest_s`` is kept up to there, and told while it goes on.
+    event longer than ``longest_s`` is kept up to there, and told while it goes on. With ``only``, no other class is.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class ClipSink(Sink):
         beginning = Clock(0, info.sample_rate)
         self._info, self._clock, self._dated = info, clock or (lambda: beginning), clock is not None
         self._keep, self._complaint = keep, complaint
+        self._wanted = config.only or info.classes
         self._before, self._after, self._longest, news = (
             round(seconds * info.sample_rate) for seconds in (config.before_s, config.after_s, config.longest_s, NEWS_S)
         )
@@ -52,6 +53,8 @@ class ClipSink(Sink):
         self._cut_due()
 
     def event(self, change: EventChange) -> None:
+        if self._info.classes[change.source.class_id] not in self._wanted:
+            return
         life = self._lives.get(change.event_id)
         if life is None:
             life = self._lives[change.event_id] = _Life(self._clock().ns(change.source.onset_sample))

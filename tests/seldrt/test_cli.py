@@ -127,6 +127,7 @@ def refused(*arguments: Any, **env: str) -> str:
         ("replay {ok} --sensitivity =3", "'=3': which class"),
         ("replay --demo --no-publish --only piano", "leave out --only"),
         ("run --device nowhere --sensitivity bell=2", "the model has no class 'bell'; it has alarm, crying_baby"),
+        ("replay {ok} --clips {ok}.clips --clips-only bell", "the model has no class 'bell'; it has alarm"),
         ("service -- --device mic --only bell", "the model has no class 'bell'; it has alarm, crying_baby"),
         ("replay {ok} --sensitivity alarm=0", "sensitivity 0.0 of alarm: use 0.001 to 1000"),
         ("replay {ok} --no-publish --only alarm,bell", "the model has no class 'bell'; it has alarm, crying_baby"),

@@ -105,6 +105,13 @@ def test_however_the_stream_is_cut_the_clips_are_the_same(sizes: list[int]) -> N
         assert one.event == other.event
 
 
+def test_of_other_classes_nothing_is_kept() -> None:
+    blocks = blocks_of(np.concatenate([noise(1.0, 40, 0), np.zeros((SAMPLE_RATE, 4), np.float32)]))
+    (clip,) = clips_of(blocks)
+    assert len(clips_of(blocks, only=("piano", clip.event.class_))) == 1
+    assert not clips_of(blocks, only=("male_speech",))
+
+
 def test_of_a_long_event_the_beginning_is_kept_while_it_goes_on() -> None:
     clips: list[Clip] = []
     pipeline, x = EnergyPipeline(), noise(30.0, 20, 0)
