@@ -46,6 +46,8 @@ if not socket.poll(5000):
         "and need --key and --server-key where the daemon asks for keys"
     )
 answer = msgpack.unpackb(socket.recv())
+if not isinstance(answer, dict):
+    fail(f"{wanted.url} is no daemon of seldrt")
 for key, value in answer.items():
     print(f"{key}: {value}")
-sys.exit(1 if answer.get("degraded") or answer["type"] == "error" else 0)
+sys.exit(1 if answer.get("degraded") or answer.get("type") == "error" else 0)

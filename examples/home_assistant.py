@@ -37,7 +37,7 @@ from paho.mqtt import client as mqtt
 from zmq.auth import load_certificate
 
 SILENT_S, ANEW_S = 3, 12  # a status comes every second
-FILES = ["clips", "csv", "jsonl", "recording"]  # trouble with what a daemon only writes is none with what it hears
+HARMLESS = ["clips", "clock", "csv", "jsonl", "recording"]  # what it hears is as it should be
 SETTLED_S = 1.5  # what sounds when a daemon is first heard is known by then: a sensor that was ON stays so
 MOST_SOURCES, MOST_CLASSES = 20, 200  # that become devices and sensors of them
 MOST_NAMES = 1000  # in a message; only who means no good has more
@@ -139,7 +139,7 @@ def connected(client, userdata, flags, reason, properties):
 def hears(status):
     """Whether a daemon that is in trouble still hears as it should: its `why` is "what: text; what: text"."""
     found = re.findall(r"(?:^|; )(\w+)(?: \d+)?: ", status["why"])
-    return not status["degraded"] or (bool(found) and set(found) <= set(FILES))
+    return not status["degraded"] or (bool(found) and set(found) <= set(HARMLESS))
 
 
 def sensor(source, class_):

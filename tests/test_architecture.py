@@ -85,7 +85,7 @@ SELDRT = {
         *("runtime.capture", "runtime.clock", "runtime.health", "runtime.systemd", "runtime.publisher"),
         "runtime.sinks",
     ),
-    "seldrt.runtime.recorder": ("config", "microphones", "runtime.folders", "runtime.health"),
+    "seldrt.runtime.recorder": ("config", "microphones", "runtime.clock", "runtime.folders", "runtime.health"),
     "seldrt.runtime.clip_folder": ("config", "files", "detection", "runtime.folders"),
     "seldrt.runtime.clips": ("config", "spatial", "findings", "detection", "runtime.clip_folder", "runtime.sinks"),
     "seldrt.runtime.doctor": (

@@ -366,11 +366,11 @@ def test_what_sounds_while_it_is_started_anew_goes_on(
 def test_a_daemon_in_trouble_is_not_believed(
     start: Start, url: str, broker: Broker, reader: Reader, actor: Actor
 ) -> None:
-    """But for trouble with its files, which fails no sensor."""
+    """But for trouble with its files and its clock, which fails no sensor."""
     begin(start, url, broker, reader, "--classes", "piano")
     actor.until(AVAILABILITY, "online")
     actor.until(AVAILABILITY, "offline", degraded=True, why="clips: no room left; device: h3vr is gone")
-    actor.until(AVAILABILITY, "online", degraded=True, why="clips: no room left; jsonl: no room left")
+    actor.until(AVAILABILITY, "online", degraded=True, why="clips: no room left; clock: set back by 9 s")
     actor.until(AVAILABILITY, "offline", degraded=True, why="channel 2: silent")
     actor.until(AVAILABILITY, "online")
 

@@ -25,7 +25,7 @@ MARKS = {"pass": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL",
 @click.command()
 @setting("--device", env="DEVICE", metavar="NAME", meaning="Input device; by default the only one with four channels.")
 @setting("--device-rate", env="DEVICE_RATE", type=int, metavar="HZ", meaning="Rate to open it with.")
-@click.option("--file", metavar="FILE", help="Look at a recording instead of a device.")
+@click.option("--file", metavar="FILE", help="Look at (the first minute of) a recording instead of a device.")
 @click.option("--seconds", type=Number(4, 600), default=6.0, show_default=True, help="How long to listen.")
 @setting("--record", env="RECORD", metavar="DIR", meaning="Also check the folder that `run` would record to.")
 @setting("--record-max-mb", env="RECORD_MAX_MB", type=int, metavar="MB", meaning="Largest size of that folder.")

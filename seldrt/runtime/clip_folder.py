@@ -94,6 +94,8 @@ class ClipFolder:
         """Deletes the oldest but ``newest`` until the rest fits, and what is missing has a place with some to spare."""
         others, newest_bytes = [path for path in kept_clips(self._folder) if path != newest], size_bytes(newest)
         kept = kept_bytes(others)
+        if missing_bytes > kept:  # in vain
+            return
         most = fitting_bytes(self._folder, kept + newest_bytes, self._most_bytes)
         room = round((1 - COUNTED_SHARE) * most) - newest_bytes
         if missing_bytes:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from seldrt.config import SeldrtError
 
@@ -42,7 +42,7 @@ class TextFile:
             self.write(b"")
 
     def _open(self) -> None:
-        self._file = open_output(self._path, "ab")
+        self._file = open_output(self._path)
         if not self.is_stdout and stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
             _claim(self._file, self._path, alone=not self._add)
             if not self._add:
@@ -107,12 +107,12 @@ def check_outputs(dcase: str | None, others: Sequence[str | None], read: Mapping
         taken[path] = "also another output"
 
 
-def open_output(path: str, mode: Literal["wb", "ab"] = "wb") -> BinaryIO:
-    """A file for writing bytes; ``-`` is stdout; `OutputError` when it cannot be made."""
+def open_output(path: str) -> BinaryIO:
+    """A file to add bytes to; ``-`` is stdout; `OutputError` when it cannot be made."""
     if path == "-":
         return sys.stdout.buffer
     try:
-        return open(path, mode)
+        return open(path, "ab")
     except OSError as error:
         raise cannot_write(path, error) from None
 

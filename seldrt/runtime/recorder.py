@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seldrt.config import LABEL_RATE_HZ, LEAST_FOLDER_MB, RecordConfig
+from seldrt.config import LABEL_RATE_HZ, RecordConfig
 from seldrt.microphones import CHANNELS
+from seldrt.runtime.clock import SET_S
 from seldrt.runtime.folders import (
     FUTURE_NS,
     fitting_bytes,
@@ -41,8 +42,8 @@ PAUSE_S = 10.0  # after a failure
 BACKLOG_S = 20.0  # of sound that waits for the disk; beyond that it is not recorded
 FULL_SCALE = 2.0**23
 WAV_LIMIT_BYTES = 2 << 30
+LEAST_PIECE_BYTES = 250_000  # of a file, on a disk that is nearly full
 RECORDING = "record to"  # what the folder is for
-SET_NS = 1_000_000_000  # by more than that, the clock was set
 PIECES = 8  # at least so many files fill the folder, so that making room costs little of what is kept
 KEPT = re.compile(r"_(\d{8}T\d{6}\.\d{3}Z)\.(flac|wav)(\.part)?$")
 
@@ -126,7 +127,7 @@ class Recorder:
             self._end_file()
         self._expected, self._rate = first + len(frames), rate
         before_ns, self._origin_ns = self._origin_ns, captured_ns - first * 1_000_000_000 // rate
-        self._was_set |= abs(self._origin_ns - before_ns) > SET_NS
+        self._was_set |= abs(self._origin_ns - before_ns) > SET_S * 1e9
         label_frames = max(rate // LABEL_RATE_HZ, 1)
         start = 0
         while start < len(frames):
@@ -166,7 +167,7 @@ class Recorder:
         """Deletes the oldest files until the next one, grown to its limit, has its place, also on a small disk."""
         files = kept_files(self._folder, now_ns)
         most = fitting_bytes(self._folder, kept_bytes(files), self._config.max_mb * 1_000_000)
-        self._piece_bytes = max(most, LEAST_FOLDER_MB * 1_000_000) // PIECES
+        self._piece_bytes = max(most // PIECES, LEAST_PIECE_BYTES)
         room = (PIECES - 1) * self._piece_bytes - self._piece_bytes // 8  # a label frame may stick out
         for path in surplus(files, room):
             with suppress(OSError):  # it is not ours to take or, on Windows, somebody listens to it

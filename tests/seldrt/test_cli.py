@@ -977,7 +977,7 @@ def test_names_sectors_and_sensitivities_are_read_as_people_write_them() -> None
 def test_onnxruntime_reports_nothing(tmp_path: Path) -> None:
     """Its reports to Microsoft begin with files in the home folder."""
     opened = "from seldrt.pipeline import load_pipeline; print(load_pipeline('light').model_card['engine'])"
-    inherited = environment(HOME=str(tmp_path)).items()
+    inherited = environment(HOME=str(tmp_path), NUMBA_CACHE_DIR=str(tmp_path.parent / "numba")).items()
     clean = {key: value for key, value in inherited if not key.startswith(("ORT_", "XDG_"))}
     done = subprocess.run([sys.executable, "-c", opened], env=clean, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("ONNX Runtime\n", "")

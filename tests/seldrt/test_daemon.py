@@ -492,7 +492,9 @@ def test_a_signal_ends_the_daemon_in_order(
 ) -> None:
     table, lines = tmp_path / "out.csv", tmp_path / "out.jsonl"
     arguments = ["replay", str(recording), "--speed", "0.5", "--bind", "tcp://127.0.0.1:*"]
+    before = signal.signal(number, signal.SIG_DFL)  # where the tests are started by `nohup`, say, it is ignored
     process = start(*arguments, "--dcase", str(table), "--jsonl", str(lines), program=SMALL)
+    signal.signal(number, before)
     socket = context.socket(zmq.SUB)
     socket.subscribe("seld1.")
     socket.connect(endpoint_of(process))

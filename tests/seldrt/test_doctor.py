@@ -523,6 +523,8 @@ def test_of_a_long_recording_the_first_minute_is_examined(tmp_path: Path) -> Non
     """A file of some kB can hold hours of silence."""
     soundfile.write(tmp_path / "long.flac", np.zeros((8000 * 61, 4), np.int16), 8000)
     assert len(read(tmp_path / "long.flac", ()).frames) == 8000 * 60
+    _, checks, _ = doctor("--file", tmp_path / "long.flac", "--bind", "tcp://127.0.0.1:*")
+    assert "the first 60 of 61 s at 8000 Hz" in checks["device"]["text"]
 
 
 def test_one_failure_does_not_stop_the_next_check(recording: Path, tmp_path: Path) -> None:

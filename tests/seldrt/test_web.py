@@ -1155,9 +1155,16 @@ def test_trouble_of_another_kind_is_alerted_of_anew() -> None:
 
 
 def test_what_happened_once_or_fails_no_alert_is_only_shown() -> None:
-    """A daemon tells for 10 s of a lost block; what it writes is not what alerts come by."""
-    whys = ["csv: full", "jsonl: full; recording: full", "clips: full: no; or what: ever", "loss: lost; csv: full", ""]
-    assert in_node(f"{whys}.map(page.kinds)", MICROPHONE) == [[], [], [], ["loss"], ["degraded"]]
+    """A daemon tells for 10 s of a lost block; what it writes, and its clock, is not what alerts come by."""
+    whys = [
+        "csv: full",
+        "jsonl: full; recording: full",
+        "clips: full: no; or what: ever",
+        "loss: lost; csv: full",
+        "clock: set",
+        "",
+    ]
+    assert in_node(f"{whys}.map(page.kinds)", MICROPHONE) == [[], [], [], ["loss"], [], ["degraded"]]
     assert {JsonLines.KIND, EventTable.KIND} == {"jsonl", "csv"}
     assert in_page("""
         last(11000, status({ degraded: true, why: "loss: samples were lost" }));

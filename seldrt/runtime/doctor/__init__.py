@@ -83,7 +83,8 @@ class Patient:
         if self.file:
             self._heard = heard = read(self.file, self.capture.channels)
             length_s = len(heard.frames) / heard.rate
-            text = f"{self.file}: {length_s:.1f} s at {heard.rate} Hz"
+            whole = f"the first {length_s:.0f} of {length_s + heard.left_out_s:.0f} s"
+            text = f"{self.file}: {whole if heard.left_out_s else f'{length_s:.1f} s'} at {heard.rate} Hz"
             figures = {"rate_hz": heard.rate, "seconds": length_s}
             if heard.rate < LOWEST_RATE_HZ:
                 remedy = f"record at {LOWEST_RATE_HZ} Hz or more: there is nothing above {heard.rate // 2} Hz in it"

@@ -31,6 +31,7 @@ class Heard(NamedTuple):
     frames: NDArray[np.float32]
     overruns: int = 0
     missing_ms: float = 0.0  # sound that did not come, by the monotonic clock
+    left_out_s: float = 0.0  # of a long recording
 
 
 def listen(capture: CaptureConfig, seconds: float, shown: Callable[[NDArray[np.float32]], None]) -> Heard:
@@ -72,7 +73,9 @@ def read(path: Path, channels: Sequence[int]) -> Heard:
     """The first minute of a recording as a device would have given it; `CaptureError` as for `replay`."""
     with closing(open_recording(path, channels)) as file:
         frames = file.read(round(LONGEST_S * file.samplerate), dtype="float32", always_2d=True)
-        return Heard(path.name, file.samplerate, frames[:, [channel - 1 for channel in channels or FIRST_CHANNELS]])
+        left_out_s = (file.frames - len(frames)) / file.samplerate
+        four = frames[:, [channel - 1 for channel in channels or FIRST_CHANNELS]]
+        return Heard(path.name, file.samplerate, four, left_out_s=left_out_s)
 
 
 def missing_ms(arrivals: list[tuple[float, float]]) -> float:

@@ -4,7 +4,8 @@ import { SILENCE, tell } from "./alerts.js";
 import { named } from "./names.js";
 
 const SPOKEN_LINES = 20, TRAIL_MS = 3000;
-const FILES = ["clips", "csv", "jsonl", "recording"]; // what a daemon only writes: trouble with these fails no alert
+// Trouble with what a daemon only writes, and a clock that was set, fail no alert.
+const HARMLESS = ["clips", "clock", "csv", "jsonl", "recording"];
 const AROUND = ["in front", "front left", "left", "behind, left", "behind", "behind, right", "right", "front right"];
 
 /** Where a direction lies in a circle of radius 100 around the microphone: front is up, what is overhead or below in the middle. */
@@ -32,7 +33,7 @@ export const COLOURS = [
 /** What a degraded daemon is in trouble with, but for files: its `why` is "what: text; what: text". */
 export function kinds(why) {
   const found = why.split("; ").flatMap((part) => part.match(/^\w+(?: \d+)?(?=: )/) ?? []);
-  return found.length ? found.filter((what) => !FILES.includes(what)) : ["degraded"];
+  return found.length ? found.filter((what) => !HARMLESS.includes(what)) : ["degraded"];
 }
 
 const seconds = (ns) => ns / 1e9;
