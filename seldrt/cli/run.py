@@ -84,20 +84,25 @@ def run_settings(flags: Flags) -> tuple[DaemonConfig, Floats]:
 
 
 def crowded(config: DaemonConfig) -> Iterator[str]:
-    """Which folders will fill the disk before they are as large as they may be."""
+    """Which disks will be full before the folders on them are as large as they may be."""
     from seldrt.runtime.clip_folder import kept_clips
     from seldrt.runtime.folders import fitting_bytes, kept_bytes
     from seldrt.runtime.recorder import kept_files
 
+    disks: dict[int, list[tuple[str, Path, int, int]]] = {}
     for option, wanted, files in (("record", config.record, kept_files), ("clips", config.clips, kept_clips)):
         if wanted.dir:
             folder = Path(wanted.dir)
-            fitting_mb = fitting_bytes(folder, kept_bytes(files(folder)), wanted.max_mb * 1_000_000) // 1_000_000
-            if fitting_mb < wanted.max_mb:
-                yield (
-                    f"--{option} {folder}: the disk has room for {fitting_mb} MB, not for {wanted.max_mb}; "
-                    f"the oldest are deleted sooner: make room, or use --{option}-max-mb"
-                )
+            there = (f"--{option} {folder}", folder, kept_bytes(files(folder)), wanted.max_mb)
+            disks.setdefault(folder.stat().st_dev, []).append(there)
+    for folders in disks.values():
+        names, paths, kept, most_mb = zip(*folders, strict=True)
+        fitting_mb = fitting_bytes(paths[0], sum(kept), sum(most_mb) * 1_000_000) // 1_000_000
+        if fitting_mb < sum(most_mb):
+            yield (
+                f"{' and '.join(names)}: the disk has room for {fitting_mb} MB, not for {sum(most_mb)}; the oldest are "
+                "deleted sooner: make room, or give a smaller --record-max-mb or --clips-max-mb"
+            )
 
 
 def settings_text(config: DaemonConfig, source: str) -> str:

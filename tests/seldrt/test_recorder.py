@@ -513,7 +513,7 @@ def test_run_records_and_replay_gives_the_same(tmp_path: Path) -> None:
     env = {key: value for key, value in os.environ.items() if not key.startswith("SELDRT_")}
     common = ["--no-publish", "--jsonl"]
     arguments = ["run", "--device", "h3", "--mic", "fuma", "--record", str(tmp_path / "kept"), *common, "live.jsonl"]
-    arguments += ["--source", "roof", "--record-max-mb", "100000000"]
+    arguments += ["--source", "roof", "--record-max-mb", "100000000", "--clips", str(tmp_path / "clips")]
     process = subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
         cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=env | {"PYTHONPATH": str(ROOT)},
@@ -526,7 +526,8 @@ def test_run_records_and_replay_gives_the_same(tmp_path: Path) -> None:
         assert line, "it ended"
         offsets += "offset" in line
         started += line
-    assert re.search(r"note: --record \S+kept: the disk has room for \d+ MB, not for 100000000; the oldest", started)
+    both = r"note: --record \S+kept and --clips \S+clips: the disk has room for \d+ MB, not for 100001000; the oldest"
+    assert re.search(both, started)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 0, errors
