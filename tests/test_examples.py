@@ -212,10 +212,11 @@ def test_who_was_refused_is_told_of_the_right_daemon(tmp_path: Path, start: Star
     assert lines == ["piano\n"]
 
 
-def test_a_command_that_fails_is_told(daemon: Daemon, start: Start) -> None:
-    command = ["sh", "-c", "exit 3", "{class}"]
+@pytest.mark.parametrize(("ends", "code"), [("exit 3", 3), ("kill -9 $$", -9)])
+def test_a_command_that_fails_is_told(daemon: Daemon, start: Start, ends: str, code: int) -> None:
+    command = ["sh", "-c", ends, "{class}"]
     process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--url", daemon.url, "any", *command)
-    told(process, r"\['sh', '-c', 'exit 3', 'piano'\]: exit code 3\n")
+    told(process, rf"\['sh', '-c', '{re.escape(ends)}', 'piano'\]: exit code {code}\n")
     assert interrupted(process)[0] == ""
 
 
@@ -279,6 +280,18 @@ def test_who_means_no_good_can_fill_in_no_option_and_no_file_and_ends_nothing(
     assert process.stdout is not None
     assert process.stdout.readline() == "last garden 90.0 None\n"
     assert "\x1b" not in "".join(interrupted(process))
+
+
+def test_a_class_that_cannot_come_is_told_once(tmp_path: Path, start: Start, stranger: Stranger) -> None:
+    words = ["piano,pianino", "echo", "{class}"]
+    process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--url", f"ipc://{tmp_path}/s", *words)
+    stranger.meet(process)
+    for _ in range(3):
+        stranger.say("status", classes=["piano"])
+    stranger.event()
+    assert process.stdout is not None
+    assert process.stdout.readline() == "piano\n"
+    assert interrupted(process)[1].count("garden reports no pianino, but piano\n") == 1
 
 
 def test_so_many_commands_run_at_a_time(tmp_path: Path, start: Start, stranger: Stranger) -> None:

@@ -33,10 +33,10 @@ from seldrt.runtime.clock import ClockWatch
 from seldrt.runtime.daemon import Daemon, stream_info
 from seldrt.runtime.health import Health
 from seldrt.runtime.microphone import Microphone
-from seldrt.runtime.outputs import OutputError, TextFile
+from seldrt.runtime.outputs import OutputError, TextFile, check_outputs
 from seldrt.runtime.publisher import Publisher
 from seldrt.runtime.recording import Recording
-from seldrt.runtime.sinks import EventTable, MessageSink, Sink
+from seldrt.runtime.sinks import DcaseCsv, EventLines, EventTable, MessageSink, Sink
 from seldrt.signals import SAME_WISH_S
 from tests.processes import ROOT, SMALL, endpoint_of, says, start
 from tests.seldrt import fake_sounddevice
@@ -435,6 +435,29 @@ def test_the_figures_of_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
     assert health.lost_samples == 100
 
 
+def test_what_is_told_of_trouble_is_what_happened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a computer that has just been switched on, whose monotonic clock begins at nothing."""
+    now_s = 1.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    health = Health(SAMPLE_RATE)
+    assert health.complaints(0) == {}
+    health.lost(100)
+    health.lost(20)
+    assert health.lost_samples == 120
+    health.computed(0.25, SAMPLE_RATE)
+    health.computed(0.5, SAMPLE_RATE)
+    assert health.computed_s == 0.75
+    now_s += 12
+    health.computed(0.001, SAMPLE_RATE)
+    now_s += 4
+    health.computed(0.001, 0)  # a turn in which nothing came
+    assert health.complaints(0) == {"sound": "no samples for 4 s"}
+    assert health.uptime_s == 16
+    health.computed(4.0, SAMPLE_RATE)
+    assert list(health.complaints(0)) == ["speed"]
+    assert health.complaints(0, waits=True) == {}  # a recording is never late
+
+
 def test_how_fast_it_is_is_not_judged_by_hardly_any_sound(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device that went away leaves the rest of a stream to be computed, and no sound that it was for."""
     now_s = 1000.0
@@ -717,6 +740,68 @@ def test_the_table_has_the_direction_of_when_the_class_was_surest() -> None:
     assert [line.decode().split(",")[4:] for line in lines] == [
         [f"{azimuth}.0", "5.0", "0.90\n"] for azimuth in (20, 19)
     ]
+
+
+def test_an_output_is_no_other_name_of_a_file_that_is_read(tmp_path: Path) -> None:
+    recording, same = tmp_path / "garden.wav", tmp_path / "same.csv"
+    recording.write_bytes(b"sound")
+    same.hardlink_to(recording)
+    for path in (recording, same):
+        for dcase, others in ((str(path), []), (None, [str(path)])):
+            with pytest.raises(OutputError, match="the output is the recording itself"):
+                check_outputs(dcase, others, {recording: "the recording itself"})
+    assert recording.read_bytes() == b"sound"
+
+
+def heard(**change: Any) -> ActiveSource:
+    """A piano at the left."""
+    plain = {"class_id": 13, "track": 0, "azimuth_deg": 90.0, "elevation_deg": 5.0, "confidence": 0.5}
+    return ActiveSource(**(plain | {"onset_sample": 0} | change))
+
+
+def test_a_table_with_a_clock_has_universal_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the computer stands."""
+    monkeypatch.setenv("TZ", "UTC-5:30")
+    time.tzset()
+    lines: list[bytes] = []
+    clock = Clock(1_780_315_200_250_000_000, SAMPLE_RATE)  # 2026-06-01T12:00:00.25Z, by `date -d`
+    table = EventTable(stream_info(EnergyPipeline(), "roof"), lambda: clock, lines.append)
+    try:
+        for phase, lasted in (("onset", 0), ("offset", SAMPLE_RATE * 3 // 2)):
+            change = EventChange(event_id=0, phase=phase, sample=lasted, duration_samples=lasted, source=heard())
+            table.event(change)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert lines == [b"roof,2026-06-01T12:00:00.250Z,2026-06-01T12:00:01.750Z,piano,90.0,5.0,0.50\n"]
+    assert not table._surest  # or it would grow for as long as it listens
+
+
+def test_the_lines_of_a_terminal_are_in_seconds() -> None:
+    lines: list[str] = []
+    sink = EventLines(stream_info(EnergyPipeline(), "roof"), lines.append)
+    for phase, seconds in (("onset", 0), ("update", 1), ("offset", 2)):
+        lasted = seconds * SAMPLE_RATE
+        sample = 3 * SAMPLE_RATE + lasted
+        sink.event(EventChange(event_id=0, phase=phase, sample=sample, duration_samples=lasted, source=heard()))
+    sink.gap(6 * SAMPLE_RATE, SAMPLE_RATE // 4)
+    piano = "piano               az   +90°  el   +5°  confidence 0.50"
+    assert lines == [
+        f"     3.0 s  onset   {piano}",
+        f"     5.0 s  offset  {piano}  lasted 2.0 s",
+        "     6.0 s  lost    0.25 s of sound",
+    ]
+
+
+def test_the_table_of_dcase_goes_from_minus_180_to_179_degrees(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    table = DcaseCsv(str(path))
+    for index, azimuth_deg in enumerate((179.4, 179.6, -180.0, -179.6)):
+        table.frame(LabelFrame(index=index, sample=index * LABEL, sources=[heard(azimuth_deg=azimuth_deg, track=1)]))
+    table.finish()
+    table.close()
+    assert path.read_text().splitlines() == ["0,13,1,179,5", "1,13,1,-180,5", "2,13,1,-180,5", "3,13,1,-180,5"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_terminal_that_is_held_holds_nobody_up() -> None:

@@ -59,6 +59,13 @@ def test_a_loud_recording_comes_out_as_it_is(background_dbfs: float) -> None:
     np.testing.assert_array_equal(heard(x), heard(x, replace(CONFIG, max_gain_db=0)))
 
 
+def test_the_level_is_that_of_w() -> None:
+    """Whatever the other channels have: a sound from the front is not in Y."""
+    front = room(5, gain.BACKGROUND_DBFS) * np.float32([1, 0, 0, 0])
+    plain = heard(front, replace(CONFIG, max_gain_db=0))
+    np.testing.assert_allclose(heard(front * np.float32(0.1))[200:, 0], plain[200:, 0], atol=1.0)
+
+
 def test_never_more_than_the_limit() -> None:
     limited, more = (heard(room(3, -105), replace(CONFIG, max_gain_db=db))[100:, 0] for db in (10, 20))
     np.testing.assert_allclose(more - limited, 10, atol=0.01)

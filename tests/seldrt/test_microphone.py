@@ -137,6 +137,40 @@ def test_overflow_flags_are_counted(sounddevice: ModuleType, monkeypatch: pytest
     assert listener.microphone.overruns == 1
 
 
+def test_each_overflow_counts(sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sounddevice, "MANUAL", True)
+    listener = Listener(Microphone("h3", ambix))
+    listener.take()
+    listener.until(lambda: sounddevice.streams[0].active)
+    for overflow in (True, False, True, True, False):
+        sounddevice.streams[0].deliver(X[:960], overflow)
+    assert listener.microphone.overruns == 3
+    listener.rest()
+
+
+def test_attempts_become_rarer_up_to_a_limit_and_frequent_again_after_a_life(
+    sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who plugs a device in after a night need not wait for hours, nor after each short loss for the limit."""
+    device = watched.WatchedInput("h3", 48000, 20, 1.0, wait=True)
+    lasted_s = iter([0.0] * 8 + [60.0, 0.0])
+    pauses_s: list[float] = []
+
+    def deliver() -> None:
+        device._heard_s = time.monotonic() + next(lasted_s)
+        raise CaptureError("gone")
+
+    def wait(timeout_s: float) -> None:
+        pauses_s.append(timeout_s)
+        if len(pauses_s) == 10:
+            device._ending.set()
+
+    monkeypatch.setattr(device, "_deliver", deliver)
+    monkeypatch.setattr(device._ending, "wait", wait)
+    device._keep()
+    assert pauses_s == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0, 0.5, 1.0]
+
+
 @pytest.mark.parametrize(
     ("switch", "told_first", "told_later"),
     [
@@ -186,6 +220,27 @@ def test_a_device_that_fails_comes_back_and_the_clock_tells_what_was_lost(
     listener.rest()
     ((_, lost),) = listener.gaps
     assert lost > RATE
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_microphone_comes_back_at_another_place_only_where_there_was_no_other_of_its_kind(
+    sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch, hasty: None, alone: bool
+) -> None:
+    here = {"name": "H3: USB Audio (hw:1,0)", "hostapi": 0, "max_input_channels": 4, "default_samplerate": 48000}
+    there = here | {"name": "H3: USB Audio (hw:3,0)"}
+    monkeypatch.setattr(sounddevice, "DEVICES", [here] if alone else [here, there])
+    listener = Listener(Microphone("H3: USB Audio (hw:1,0)", ambix))
+    listener.until(lambda: listener.end > RATE // 2)
+    monkeypatch.setattr(sounddevice, "DEVICES", [there])
+    sounddevice.streams[0].active = False
+    if alone:
+        listener.until(lambda: listener.gaps)
+        assert listener.microphone.complaints() == {}
+    else:
+        absent = "last: no input device 'H3: USB Audio (hw:1,0)'"
+        listener.until(lambda: absent in listener.microphone.complaints().get("device", ""))
+        assert len(sounddevice.streams) == 1
+    listener.rest()
 
 
 def test_a_stop_while_the_device_is_away_tells_what_was_lost_until_then(sounddevice: ModuleType, hasty: None) -> None:
@@ -268,6 +323,34 @@ def test_an_error_at_the_end_does_not_keep_it_from_ending(
     listener.until(lambda: listener.end > 0)
     monkeypatch.setattr(sounddevice, "FAILS", "stop")
     listener.rest()
+
+
+def test_a_complaint_says_why_since_when_and_what_failed_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    device = watched.WatchedInput("h3", 48000, 20, 1.0)
+    assert device.complaint() == ""
+    device._fail(CaptureError("unplugged"))
+    now_s += 7
+    device._fail(CaptureError("unplugged"))
+    assert device.complaint() == "unplugged; trying to reopen it for 7 s"
+    device._fail(CaptureError("busy"))
+    assert device.complaint() == "unplugged; trying to reopen it for 7 s; last: busy"
+
+
+def test_blocks_are_as_long_as_asked_for_and_the_last_is_heard_too(
+    sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that is stopped gives what PortAudio still has, and one that is only closed throws it away."""
+    monkeypatch.setattr(sounddevice, "MANUAL", True)
+    monkeypatch.setattr(sounddevice.InputStream, "stop", lambda stream: stream.deliver(X[2400:4800]))
+    listener = Listener(Microphone("h3", ambix, block_ms=20, device_rate=RATE))
+    listener.take()
+    listener.until(lambda: sounddevice.streams[0].active)
+    assert sounddevice.streams[0]._blocksize == 480
+    sounddevice.streams[0].deliver(X[:2400])
+    listener.rest()
+    np.testing.assert_array_equal(np.concatenate(listener.parts), X[:4800])
 
 
 def test_a_watcher_that_dies_is_no_silence(

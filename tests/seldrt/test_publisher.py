@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
 import time
@@ -106,7 +107,7 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
         Publisher(url)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "*", "192.168.1.7", "[::]", "eth0", "example.org"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "*", "192.168.1.7", "[::]", "eth0", "example.org", "localhost.example"])
 def test_an_address_that_others_can_reach_is_refused_with_the_remedy(host: str) -> None:
     with pytest.raises(WireError, match="--insecure-bind"):
         Publisher(f"tcp://{host}:5577")
@@ -142,6 +143,15 @@ def test_an_ipc_socket_is_private_and_never_stolen(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left_over:  # by a daemon that was killed
         left_over.bind(str(path))
     Publisher(f"ipc://{path}").close()
+
+
+def test_files_that_are_made_after_an_ipc_socket_are_as_ever(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        Publisher(f"ipc://{tmp_path}/s").close()
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
 
 
 def test_a_file_in_the_way_of_an_ipc_socket_is_kept(tmp_path: Path) -> None:

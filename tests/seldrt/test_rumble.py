@@ -103,6 +103,20 @@ def test_wind_is_gone_within_a_second() -> None:
     assert cut_db[0] - cut_db[1] > 0.7 * (cut_db[0] - cut_db[2]) > 10
 
 
+def test_the_levels_are_those_of_w() -> None:
+    before, after = filtered((noise(8) + wind(8, 1.0)) * [1.0, 0.0, 0.0, 0.0])
+    assert band_db(before, 20, 60) - band_db(after, 20, 60) > 15
+
+
+def test_a_quiet_place_is_raised_in_wind_too() -> None:
+    """The gain hears what the rumble filter has left."""
+    x = 0.005 * noise(8) + wind(8, 0.003)
+    raised, plain = (run(features.features_stage(config), x) for config in (features.PRESETS["compact"], CONFIG))
+    assert raised is not None
+    assert plain is not None
+    assert (raised - plain)[400:, 0, -20:].min() > 10
+
+
 def test_never_more_than_the_limit() -> None:
     limited = replace(CONFIG, max_rumble_cut_db=6.0)
     x = features.stft(noise(8) + wind(8, 1.0), CONFIG)

@@ -169,6 +169,15 @@ def test_what_is_no_message_or_too_large_does_not_come_to_the_page(tmp_path: Pat
     assert process.wait(20) == 0
 
 
+def test_the_page_may_neither_talk_to_others_nor_stand_in_their_pages(viewer: Viewer) -> None:
+    policy = get(viewer.urls[0], "/")[1]["Content-Security-Policy"]
+    assert dict(part.strip().split(" ", 1) for part in policy.split(";")) == {
+        **dict.fromkeys(("script-src", "style-src", "connect-src", "img-src"), "'self'"),
+        **dict.fromkeys(("default-src", "base-uri", "form-action", "frame-ancestors"), "'none'"),
+        "media-src": "blob:",
+    }
+
+
 def test_the_page_is_whole_and_takes_nothing_from_elsewhere(viewer: Viewer) -> None:
     status, headers, page = get(viewer.urls[0], "/")
     assert status == 200
@@ -196,7 +205,9 @@ def test_there_is_nothing_else(viewer: Viewer, path: str) -> None:
     assert get(viewer.urls[0], path)[0] == 404
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8600", "127.0.0.1.evil.example", "[", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8600", "127.0.0.1.evil.example", "localhost.evil.example", "[", ""]
+)
 def test_a_strange_name_gets_nothing(viewer: Viewer, host: str) -> None:
     for path in ("/", "/messages"):
         status, _, content = get(viewer.urls[0], path, host)
@@ -364,6 +375,11 @@ def test_a_clip_is_found_by_what_its_message_says(clips: Path) -> None:
         assert clip()[0] == 404
 
 
+def test_a_clip_that_goes_while_it_is_asked_for_is_none(tmp_path: Path) -> None:
+    with closing(Viewer("127.0.0.1:0", find_clip=lambda *_: tmp_path / "gone.flac")) as viewer:
+        assert get(viewer.urls[0], "/clip?class=piano&source=roof&onset_ms=1")[0] == 404
+
+
 def headers_of(viewer: Viewer) -> dict[str, str]:
     return get(viewer.urls[0], f"/clip?class=piano&source=roof&onset_ms={ONSET_MS}")[1]
 
@@ -459,6 +475,20 @@ def test_who_is_too_slow_is_dropped_and_holds_nobody_up(viewer: Viewer) -> None:
     assert sent > web.WAITING
     for somebody in (slow, quick):
         somebody.close()
+
+
+def test_who_watches_gets_a_sign_of_life_while_nothing_is_heard(
+    viewer: Viewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the page would take a quiet night for a broken connection."""
+    monkeypatch.setattr(server, "ALIVE_S", 0.05)
+    watching = Watching(viewer.urls[0])
+    for _ in range(2):
+        assert b"event: alive\n" in iter(watching.lines.readline, b"")
+        assert watching.lines.readline() == b"data: {}\n"
+    viewer.show(b'{"last": true}', keep=False)
+    assert watching.message()[1] == {"last": True}
+    watching.close()
 
 
 def test_who_leaves_is_forgotten(viewer: Viewer) -> None:
