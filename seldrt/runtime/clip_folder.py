@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 
 from seldrt.config import ClipsConfig, ConfigError
 from seldrt.detection import Event, check_name
-from seldrt.files import whole
+from seldrt.files import NO_ROOM, whole
 from seldrt.runtime.folders import (
-    FULL,
     FUTURE_NS,
     FolderError,
     changed_ns,
@@ -86,7 +85,7 @@ class ClipFolder:
                 if not tries_left:
                     raise
             except OSError as error:
-                if error.errno not in FULL or not tries_left:
+                if error.errno not in NO_ROOM or not tries_left:
                     raise
                 self._make_room(path, missing_bytes=len(content))
 

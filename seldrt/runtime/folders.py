@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,6 @@ from pathlib import Path
 from seldrt.config import SeldrtError
 
 NO_ROOM_BYTES = 1_000_000
-FULL = (errno.ENOSPC, errno.EDQUOT)
 FUTURE_NS = 60_000_000_000  # dated so much later than now, files are of a clock that was wrong: the oldest
 
 
