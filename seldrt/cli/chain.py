@@ -174,9 +174,13 @@ def check_publishing(config: PublisherConfig, flags: Flags) -> None:
 
 
 def check_wanted(config: DaemonConfig) -> None:
-    """Refuses classes that the model has not, before it is loaded."""
-    pipeline = config.pipeline
-    if names := (*pipeline.only, *(pipeline.sensitivity.keys() - {EVERY_CLASS}), *config.clips.only):
+    """Refuses classes that the model has not, before it is loaded, and clips of what is not reported or kept."""
+    pipeline, clips = config.pipeline, config.clips
+    if clips.only and not clips.dir:
+        raise ConfigError(f"--clips-only {','.join(clips.only)}: in which folder? give --clips DIR, too")
+    if pipeline.only and (left_out := [name for name in clips.only if name not in pipeline.only]):
+        raise ConfigError(f"--clips-only {','.join(left_out)}: is left out by --only")
+    if names := (*pipeline.only, *(pipeline.sensitivity.keys() - {EVERY_CLASS}), *clips.only):
         from seldrt.pipeline import check_names
 
         check_names(pipeline.model, names)

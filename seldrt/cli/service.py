@@ -212,11 +212,12 @@ def warnings(program: str, flags: Flags, config: DaemonConfig) -> list[str]:
             f"--curve-keys {keys}: only its owner may read what is secret there, and the service is a user of its own: "
             f"move the folder to {STATE}/keys and, once that exists, `chown -R --reference={STATE} {STATE}/keys`"
         )
+    certain = ("config", "curve_keys")  # models and microphones have names, too
     for option in ("config", "model", "mic", "curve_keys"):
         name, flag = wanted.get(option, ""), f"--{option.replace('_', '-')}"
         if os.path.exists(name) and not os.path.isabs(name):
             found.append(f"{flag} {name}: give the whole path, the service starts in {STATE}")
-        elif name and not os.path.exists(name) and (os.path.dirname(name) or option in ("config", "curve_keys")):
+        elif name and not os.path.exists(name) and (os.path.dirname(name) or option in certain or name[-5:] == ".toml"):
             found.append(f"{flag} {name}: there is no such file yet, and the service cannot start without it")
     return found
 

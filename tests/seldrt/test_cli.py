@@ -127,6 +127,8 @@ def refused(*arguments: Any, **env: str) -> str:
         ("replay {ok} --sensitivity =3", "'=3': which class"),
         ("replay --demo --no-publish --only piano", "leave out --only"),
         ("run --device nowhere --sensitivity bell=2", "the model has no class 'bell'; it has alarm, crying_baby"),
+        ("replay {ok} --clips-only piano", "--clips-only piano: in which folder"),
+        ("replay {ok} --clips d --only alarm --clips-only alarm,piano", "--clips-only piano: is left out by --only"),
         ("replay {ok} --clips {ok}.clips --clips-only bell", "the model has no class 'bell'; it has alarm"),
         ("service -- --device mic --only bell", "the model has no class 'bell'; it has alarm, crying_baby"),
         ("replay {ok} --sensitivity alarm=0", "sensitivity 0.0 of alarm: use 0.001 to 1000"),

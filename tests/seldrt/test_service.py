@@ -183,9 +183,10 @@ def test_what_the_service_may_not_do_is_told(tmp_path: Path) -> None:
     notes = [line for line in filed.stderr.splitlines() if "cannot read it" not in line]
     assert [note.split()[1] for note in notes] == ["--record", "--bind", "--model"]
     assert "--bind" not in seldrt("service", "--", "--device", "h3", "--config", settings, "--no-publish").stderr
-    missing = seldrt("service", "--", *NAMED, "--config", "/nowhere/my.toml", "--model", "/nowhere/my.safetensors")
+    absent = ["--config", "/nowhere/my.toml", "--model", "/nowhere/my.safetensors", "--mic", "my.toml"]
+    missing = seldrt("service", "--", *NAMED, *absent)
     notes = [line for line in missing.stderr.splitlines() if "cannot read it" not in line]
-    assert [note.split()[1] for note in notes] == ["--config", "--model"]
+    assert [note.split()[1] for note in notes] == ["--config", "--model", "--mic"]
     assert all("there is no such file yet" in note for note in notes)
     options = ["--device", "h3", "--model", "compact", "--record", "kept", "--bind", "ipc:///run/seldrt/s"]
     quiet = seldrt("service", "--", *options, *NAMED)
