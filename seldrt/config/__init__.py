@@ -89,9 +89,9 @@ class FeatureConfig(Section, frozen=True):
             raise ValueError("needs 0 < hop_length <= win_length <= n_fft")
         if self.hpss_kernel % 2 == 0 or self.hpss_kernel < 1:
             raise ValueError("hpss_kernel must be odd")
-        for name, most in (("n_fft", 65_536), ("hpss_kernel", 1023), ("frames_per_label", 100)):
-            if getattr(self, name) > most:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at most {most}")
+        require(self, ("n_fft",), lambda n: n <= 65_536, "must be at most 65536")
+        require(self, ("hpss_kernel",), lambda n: n <= 1023, "must be at most 1023")
+        require(self, ("frames_per_label",), lambda n: n <= 100, "must be at most 100")
         if not 0 <= self.f_min_hz < self.f_max_hz <= self.sample_rate / 2:
             raise ValueError("needs 0 <= f_min_hz < f_max_hz <= sample_rate / 2")
         require(self, ("max_gain_db", "max_rumble_cut_db"), lambda db: 0 <= db <= 100, "must be 0 to 100")
