@@ -45,7 +45,7 @@ LOST_S = 5  # what sounds is told of twice a second; longer than the above, so t
 AROUND = ["in front", "front left", "left", "behind, left", "behind", "behind, right", "right", "front right"]
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--url", action="append", help="of a daemon; one program hears one [tcp://127.0.0.1:5577]")
+parser.add_argument("--connect", dest="url", metavar="URL", action="append", help="one daemon [tcp://127.0.0.1:5577]")
 parser.add_argument("--key", metavar="FILE", help="your secret key, where the daemon asks for keys")
 parser.add_argument("--server-key", metavar="FILE", help="the daemon's public key")
 parser.add_argument("--classes", default="", help="names, as `seldrt info` has them, with commas; else all")
@@ -60,7 +60,7 @@ parser.add_argument("--topic", default="seldrt", help="what topics begin with")
 parser.add_argument("--discovery", metavar="TOPIC", default="homeassistant", help="Home Assistant's discovery prefix")
 wanted = parser.parse_args()
 if len(urls := wanted.url or ["tcp://127.0.0.1:5577"]) > 1:
-    parser.error("one program hears one daemon: give --url once, and start it once for each")
+    parser.error("one program hears one daemon: give --connect once, and start it once for each")
 (wanted.url,) = urls
 if bool(wanted.key) != bool(wanted.server_key):
     parser.error("--key and --server-key belong together")

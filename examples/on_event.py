@@ -22,7 +22,7 @@ MOST_COMMANDS = 50  # at a time
 MOST_NAMES, MOST_TOLD = 1000, 20  # only who means no good has more in a message, or more microphones
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--url", action="append", help="of a daemon; one program hears one [tcp://127.0.0.1:5577]")
+parser.add_argument("--connect", dest="url", metavar="URL", action="append", help="one daemon [tcp://127.0.0.1:5577]")
 parser.add_argument("--key", metavar="FILE", help="your secret key, where the daemon asks for keys")
 parser.add_argument("--server-key", metavar="FILE", help="the daemon's public key")
 parser.add_argument("--phase", default="onset", choices=["onset", "update", "offset"])
@@ -32,7 +32,7 @@ wanted = parser.parse_args()
 if not wanted.command:
     parser.error("which command?")
 if len(urls := wanted.url or ["tcp://127.0.0.1:5577"]) > 1:
-    parser.error("one program hears one daemon: give --url once, and start it once for each")
+    parser.error("one program hears one daemon: give --connect once, and start it once for each")
 (wanted.url,) = urls
 if bool(wanted.key) != bool(wanted.server_key):
     parser.error("--key and --server-key belong together")

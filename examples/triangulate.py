@@ -1,7 +1,7 @@
 """Say where something is that several microphones hear, in metres.
 
 pip install pyzmq msgpack numpy
-python triangulate.py --url tcp://10.0.0.5:5577 --url tcp://10.0.0.6:5577 roof=0,0,3.5 gate=12,-4,2
+python triangulate.py --connect tcp://10.0.0.5:5577 --connect tcp://10.0.0.6:5577 roof=0,0,3.5 gate=12,-4,2
 
 NAME=X,Y,Z is a daemon (`seldrt run --source NAME`) and where its microphone is. X and Y are those that azimuths count
 from: 0 degrees points along X, +90 along Y; so all microphones have to look along X, or to be told how they do not
@@ -75,10 +75,12 @@ def meet(places, directions, spreads_deg):
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--url", action="append", required=True, help="of a daemon; may be repeated")
+parser.add_argument(
+    "--connect", dest="url", metavar="URL", action="append", required=True, help="of a daemon; may be repeated"
+)
 parser.add_argument("--key", metavar="FILE", help="your secret key, where the daemons ask for keys")
 parser.add_argument(
-    "--server-key", action="append", metavar="FILE", help="the daemon's public key; or one for each --url"
+    "--server-key", action="append", metavar="FILE", help="the daemon's public key; or one for each --connect"
 )
 parser.add_argument("--classes", default="", help="names, as `seldrt info` has them, with commas; else all")
 parser.add_argument("--miss", type=float, default=20.0, metavar="DEG", help="at most [%(default)g]")
@@ -87,7 +89,7 @@ wanted = parser.parse_args()
 if bool(wanted.key) != bool(wanted.server_key):
     parser.error("--key and --server-key belong together")
 if wanted.key and len(wanted.server_key) not in (1, len(wanted.url)):
-    parser.error("--server-key is needed once, or once for each --url")
+    parser.error("--server-key is needed once, or once for each --connect")
 places = dict(wanted.microphones)
 if len(places) < 2:
     parser.error("two microphones are needed, of different names")

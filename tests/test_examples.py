@@ -169,7 +169,9 @@ def test_a_command_for_each_event_of_a_daemon_that_comes_and_goes(tmp_path: Path
     say = "import os, sys, time\nprint(*sys.argv[2:], flush=True)\n"
     say += "for _ in range(6000):\n  if not os.path.exists(sys.argv[1]): time.sleep(0.1)"
     command = [sys.executable, "-c", say, str(over), "{class}", "{azimuth_deg:.0f}", "; ls"]
-    process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--url", url, *keys, "alarm,piano,pianino", *command)
+    process = start(
+        sys.executable, str(EXAMPLES / "on_event.py"), "--connect", url, *keys, "alarm,piano,pianino", *command
+    )
     assert process.stdout is not None
     for turn in range(2):
         told(process, rf"nothing heard from {url} for 3 s: is the daemon running\?\n")
@@ -191,7 +193,7 @@ def test_who_was_refused_is_told_of_the_right_daemon(tmp_path: Path, start: Star
     url = f"ipc://{tmp_path}/s"
     keys = ["--key", str(tmp_path / "laptop.key_secret"), "--server-key", str(tmp_path / "server.key")]
     wrong = Publisher(url)
-    process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--url", url, *keys, "any", "echo", "{class}")
+    process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--connect", url, *keys, "any", "echo", "{class}")
     assert process.stdout is not None
     assert process.stderr is not None
     assert process.stderr.readline() == f"nothing heard from {url} for 3 s: is the daemon running?\n"
@@ -215,7 +217,7 @@ def test_who_was_refused_is_told_of_the_right_daemon(tmp_path: Path, start: Star
 @pytest.mark.parametrize(("ends", "code"), [("exit 3", 3), ("kill -9 $$", -9)])
 def test_a_command_that_fails_is_told(daemon: Daemon, start: Start, ends: str, code: int) -> None:
     command = ["sh", "-c", ends, "{class}"]
-    process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--url", daemon.url, "any", *command)
+    process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--connect", daemon.url, "any", *command)
     told(process, rf"\['sh', '-c', '{re.escape(ends)}', 'piano'\]: exit code {code}\n")
     assert interrupted(process)[0] == ""
 
@@ -263,7 +265,7 @@ def test_who_means_no_good_can_fill_in_no_option_and_no_file_and_ends_nothing(
     tmp_path: Path, start: Start, stranger: Stranger
 ) -> None:
     words = ["any", "echo", "{class}", "{source}", "{azimuth_deg}", "{spread_deg}"]
-    process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--url", f"ipc://{tmp_path}/s", *words)
+    process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--connect", f"ipc://{tmp_path}/s", *words)
     stranger.meet(process)
     stranger.send(b"seld1.event.x")
     stranger.send(b"seld1.event.x", b"\x80", b"\x80")
@@ -284,7 +286,7 @@ def test_who_means_no_good_can_fill_in_no_option_and_no_file_and_ends_nothing(
 
 def test_a_class_that_cannot_come_is_told_once(tmp_path: Path, start: Start, stranger: Stranger) -> None:
     words = ["piano,pianino", "echo", "{class}"]
-    process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--url", f"ipc://{tmp_path}/s", *words)
+    process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--connect", f"ipc://{tmp_path}/s", *words)
     stranger.meet(process)
     for _ in range(3):
         stranger.say("status", classes=["piano"])
@@ -298,7 +300,7 @@ def test_so_many_commands_run_at_a_time(tmp_path: Path, start: Start, stranger: 
     over = tmp_path / "over"
     say = f"echo {{event_id}}; for _ in $(seq 600); do [ -e {over} ] && exit; sleep 0.1; done"
     process = start(
-        *(sys.executable, str(EXAMPLES / "on_event.py"), "--url", f"ipc://{tmp_path}/s", "any", "sh", "-c", say)
+        *(sys.executable, str(EXAMPLES / "on_event.py"), "--connect", f"ipc://{tmp_path}/s", "any", "sh", "-c", say)
     )
     stranger.meet(process)
     for number in range(60):
@@ -317,7 +319,7 @@ def test_so_many_commands_run_at_a_time(tmp_path: Path, start: Start, stranger: 
 
 
 def test_a_command_that_cannot_be_run_is_told_and_the_next_is_tried(daemon: Daemon, start: Start) -> None:
-    process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--url", daemon.url, "any", "no-such", "{class}")
+    process = start(sys.executable, str(EXAMPLES / "on_event.py"), "--connect", daemon.url, "any", "no-such", "{class}")
     told(process, r"cannot run no-such: No such file or directory\n")
     assert interrupted(process)[0] == ""
 
@@ -327,7 +329,7 @@ def test_a_command_that_cannot_be_run_is_told_and_the_next_is_tried(daemon: Daem
     [
         (["any"], "which command?"),
         (["--key", "x", "any", "ls"], "--key and --server-key belong"),
-        (["--url", "a", "--url", "b", "any", "ls"], "give --url once"),
+        (["--connect", "a", "--connect", "b", "any", "ls"], "give --connect once"),
         (["any", "echo", '{"json": "{class}"}'], "an event has class, source"),
         (["any", "echo", "{klass}"], "'{klass}': KeyError('klass'); an event has class"),
     ],
@@ -337,7 +339,9 @@ def test_what_on_event_lacks_is_told(words: list[str], said: str) -> None:
     assert said in subprocess.run(bad, capture_output=True, text=True, check=False, timeout=60).stderr
 
 
-@pytest.mark.parametrize("words", ["subscribe.py URL", "on_event.py --url URL any ls", "subscribe.mjs URL", "cpp URL"])
+@pytest.mark.parametrize(
+    "words", ["subscribe.py URL", "on_event.py --connect URL any ls", "subscribe.mjs URL", "cpp URL"]
+)
 def test_silence_is_told_once(words: str, tmp_path: Path, start: Start, request: pytest.FixtureRequest) -> None:
     url = f"ipc://{tmp_path}/s"
     name, *more = words.replace("URL", url).split()

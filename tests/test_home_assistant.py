@@ -186,7 +186,7 @@ def actor(url: str, reader: Reader) -> Iterator[Actor]:
 
 def begin(start: Start, url: str, broker: Broker, reader: Reader, *more: str) -> subprocess.Popen[str]:
     """The program, when it is there."""
-    program = start(sys.executable, SCRIPT, "--url", url, *broker.options, *more)
+    program = start(sys.executable, SCRIPT, "--connect", url, *broker.options, *more)
     until(lambda: reader.has(reader.bridge, "online") or program.poll() is not None, "it does not begin")
     assert program.poll() is None, program.communicate()[1]
     return program
@@ -344,7 +344,7 @@ def test_what_sounds_while_it_is_started_anew_goes_on(
     actor.until(f"{PIANO}/state", "ON")
     program.kill()
     reader.until(reader.bridge, "offline")
-    start(sys.executable, SCRIPT, "--url", url, *broker.options)
+    start(sys.executable, SCRIPT, "--connect", url, *broker.options)
     if late:
         reader.until(AVAILABILITY, "offline")
     last_s = time.monotonic()
@@ -463,7 +463,7 @@ def test_silence_and_its_end_are_told(start: Start, url: str, broker: Broker, re
         (["--port", "FREE"], r"cannot connect to the broker 127.0.0.1:\d+: .*Connection refused"),
         (["--broker", "no.such.invalid"], r"cannot connect to the broker no.such.invalid:\d+: .*"),
         (["--key", "NONE", "--server-key", "NONE"], r"cannot connect to \S+: .*NONE.*"),
-        (["--url", "nonsense"], r"cannot connect to nonsense: Invalid argument.*"),
+        (["--connect", "nonsense"], r"cannot connect to nonsense: Invalid argument.*"),
     ],
 )
 def test_what_keeps_it_from_beginning(options: list[str], said: str, tmp_path: Path, url: str, broker: Broker) -> None:
@@ -472,7 +472,7 @@ def test_what_keeps_it_from_beginning(options: list[str], said: str, tmp_path: P
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     words = [port if word == "FREE" else str(tmp_path / word) if word.isupper() else word for word in options]
-    where = [] if "--url" in options else ["--url", url]
+    where = [] if "--connect" in options else ["--connect", url]
     command = [sys.executable, SCRIPT, *where, *broker.options, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
@@ -483,7 +483,7 @@ def test_what_keeps_it_from_beginning(options: list[str], said: str, tmp_path: P
     ("options", "said"),
     [
         (["--key", "x"], "--key and --server-key belong together"),
-        (["--url", "tcp://a:1", "--url", "tcp://b:1"], "one program hears one daemon"),
+        (["--connect", "tcp://a:1", "--connect", "tcp://b:1"], "one program hears one daemon"),
         (["--password-file", "x"], "--password-file needs --user"),
         (["--topic", "a/#"], "--topic and --discovery cannot be empty"),
     ],

@@ -45,7 +45,7 @@ class Yard:
         self._daemons = {name: Publisher("tcp://127.0.0.1:*", curve_keys=folder) for name in PLACES}
 
     def urls(self, *names: str) -> list[str]:
-        return [word for name in names for word in ("--url", self._daemons[name].endpoint)]
+        return [word for name in names for word in ("--connect", self._daemons[name].endpoint)]
 
     def say(
         self,
@@ -195,7 +195,7 @@ def test_who_means_no_good_ends_nothing(tmp_path: Path, start: Start) -> None:
     """What it says beside numbers is passed over; a huge spread counts as the largest that there is."""
     url = f"ipc://{tmp_path}/s"
     stranger = Stranger(url)
-    process = start(sys.executable, SCRIPT, "--url", url, "roof=0,0,0", "gate=10,0,0")
+    process = start(sys.executable, SCRIPT, "--connect", url, "roof=0,0,0", "gate=10,0,0")
     for _ in range(2):
         stranger.meet(process)
     stranger.send(b"seld1.frame.roof.")
@@ -282,7 +282,7 @@ def test_a_class_that_is_not_reported_is_told_once_of_each(yard: Yard, start: St
     ],
 )
 def test_what_is_wrong_is_told(words: str, said: str) -> None:
-    bad = [sys.executable, SCRIPT, "--url", "tcp://127.0.0.1:9", *words.split()]
+    bad = [sys.executable, SCRIPT, "--connect", "tcp://127.0.0.1:9", *words.split()]
     done = subprocess.run(bad, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode
     assert said in done.stderr
