@@ -52,9 +52,14 @@ def describe(path: Path) -> Description:
             plain["format_version"] = FORMAT_VERSION
         elif version != FORMAT_VERSION:
             raise CheckpointError(f"{path} has format version {version}, this program reads 1 to {FORMAT_VERSION}")
-        return msgspec.convert(plain, Description)
+        found = msgspec.convert(plain, Description)
     except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
         raise CheckpointError(f"{path} has metadata that do not fit: {error}") from None
+    if empty := [task for task, group in found.networks.items() if not group] or (
+        [] if found.networks else ["any task"]
+    ):
+        raise CheckpointError(f"{path} has metadata that do not fit: there is no network for {', '.join(empty)}")
+    return found
 
 
 def require_same(expected: Description, found: Description, path: Path) -> None:

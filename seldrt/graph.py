@@ -16,7 +16,7 @@ import safetensors
 from numpy.typing import NDArray
 
 from seldrt.description import CheckpointError, Description, describe
-from seldrt.features import FEATURE_NAMES, silence
+from seldrt.features import silence
 from seldrt.stream import Scan, Stage
 
 Array = NDArray[np.float32]
@@ -39,11 +39,14 @@ class Graph:
     def __init__(self, description: Description, graph: bytes, weights: Mapping[str, Array], threads: int) -> None:
         import onnxruntime  # here, because a machine that only trains lacks it
 
+        if not can_have_graph(description):
+            raise CheckpointError("its graph is of other networks than its metadata; `offline merge` makes a new one")
         self.description = description
         self.parameters = dict.fromkeys(description.networks, 0)
         for name, value in weights.items():
-            if name.rpartition(".")[2] not in COUNTED:
-                self.parameters[name.partition(".")[0]] += value.size
+            task, _, part = name.partition(".")
+            if task in self.parameters and part.rpartition(".")[2] not in COUNTED:  # others the runtime refuses
+                self.parameters[task] += value.size
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -53,16 +56,28 @@ class Graph:
         try:
             options.add_external_initializers(list(weights), values)
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            fits = self._fits()
+            finite = not fits or np.isfinite(self._continue(self._fresh(), self._silence())[1]).all()
         except Exception as error:  # the runtime has a dozen kinds of them without a common one
             reason = " ".join(str(error).split())[:160]
             raise CheckpointError(f"its graph cannot be run ({reason}); `offline merge` makes a new one") from None
-        (first, *states), (answer, *after) = self._session.get_inputs(), self._session.get_outputs()
-        features, classes = description.features, len(description.classes)
-        expected = FEATURES, [features.frames_per_label, len(FEATURE_NAMES), features.n_mels], [1, classes, 5]
-        alike = [state.shape for state in states] == [state.shape for state in after]
-        if (first.name, first.shape, answer.shape) != expected or not alike:
+        if not fits:
             raise CheckpointError("its graph is of other features or classes; `offline merge` makes a new one")
+        if not finite:
+            raise CheckpointError("its graph answers silence with what is no finite number: it hears nothing")
+
+    def _fits(self) -> bool:
+        """Whether it takes and gives what the description says; learns what it remembers."""
+        (first, *states), (answer, *after) = self._session.get_inputs(), self._session.get_outputs()
         self._states = {state.name: tuple(state.shape) for state in states}
+        takes, gives = list(self._silence().shape), [1, len(self.description.classes), 5]
+        alike = [state.shape for state in states] == [state.shape for state in after]
+        return alike and (first.name, first.shape, answer.shape) == (FEATURES, takes, gives)
+
+    def _silence(self) -> Array:
+        """The features of a label frame of it."""
+        features = self.description.features
+        return np.repeat(silence(features)[np.newaxis], features.frames_per_label, axis=0)
 
     def stage(self) -> Stage:
         """Features (frames, channels, n_mels) in, estimates (label frames, classes, 5) out."""
@@ -96,7 +111,10 @@ def read_graph(path: Path, threads: int) -> Graph | None:
         names = list(file.keys())
         if GRAPH not in names:
             return None
-        tensors = {name: file.get_tensor(name) for name in names}
+        try:
+            tensors = {name: file.get_tensor(name) for name in names}
+        except (TypeError, AttributeError):  # bfloat16, float8
+            raise CheckpointError(f"{path} holds numbers that NumPy has no kind for: save it as float16") from None
     graph = tensors.pop(GRAPH).tobytes()
     weights = {name: value.astype(np.float32) for name, value in tensors.items() if value.dtype.kind == "f"}
     check_finite(path, weights)

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import soundfile
 import torch
 from click.testing import CliRunner
@@ -107,7 +108,7 @@ def test_only_causal_networks_of_all_tasks_have_one(model: Checkpoint) -> None:
     assert not can_have_graph(replace(model.description, networks=networks | {"baseline": (CAUSAL,)}))
 
 
-@pytest.mark.parametrize("what", ["bytes", "classes", "weights", "numbers"])
+@pytest.mark.parametrize("what", ["bytes", "classes", "weights", "numbers", "tasks", "states", "runs", "answers"])
 def test_a_graph_that_does_not_fit_is_one_line(model: Checkpoint, path: Path, what: str) -> None:
     other = Checkpoint(model.description, model.networks, model.graph)
     if what == "bytes":
@@ -116,6 +117,11 @@ def test_a_graph_that_does_not_fit_is_one_line(model: Checkpoint, path: Path, wh
         other.description = replace(model.description, classes=("clap", "voice"))
     elif what == "weights":
         other.networks = {task: group[:1] for task, group in model.networks.items()}
+    elif what == "tasks":
+        few = {task: group for task, group in model.description.networks.items() if task != "doae"}
+        other.description = replace(model.description, networks=few)
+    elif what in ("states", "runs", "answers"):
+        other.graph = spoilt(model.graph, what)
     checkpoint.save(other, path)
     if what == "numbers":
         tensors = safetensors.numpy.load_file(path)
@@ -125,7 +131,38 @@ def test_a_graph_that_does_not_fit_is_one_line(model: Checkpoint, path: Path, wh
         open_networks(path)
     assert "\n" not in str(refused.value)
     assert str(refused.value).startswith(str(path))
-    assert ("no finite number" if what == "numbers" else "its graph") in str(refused.value)
+    assert ("no finite number" if what in ("numbers", "answers") else "its graph") in str(refused.value)
+
+
+def spoilt(graph: bytes, what: str) -> bytes:
+    """A graph whose states have no shape, that fails when it is run, or that answers what is no number."""
+    changed = onnx.load_from_string(graph)
+    if what == "states":
+        changed.graph.input[1].type.tensor_type.shape.dim[0].dim_param = "some"
+    else:
+        answer = changed.graph.output[0].name
+        for node in changed.graph.node:
+            node.output[:] = ["before" if name == answer else name for name in node.output]
+        wrong = [np.float32(-1.0)] if what == "answers" else np.ones((7, 7, 7), np.float32)
+        changed.graph.initializer.append(onnx.numpy_helper.from_array(np.array(wrong, np.float32), "wrong"))
+        last = onnx.helper.make_node("Add", ["before", "wrong"], ["sum"])
+        log = onnx.helper.make_node("Log", ["sum"], [answer])
+        changed.graph.node.extend([last, log])
+    return changed.SerializeToString()
+
+
+@pytest.mark.parametrize("what", ["more", "bfloat16"])
+def test_weights_that_the_graph_cannot_take_are_one_line(model: Checkpoint, path: Path, what: str) -> None:
+    checkpoint.save(model, path)
+    tensors = safetensors.torch.load_file(path)
+    if what == "more":
+        tensors["foo.bar"] = torch.ones(3)
+    else:  # which NumPy knows only where ml_dtypes is installed
+        tensors["sed.0.head.dense.bias"] = tensors["sed.0.head.dense.bias"].bfloat16()
+    safetensors.torch.save_file(tensors, path, {KEY: msgspec.json.encode(model.description).decode()})
+    with pytest.raises(CheckpointError, match="its graph cannot be run|save it as float16") as refused:
+        open_networks(path)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("place", ["secret", "{folder}/secret", "../{name}/secret"])
