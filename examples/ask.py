@@ -29,6 +29,7 @@ if bool(wanted.key) != bool(wanted.server_key):
 
 socket = zmq.Context().socket(zmq.REQ)
 socket.linger = 0
+socket.maxmsgsize = 1 << 20
 try:
     if wanted.key:
         public, secret = load_certificate(wanted.key)
@@ -37,7 +38,7 @@ try:
         socket.curve_publickey, socket.curve_secretkey = public, secret
         socket.curve_serverkey = load_certificate(wanted.server_key)[0]
     socket.connect(wanted.url)
-except (zmq.ZMQError, OSError, ValueError) as error:
+except (zmq.ZMQError, OSError, ValueError, IndexError) as error:
     fail(f"cannot connect to {wanted.url}: {error}")
 socket.send_string(wanted.request)
 if not socket.poll(5000):
@@ -45,9 +46,10 @@ if not socket.poll(5000):
         f"no answer from {wanted.url}; requests go to the address that --control has, "
         "and need --key and --server-key where the daemon asks for keys"
     )
-answer = msgpack.unpackb(socket.recv())
-if not isinstance(answer, dict):
+try:
+    answer = dict(msgpack.unpackb(socket.recv()))
+except Exception:  # whatever a stranger thought of
     fail(f"{wanted.url} is no daemon of seldrt")
 for key, value in answer.items():
-    print(f"{key}: {value}")
+    print("".join(letter if letter.isprintable() else "?" for letter in f"{key}: {value}"))
 sys.exit(1 if answer.get("degraded") or answer.get("type") == "error" else 0)

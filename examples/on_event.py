@@ -65,7 +65,6 @@ def read(parts):
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
 socket = zmq.Context().socket(zmq.SUB)
 socket.maxmsgsize = 1 << 20
-socket.heartbeat_ivl = 2000  # ms: without, the death of the daemon's computer would go unnoticed for ever
 try:
     if wanted.key:
         public, secret = load_certificate(wanted.key)
@@ -74,7 +73,7 @@ try:
         socket.curve_publickey, socket.curve_secretkey = public, secret
         socket.curve_serverkey = load_certificate(wanted.server_key)[0]
     socket.connect(wanted.url)
-except (zmq.ZMQError, OSError, ValueError) as error:
+except (zmq.ZMQError, OSError, ValueError, IndexError) as error:
     sys.exit(f"cannot connect to {wanted.url}: {error}")
 socket.subscribe(b"seld1.event.")
 socket.subscribe(b"seld1.status.")  # once a second, so that silence means something

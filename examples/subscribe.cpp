@@ -30,8 +30,6 @@ static msgpack::object_handle receive(void* socket) {
 int main(int count, char** words) {
   const std::string url = count > 1 ? words[1] : "tcp://127.0.0.1:5577";
   void* socket = zmq_socket(zmq_ctx_new(), ZMQ_SUB);
-  const int heartbeat_ms = 2000;  // without, the death of the daemon's computer would go unnoticed for ever
-  zmq_setsockopt(socket, ZMQ_HEARTBEAT_IVL, &heartbeat_ms, sizeof heartbeat_ms);
   if (zmq_connect(socket, url.c_str()) != 0) {
     std::fprintf(stderr, "cannot connect to %s: %s\n", url.c_str(), zmq_strerror(zmq_errno()));
     return 1;

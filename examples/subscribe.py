@@ -10,6 +10,7 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
 if hasattr(signal, "SIGPIPE"):
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # when its reader goes, so does it
 socket = zmq.Context().socket(zmq.SUB)
+socket.maxmsgsize = 1 << 20
 url = sys.argv[1] if len(sys.argv) > 1 else "tcp://127.0.0.1:5577"
 try:
     socket.connect(url)
@@ -20,6 +21,23 @@ socket.subscribe(b"seld1.frame.")
 socket.subscribe(b"seld1.status.")
 
 expected = {}  # the next seq, by source and epoch of the frames
+
+
+def tell(message):
+    """The line for a message, if there is one."""
+    if message["type"] == "event":
+        seconds = message["t_capture_ns"] / 1e9
+        place = f"{message['azimuth_deg']:+.0f} deg, {message['elevation_deg']:+.0f} deg up"
+        return f"{seconds:.1f}  {message['phase']}  {message['class']}  {place}"
+    if message["type"] == "frame":
+        stream = message["source"], message["epoch"]  # another epoch: the daemon was started anew
+        lost = message["seq"] - expected.get(stream, message["seq"])
+        expected[stream] = message["seq"] + 1
+        return f"lost {lost} frames: this program is too slow, or the connection broke" if lost else ""
+    if message["state"] != "running":
+        return f"{message['source']} {message['state']} {message['why']}"
+
+
 silent = 0  # how often 3 s
 while True:
     if not socket.poll(3000):  # a status comes every second
@@ -31,17 +49,10 @@ while True:
             socket.connect(url)
         continue
     silent = 0
-    topic, body = socket.recv_multipart()
-    message = msgpack.unpackb(body)
-    if message["type"] == "event":
-        seconds = message["t_capture_ns"] / 1e9
-        place = f"{message['azimuth_deg']:+.0f} deg, {message['elevation_deg']:+.0f} deg up"
-        print(f"{seconds:.1f}  {message['phase']}  {message['class']}  {place}", flush=True)
-    elif message["type"] == "frame":
-        stream = message["source"], message["epoch"]  # another epoch: the daemon was started anew
-        lost = message["seq"] - expected.get(stream, message["seq"])
-        expected[stream] = message["seq"] + 1
-        if lost:
-            print(f"lost {lost} frames: this program is too slow", flush=True)
-    elif message["state"] != "running":
-        print(f"{message['source']} {message['state']} {message['why']}", flush=True)
+    try:
+        topic, body = socket.recv_multipart()
+        line = tell(msgpack.unpackb(body))
+    except Exception:  # whatever a stranger thought of
+        continue
+    if line:
+        print("".join(letter if letter.isprintable() else "?" for letter in line), flush=True)

@@ -102,7 +102,6 @@ try:
     for number, url in enumerate(wanted.url):
         socket = context.socket(zmq.SUB)
         socket.maxmsgsize = 1 << 20
-        socket.heartbeat_ivl = 2000  # ms: without, the death of a daemon's computer would go unnoticed for ever
         if wanted.key:
             public, secret = load_certificate(wanted.key)
             if not secret:
@@ -115,7 +114,7 @@ try:
             socket.subscribe(f"seld1.status.{name}.")
         poller.register(socket, zmq.POLLIN)
         urls[socket] = url
-except (zmq.ZMQError, OSError, ValueError) as error:
+except (zmq.ZMQError, OSError, ValueError, IndexError) as error:
     sys.exit(f"cannot connect to {url}: {error}")
 
 began = time.monotonic()

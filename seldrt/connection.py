@@ -20,16 +20,25 @@ HIGH_WATER_MARK = 100  # messages that wait here, besides those in the buffers o
 LARGEST = 1 << 20  # bytes of a frame; who sends a larger one is no daemon, and is cut off
 WAKE_S = 0.5  # a signal that comes just before a wait does not end it, but is seen after so long
 ANEW_S = 3.0  # after an end that libzmq makes no attempt after, which is how it gives up
+# The operating system asks whether a silent peer is still there. The heartbeats of libzmq (4.3.5) must not: they abort
+# whoever sends or answers them when his peer goes while more waits for him than his mark lets in.
+KEEPALIVE = (
+    (zmq.TCP_KEEPALIVE, 1),
+    (zmq.TCP_KEEPALIVE_IDLE, 3),
+    (zmq.TCP_KEEPALIVE_INTVL, 2),
+    (zmq.TCP_KEEPALIVE_CNT, 3),
+)
 OPTIONS = (
+    *KEEPALIVE,
     (zmq.RCVHWM, HIGH_WATER_MARK),
     (zmq.LINGER, 0),
     (zmq.MAXMSGSIZE, LARGEST),
-    (zmq.TCP_KEEPALIVE, 1),
-    (zmq.HEARTBEAT_IVL, 2000),
-    (zmq.HEARTBEAT_TIMEOUT, 6000),
+    (zmq.CONNECT_TIMEOUT, 5000),  # an attempt that a dead link swallowed would last for two minutes
     (zmq.RECONNECT_IVL_MAX, 2000),
 )
 MOST_PORT = 65535
+SLOW_S = 10.0  # for a handshake
+MUTE = "who answers there says nothing: is the daemon frozen?"
 ABSENT = "no daemon answers there: is it running, and is the address right?"
 REFUSED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 ENDED = REFUSED | zmq.EVENT_DISCONNECTED
@@ -63,7 +72,8 @@ class Connection:
             raise WireError(f"cannot connect to {url!r}: a port is 1 to {MOST_PORT}")
         pair: ClientKeys | None = load_client(*keys) if keys else None
         self.url, self._keys = url, keys
-        self.trouble, self._answered = ABSENT, False
+        self.trouble = ABSENT
+        self._answered_s: float | None = None  # since when somebody has, and there is no handshake yet
         self.heard_s = time.monotonic()
         self._ended_s: float | None = None  # since when an attempt is over and no other has begun
         self.socket = context.socket(kind)
@@ -106,20 +116,25 @@ class Connection:
     def _learn(self, event: int) -> None:
         self._ended_s = time.monotonic() if event & ENDED else None
         if event == zmq.EVENT_CONNECTED:
-            self._answered = True
+            self._answered_s = time.monotonic()
         elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            self.trouble, self._answered = "", False
+            self.trouble, self._answered_s = "", None
         elif event & REFUSED:
             self.trouble = self._refusal(event)
         elif event == zmq.EVENT_DISCONNECTED:
             if self.trouble in ("", ABSENT):
-                self.trouble = self._refusal(event) if self._answered else ABSENT
+                self.trouble = self._refusal(event)
         elif event == zmq.EVENT_CONNECT_RETRIED:
-            if not self._answered:
+            if self._answered_s is None:
                 self.trouble = ABSENT
-            self._answered = False
+            self._answered_s = None
 
     def _refusal(self, event: int) -> str:
+        if event == zmq.EVENT_DISCONNECTED:
+            if self._answered_s is None:
+                return ABSENT
+            if time.monotonic() - self._answered_s > SLOW_S:
+                return MUTE
         if not self._keys:
             return "only clients with a key may connect there, or it is not the address of --bind"
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:

@@ -22,7 +22,7 @@ SELDRT = {
     "seldrt.stream": (),
     "seldrt.spatial": (),
     "seldrt.config": (),
-    "seldrt.files": (),
+    "seldrt.files": ("config",),
     "seldrt.medians": (),
     "seldrt.models": ("config",),
     "seldrt.microphones": ("config", "spatial", "stream", "samples"),
@@ -44,7 +44,7 @@ SELDRT = {
     ),
     "seldrt.levels": ("findings",),
     "seldrt.detection": ("config", "findings"),
-    "seldrt.keys": ("config", "detection"),
+    "seldrt.keys": ("config", "files", "detection"),
     "seldrt.replies": ("detection",),
     "seldrt.connection": ("detection", "keys"),
     "seldrt.client": ("config", "connection", "detection", "replies"),
@@ -55,7 +55,7 @@ SELDRT = {
     "seldrt.runtime.health": (),
     "seldrt.runtime.systemd": (),
     "seldrt.runtime.background": ("runtime.health",),
-    "seldrt.runtime.folders": ("config",),
+    "seldrt.runtime.folders": ("config", "files"),
     "seldrt.runtime.origination": ("runtime.devices",),
     "seldrt.runtime.capture": ("config", "microphones", "detection"),
     "seldrt.runtime.recording": (
@@ -67,12 +67,12 @@ SELDRT = {
         *("config", "microphones", "detection", "samples"),
         *("runtime.clock", "runtime.channels", "runtime.devices", "runtime.capture", "runtime.watched"),
     ),
-    "seldrt.runtime.sockets": ("detection", "keys"),
+    "seldrt.runtime.sockets": ("connection", "detection", "keys"),
     "seldrt.runtime.publisher": ("detection", "replies", "runtime.sockets"),
-    "seldrt.runtime.outputs": ("config",),
-    "seldrt.runtime.sinks": ("findings", "levels", "detection", "runtime.outputs", "runtime.publisher"),
+    "seldrt.runtime.outputs": ("config", "files"),
+    "seldrt.runtime.sinks": ("files", "findings", "levels", "detection", "runtime.outputs", "runtime.publisher"),
     "seldrt.runtime.web": ("detection", "runtime.sockets"),
-    "seldrt.runtime.patience": ("config", "connection", "client"),
+    "seldrt.runtime.patience": ("config", "connection", "client", "detection"),
     "seldrt.runtime.display": (
         *("config", "client", "connection", "detection", "runtime.patience", "runtime.sinks", "runtime.web"),
     ),
@@ -85,7 +85,7 @@ SELDRT = {
         *("runtime.capture", "runtime.clock", "runtime.health", "runtime.systemd", "runtime.publisher"),
         "runtime.sinks",
     ),
-    "seldrt.runtime.recorder": ("config", "microphones", "runtime.clock", "runtime.folders", "runtime.health"),
+    "seldrt.runtime.recorder": ("config", "files", "microphones", "runtime.clock", "runtime.folders", "runtime.health"),
     "seldrt.runtime.clip_folder": ("config", "files", "detection", "runtime.folders"),
     "seldrt.runtime.clips": ("config", "spatial", "findings", "detection", "runtime.clip_folder", "runtime.sinks"),
     "seldrt.runtime.doctor": (
@@ -196,6 +196,7 @@ ONLY_IN = {
     "pyroomacoustics": ("offline.rooms",),
     "ray": ("offline.cluster",),
     "threading": ("seldrt.runtime", "offline.workers"),
+    "tempfile": (),  # see `seldrt.files.try_out`
 }
 
 

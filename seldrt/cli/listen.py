@@ -17,6 +17,7 @@ from seldrt.signals import STOPPING
 if TYPE_CHECKING:
     from seldrt.client import Subscriber
 
+LINES = ("event", "gap", "status")  # that there are lines for
 
 daemon_options = options(  # which daemons are heard, see `subscribed`
     setting("--connect", env="CONNECT", metavar="URL", multiple=True, meaning="Address of a daemon; may be repeated."),
@@ -52,11 +53,13 @@ def listen(
     from seldrt.runtime.patience import Patience
 
     names = tuple(name for some in classes for name in some)
-    with subscribed(connect, source, key, server_key, classes=names) as subscriber, until_stopped():
+    table = not jsonl and sys.stdout.isatty() and sys.stderr.isatty()
+    kinds = () if jsonl or table else LINES  # on a slow link, no more than is shown
+    with subscribed(connect, source, key, server_key, classes=names, kinds=kinds) as subscriber, until_stopped():
         patience = Patience(subscriber.connections, say, source or "", names)
         if jsonl:
             show_json(subscriber, sys.stdout, patience)
-        elif sys.stdout.isatty() and sys.stderr.isatty():
+        elif table:
             show_table(subscriber, source or "", names)
         else:
             show_lines(subscriber, click.echo, patience)  # ends when the reader leaves

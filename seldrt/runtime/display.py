@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, TextIO
@@ -19,7 +20,17 @@ from seldrt.client import Subscriber, forget_oldest
 from seldrt.config import printable
 from seldrt.connection import Connection
 from seldrt.detection import AnyMessage, Event, Frame, Gap, Level, Status, WireError, decode
-from seldrt.runtime.patience import MOST_NAMES, SILENT_S, Patience, namesakes, silence, unreported
+from seldrt.runtime.patience import (
+    LATE_S,
+    MOST_NAMES,
+    SILENT_S,
+    Delay,
+    Patience,
+    lateness,
+    namesakes,
+    silence,
+    unreported,
+)
 from seldrt.runtime.sinks import event_text
 
 if TYPE_CHECKING:
@@ -53,12 +64,14 @@ class LiveTable:
         self._status: dict[str, Status] = {}
         self._levels: dict[str, Level] = {}
         self._heard_s: dict[tuple[str, str], float] = {}  # by source and url
+        self._delays, self._late_s = defaultdict[str, Delay](Delay), dict[str, float]()  # by url
 
     def add(self, message: AnyMessage, url: str) -> None:
         names = [name for name, at in self._heard_s if at == url]
         if message.source not in names and len(names) >= MOST_NAMES:
             return
         self._heard_s[message.source, url] = time.monotonic()
+        self._late_s[url] = self._delays[url].of(message)
         if isinstance(message, Frame):
             self._frames[message.source] = message
         elif isinstance(message, Level):
@@ -76,6 +89,7 @@ class LiveTable:
             silent_s[name] = min(now_s - heard_s, silent_s.get(name, math.inf))
         waits = [(connection, connection.silent_s()) for connection in self._connections]
         caption = [silence(connection, wait_s, self._source) for connection, wait_s in waits if wait_s >= SILENT_S]
+        caption += [lateness(url) for url, late_s in self._late_s.items() if late_s > LATE_S]
         caption += self._health(silent_s) + namesakes(self._heard_s, now_s)
         caption += filter(None, (unreported(name, self._classes, s.classes) for name, s in self._status.items()))
         table = Table(
@@ -134,7 +148,7 @@ def show_lines(subscriber: Subscriber, write: Callable[[str], None], patience: P
     states: dict[str, tuple[str, str]] = {}  # by source
     while True:
         message = subscriber.receive(REFRESH_S)
-        _end_turn(patience, message, subscriber.url)
+        patience.turn(message, subscriber.url)
         if isinstance(message, Status):
             forget_oldest(states)
             without_numbers = re.sub(r"\d", "", _text(message.why))  # how long it lasts is no change
@@ -157,7 +171,7 @@ def show_json(subscriber: Subscriber, file: TextIO, patience: Patience) -> None:
                 line = msgspec.json.encode(msgspec.msgpack.decode(received[1], type=dict)).decode()
         except (WireError, msgspec.MsgspecError, TypeError, ValueError, RecursionError):  # not ours
             message, line = None, ""
-        _end_turn(patience, message, subscriber.url)
+        patience.turn(message, subscriber.url)
         if line:
             file.write((printable(line) if file.isatty() else line) + "\n")
             file.flush()
@@ -167,14 +181,9 @@ def show_page(subscriber: Subscriber, viewer: Viewer, patience: Patience) -> Non
     """Every message to all browsers that watch, for ever."""
     while True:
         message = subscriber.receive(REFRESH_S)
-        _end_turn(patience, message, subscriber.url)
+        patience.turn(message, subscriber.url)
         if message and len(line := msgspec.json.encode(message)) <= MOST_BYTES:
             viewer.show(line, keep=isinstance(message, Event) and message.phase != "update")
-
-
-def _end_turn(patience: Patience, message: AnyMessage | None, url: str) -> None:
-    reported = message.classes if isinstance(message, Status) else ()
-    patience.turn(message.source if message else "", url, reported)
 
 
 def _text(text: str) -> str:

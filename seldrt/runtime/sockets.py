@@ -18,6 +18,7 @@ from pathlib import Path
 import zmq
 from zmq.auth import Authenticator
 
+from seldrt.connection import KEEPALIVE
 from seldrt.detection import WireError
 from seldrt.keys import KeyPair, load_allowed, load_server
 
@@ -25,13 +26,13 @@ LINGER_MS = 500
 HANDSHAKES = 20  # let in, a turn
 OPTIONS = (
     (zmq.LINGER, LINGER_MS),
-    # What others send is taken a message at a time, so that a flood waits at its sender and not in our memory. libzmq
-    # counts the credentials of a CURVE client as one message that is never read: hence not 1.
-    (zmq.RCVHWM, 2),
+    # A flood waits at its sender and not in our memory; but whoever has more waiting here, sends a heartbeat and goes
+    # ends this process (see `KEEPALIVE`), so it is more than any honest client has to say at once.
+    (zmq.RCVHWM, 100),
+    (zmq.SNDBUF, 1 << 15),  # bytes; what waits there, on a slow link, comes late and not lost
     (zmq.MAXMSGSIZE, 1024),
-    (zmq.TCP_KEEPALIVE, 1),
-    (zmq.HEARTBEAT_IVL, 2000),
-    (zmq.HEARTBEAT_TIMEOUT, 6000),
+    *KEEPALIVE,
+    (zmq.TCP_MAXRT, 20_000),  # ms without an acknowledgement: that client is no more
     (zmq.HANDSHAKE_IVL, 5000),  # who connects and says nothing is put out
 )
 

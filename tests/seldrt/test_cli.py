@@ -41,6 +41,7 @@ from seldrt.runtime.sinks import DcaseCsv
 from tests.models import small_model
 from tests.processes import REAL, ROOT, SMALL, WITH_MICROPHONE, environment, says, seldrt, start
 from tests.seldrt.energy_pipeline import PIANO, SAMPLE_RATE, two_pianos
+from tests.seldrt.test_display import status
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +233,7 @@ def test_settings_without_end_are_one_line(tmp_path: Path, settings: str, said: 
 def test_a_table_follows_no_link_that_others_laid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uuid.uuid4", lambda: SimpleNamespace(hex="0123456789abcdef"))
     (tmp_path / "mine").write_text("years of work")
-    (tmp_path / ".labels.csv.0123456789ab.tmp").symlink_to("mine")
+    (tmp_path / ".labels.csv.0123456789ab.part").symlink_to("mine")
     with pytest.raises(OutputError, match=r"labels\.csv: cannot be written: File exists"):
         DcaseCsv(str(tmp_path / "labels.csv"))
     assert (tmp_path / "mine").read_text() == "years of work"
@@ -683,6 +684,10 @@ def connected(url: str, trouble: str = "") -> Any:
     return connection
 
 
+def said(source: str, **more: Any) -> Status:
+    return msgspec.structs.replace(status(""), source=source, **more)
+
+
 @pytest.mark.parametrize("form", [[], ["--jsonl"]])
 def test_listen_says_which_class_cannot_come(recording: Path, tmp_path: Path, form: list[str]) -> None:
     url = f"ipc://{tmp_path}/s"
@@ -730,8 +735,8 @@ def test_two_of_one_name_are_told_of_their_classes_once_each(monkeypatch: pytest
     monkeypatch.setattr("time.monotonic", lambda: 0.0)
     patience = Patience([roof, gate], told.append, "h3", ["dog"])
     for _ in range(5):
-        patience.turn("h3", "ipc://roof", ["dog", "cat"])
-        patience.turn("h3", "ipc://gate", ["cat"])
+        patience.turn(said("h3", classes=["dog", "cat"]), "ipc://roof")
+        patience.turn(said("h3", classes=["cat"]), "ipc://gate")
     assert [line for line in told if "reports" in line] == ["h3 reports no dog, but cat"]
 
 
@@ -744,14 +749,46 @@ def test_patience_knows_several_daemons_apart(monkeypatch: pytest.MonkeyPatch) -
         now_s = roof.heard_s = step / 10
         if step >= 50:
             gate.heard_s = now_s
-        patience.turn("h3", "ipc://roof")
+        message = said("h3", t_pub_ns=int(now_s * 1e9))
+        patience.turn(message, "ipc://roof")
         if 60 <= step < 80:
-            patience.turn("h3", "ipc://gate")
+            patience.turn(message, "ipc://gate")
     assert told == [
         "nothing heard from ipc://gate for 3 s: absent",
         "ipc://gate is heard",
         "ipc://gate and ipc://roof are both called h3: start one with another --source",
     ]
+
+
+@pytest.mark.parametrize("their_clock_s", [-1e9, 0.0, 1e9])
+def test_what_comes_late_is_told_once_until_it_is_in_time(
+    monkeypatch: pytest.MonkeyPatch, their_clock_s: float
+) -> None:
+    """Ten messages a second; for 20 s the link is half as fast; then it is as before, and their clock is set back."""
+    now_s, told, standing = 0.0, list[str](), list[list[tuple[str, list[str]]]]()
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
+    connection, table = connected("ipc://x"), LiveTable([])
+    connection.silent_s = lambda: 0.0
+    patience = Patience([connection], told.append, stand=standing.append)
+    late_at, shown = list[float](), set[float]()
+    for step in range(1000):
+        sent_s = step / 10
+        now_s = sent_s + 0.2 + (0.5 * min(max(sent_s - 20, 0), 20) if sent_s < 60 else 0) + 9 * (step == 700)
+        before = len(told)
+        set_back_s = 50 if sent_s > 80 else 0
+        message = said("h3", t_pub_ns=int((sent_s + their_clock_s - set_back_s) * 1e9))
+        patience.turn(message, "ipc://x")
+        table.add(message, "ipc://x")
+        late_at += [sent_s] * (len(told) - before)
+        if "late" in str(table.render().caption):
+            shown.add(sent_s)
+    assert told == [
+        "what comes from ipc://x comes more than 3 s late: the link is too slow, or this computer",
+        "ipc://x is in time again",
+    ]
+    assert standing == [[(told[0], [])], []]
+    assert late_at == pytest.approx([28, 60], abs=0.3)  # 3 s late at 26 s, and that for 3 s
+    assert (min(shown), sorted(shown)[-2], max(shown)) == pytest.approx((26, 60, 70), abs=0.2)
 
 
 def test_the_live_table_shows_what_sounds_and_when_nothing_comes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import errno
 import math
+import select
 import signal
 import subprocess
 import sys
@@ -578,6 +579,36 @@ def test_why_nothing_comes_is_known(tmp_path: Path, context: zmq.Context) -> Non
         while subscriber.trouble == absent and time.monotonic() < end_s:
             assert subscriber.receive(0.01) is None
         assert subscriber.trouble == "only clients with a key may connect there, or it is not the address of --bind"
+
+
+STALLED = """
+import sys, time
+from seldrt.client import Subscriber
+with Subscriber(sys.argv[1]) as subscriber:
+    assert subscriber.receive(10)
+    print("stalls", flush=True)
+    time.sleep(9)
+    count = 0
+    while subscriber.receive(1.0):
+        count += 1
+    print(count > 100)
+"""
+
+
+def test_a_program_that_does_not_read_for_long_loses_messages_and_nothing_more() -> None:
+    """Of a daemon that ends meanwhile; libzmq aborts where a heartbeat comes due then."""
+    publisher = Publisher("tcp://127.0.0.1:*")
+    command = [sys.executable, "-c", STALLED, publisher.endpoint]
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not select.select([program.stdout], [], [], 0.002)[0]:  # until it stalls, or has ended
+        publisher.attend("h3")
+        publisher.send(Frame(source="h3", t_capture_ns=1, sample=0, frame_ms=100, detections=[]))
+    for _ in range(1000):
+        publisher.send(Frame(source="h3", t_capture_ns=1, sample=0, frame_ms=100, detections=[]))
+        time.sleep(0.001)
+    publisher.close()
+    out, errors = program.communicate(timeout=60)
+    assert (program.returncode, out.split()) == (0, ["stalls", "True"]), errors
 
 
 def test_an_attempt_that_is_not_answered_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +68,42 @@ def test_messages_are_numbered_by_type_and_share_an_epoch(publisher: Publisher, 
     ]
     assert len({plain["epoch"] for _, plain in got}) == 1
     assert all(before_ns <= plain["t_pub_ns"] <= time.time_ns() for _, plain in got)
+
+
+BUSY = """
+import subprocess, sys, time
+from seldrt.detection import Frame
+from seldrt.runtime.publisher import Publisher
+publisher = Publisher("tcp://127.0.0.1:*", control="tcp://127.0.0.1:*")
+subprocess.run([sys.executable, "-c", sys.argv[1], publisher.endpoint, publisher.control_endpoint], check=True)
+time.sleep(4.5)  # two heartbeats
+publisher.attend("h3")
+publisher.send(Frame(source="h3", t_capture_ns=1, sample=0, frame_ms=100, detections=[]))
+publisher.attend("h3")
+time.sleep(0.5)
+print("alive")
+"""
+CLIENTS = """
+import sys, time, zmq
+context = zmq.Context()
+one, other = context.socket(zmq.SUB), context.socket(zmq.DEALER)
+for socket, url in zip((one, other), sys.argv[1:]):
+    socket.linger, socket.sndhwm = 300, 0
+    socket.heartbeat_ivl = 100
+    socket.connect(url)
+for number in range(50):
+    one.subscribe(str(number))
+    other.send(b"ping")
+time.sleep(0.5)
+"""
+
+
+def test_clients_that_come_and_go_while_nobody_looks_end_nothing() -> None:
+    """libzmq aborts where a heartbeat comes due for one that has gone and whose messages nobody has read."""
+    done = subprocess.run(
+        [sys.executable, "-c", BUSY, CLIENTS], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
 
 
 def test_each_start_has_its_epoch(publisher: Publisher) -> None:

@@ -31,6 +31,7 @@ from seldrt.detection import WireError
 from seldrt.models import shipped
 from seldrt.runtime import web
 from seldrt.runtime.clip_folder import find_clip
+from seldrt.runtime.health import Health
 from seldrt.runtime.sinks import EventTable, JsonLines
 from seldrt.runtime.sockets import is_address, is_loopback
 from seldrt.runtime.web import Viewer, server
@@ -439,7 +440,7 @@ def test_who_watches_can_listen_to_what_a_daemon_heard(tmp_path: Path) -> None:
 def test_who_may_be_seen_by_others_is_known_by_addresses_and_names_of_its_own(
     everywhere: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web, "_address_on_the_network", lambda: ["192.168.1.5"])
+    monkeypatch.setattr(web, "_addresses_on_the_network", lambda: ["192.168.1.5"])
     with closing(Viewer(f"{everywhere}:0", insecure_bind=True)) as viewer:
         port = urlsplit(viewer.urls[0]).port
         assert viewer.urls == [f"http://192.168.1.5:{port}/", f"http://{socket.gethostname()}:{port}/"]
@@ -453,10 +454,14 @@ def test_who_may_be_seen_by_others_is_known_by_addresses_and_names_of_its_own(
             assert socket.gethostname() not in content.decode().split()
 
 
-def test_the_address_for_others_is_none_of_the_loopback() -> None:
-    for address in web._address_on_the_network():  # none where there is no network
+def test_the_address_for_others_is_none_of_the_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = web._addresses_on_the_network()  # none where there is no network
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: Path("/no/way/out").stat())
+    among_ourselves = web._addresses_on_the_network()
+    for address in (*usual, *among_ourselves):
         assert is_address(address)
         assert not is_loopback(address)
+    assert set(among_ourselves) >= set(usual) or not Path("/proc/net").exists()  # others do not tell
 
 
 def test_who_is_too_slow_is_dropped_and_holds_nobody_up(viewer: Viewer) -> None:
@@ -754,12 +759,14 @@ const past = (data, server) => source.past(next(data, server));
 const element_ = (id) => document.getElementById(id), says = (id) => element_(id).textContent;
 const event = (id, phase, name = "alarm") => JSON.stringify({
   type: "event", source: "h3", epoch: 1, event_id: id, phase, class: name, azimuth_deg: 90, elevation_deg: 0,
-  duration_ms: 100, onset_ns: 1.7e18,
+  duration_ms: 100, onset_ns: 1.7e18, t_pub_ns: now * 1e6,
 });
 const status = (more = {}) => JSON.stringify({
-  type: "status", source: "h3", state: "running", model_id: "own", degraded: false, why: "", lost_samples: 0, ...more,
+  type: "status", source: "h3", state: "running", model_id: "own", degraded: false, why: "", lost_samples: 0,
+  t_pub_ns: now * 1e6, ...more,
 });
-const last = (ms, data) => { for (let s = 0; s < ms / 1000; s++) { live(data); wait(1000); } };
+const sent_now = (data) => data.replace(/"t_pub_ns":[\\d.]+/, `"t_pub_ns":${now * 1e6}`);
+const last = (ms, data) => { for (let s = 0; s < ms / 1000; s++) { live(sent_now(data)); wait(1000); } };
 START
 """
 
@@ -1184,6 +1191,28 @@ def test_trouble_of_another_kind_is_alerted_of_anew() -> None:
     ]  # fmt: skip
 
 
+def test_what_comes_late_for_longer_is_an_alert() -> None:
+    """A connection of half the speed, and then one that holds it up for a moment only."""
+    assert in_page("""
+        const come = (sent, late) => {
+          now = sent + late;
+          source.alive({ data: "{}" });
+          live(status({ t_pub_ns: (sent + 7e11) * 1e6 }));
+          tick();
+        };
+        const answer = [], note = (what) => answer.push([what, now, says("state")]);
+        for (let sent = 0; sent <= 40000; sent += 500) {
+          const before = says("state");
+          come(sent, sent < 5000 ? 0 : sent < 20000 ? (sent - 5000) / 2 : sent === 30000 ? 4000 : 0);
+          if (says("state") !== before) note(sent);
+        }
+    """) == [
+        [0, 0, "listening"],
+        [14000, 18500, "h3: what comes is late, a connection or this device is too slow"],
+        [20000, 20000, "listening"],
+    ]  # fmt: skip
+
+
 def test_what_happened_once_or_fails_no_alert_is_only_shown() -> None:
     """A daemon tells for 10 s of a lost block; what it writes, and its clock, is not what alerts come by."""
     whys = [
@@ -1192,9 +1221,22 @@ def test_what_happened_once_or_fails_no_alert_is_only_shown() -> None:
         "clips: full: no; or what: ever",
         "loss: lost; csv: full",
         "clock: set",
+        "all channels: dead: nothing but zeros; is it muted?; clips: full",
+        "channels 1 and 2: the same: is the device really one of 4 channels?; clock: set",
+        "device: open, but frozen; trying to reopen it for 9 s; last: no input device",
+        "something new: bad",
         "",
     ]
-    assert in_node(f"{whys}.map(page.kinds)", MICROPHONE) == [[], [], [], ["loss"], [], ["degraded"]]
+    kinds = [[], [], [], ["loss"], [], ["all channels"], ["channels 1 and 2"], ["device"], ["degraded"], ["degraded"]]
+    assert in_node(f"{whys}.map(page.kinds)", MICROPHONE) == kinds
+    known = re.search(r"WHAT = /\^\(\?:(.*)\)\(\?=: \)/", MICROPHONE.read_text())
+    assert known
+    health = Health(24_000)
+    health.lost(1)
+    health.computed(9.0, 24_000)
+    told = {*health.complaints(overruns=1), *("clips", "clock", "device", "recording", "sound", *kinds[5], *kinds[6])}
+    for what in (*told, "channel 3", JsonLines.KIND, EventTable.KIND):
+        assert re.fullmatch(known[1], what), what
     assert {JsonLines.KIND, EventTable.KIND} == {"jsonl", "csv"}
     assert in_page("""
         last(11000, status({ degraded: true, why: "loss: samples were lost" }));

@@ -11,6 +11,7 @@ import json
 import queue
 import socket
 import ssl
+import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from seldrt.runtime.sockets import is_address, is_loopback
 from seldrt.runtime.web.server import Server
 
 WAITING = 200  # messages for one who watches; more, and he is too slow
+SIOCGIFADDR = 0x8915  # of Linux: what address an interface has
 PAST = 500  # messages that who comes later gets; the page has as many rows
 
 FindClip = Callable[[str, str, int], Path | None]
@@ -71,7 +73,7 @@ class Viewer:
         """Where the page is, the surest first: telephones often cannot tell where a name is."""
         host, port = self._server.server_address[:2]
         if host in ("0.0.0.0", "::"):
-            return [self.url(name, port) for name in (*_address_on_the_network(), socket.gethostname())]
+            return [self.url(name, port) for name in (*_addresses_on_the_network(), socket.gethostname())]
         return [self.url(str(host), port)]
 
     def url(self, host: str, port: int) -> str:
@@ -137,12 +139,27 @@ class Viewer:
         self._thread.join()
 
 
-def _address_on_the_network() -> list[str]:
-    """The address that this machine has for others, if it has one: where what leaves it would come from."""
-    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # an address for examples; nothing is sent
-        return [str(probe.getsockname()[0])]
-    return []
+def _addresses_on_the_network() -> list[str]:
+    """The IPv4 address that this machine has for others: where what leaves it would come from.
+
+    Where there is no way out, as in a network that this machine makes itself, those of its interfaces.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        with suppress(OSError):
+            probe.connect(("192.0.2.1", 9))  # an address for examples; nothing is sent
+            return [str(probe.getsockname()[0])]
+        return [address for address in _of_interfaces(probe) if not is_loopback(address)]
+
+
+def _of_interfaces(any_socket: socket.socket) -> Iterator[str]:
+    """Their IPv4 addresses, as far as they tell: only Linux does."""
+    with suppress(ImportError):
+        from fcntl import ioctl
+
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # it has none
+                answer = ioctl(any_socket, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+                yield socket.inet_ntoa(answer[20:24])
 
 
 def _split(address: str) -> tuple[str, int]:

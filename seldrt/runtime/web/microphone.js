@@ -4,6 +4,10 @@ import { SILENCE, tell } from "./alerts.js";
 import { named } from "./names.js";
 
 const SPOKEN_LINES = 20, TRAIL_MS = 3000;
+const LATE_MS = 3000; // so much later than it could be, for so long, and what is shown is not the present
+const SLOWER = 0.0005; // by which clocks may drift apart
+// What a degraded daemon may be in trouble with.
+const WHAT = /^(?:all channels|channels? \d+(?: and \d+)?|clips|clock|csv|device|jsonl|loss|overrun|recording|sound|speed)(?=: )/;
 // Trouble with what a daemon only writes, and a clock that was set, fail no alert.
 const HARMLESS = ["clips", "clock", "csv", "jsonl", "recording"];
 const AROUND = ["in front", "front left", "left", "behind, left", "behind", "behind, right", "right", "front right"];
@@ -32,7 +36,7 @@ export const COLOURS = [
 
 /** What a degraded daemon is in trouble with, but for files: its `why` is "what: text; what: text". */
 export function kinds(why) {
-  const found = why.split("; ").flatMap((part) => part.match(/^\w+(?: \d+)?(?=: )/) ?? []);
+  const found = why.split("; ").flatMap((part) => part.match(WHAT) ?? []);
   return found.length ? found.filter((what) => !HARMLESS.includes(what)) : ["degraded"];
 }
 
@@ -42,7 +46,10 @@ export class Microphone {
   constructor(name) {
     this.name = name;
     this.trails = new Map();
-    this.heard = performance.now();
+    this.heard = this.came = performance.now();
+    this.quickest = Infinity; // ms from sending a message to its coming, whatever their clock says
+    this.sent = -Infinity;
+    this.lateSince = Infinity;
     this.article = document.getElementById("microphone").content.cloneNode(true).querySelector("article");
     const part = (which) => this.article.querySelector(which);
     this.drawn = part("g.now");
@@ -55,8 +62,21 @@ export class Microphone {
 
   take(message) {
     this.heard = performance.now();
+    this.time(message.t_pub_ns / 1e6);
     if (message.type === "frame") this.frame(message);
     else if (message.type === "status") this.status(message);
+  }
+
+  time(sent) {
+    if (sent < this.sent - LATE_MS) this.quickest = Infinity; // their clock was set back
+    this.quickest = Math.min(this.quickest + SLOWER * (this.heard - this.came), this.heard - sent);
+    [this.sent, this.came] = [sent, this.heard];
+    this.lateSince = this.heard - sent - this.quickest < LATE_MS ? Infinity : Math.min(this.lateSince, this.heard);
+  }
+
+  /** Whether what comes from it comes late. */
+  get late() {
+    return this.came - this.lateSince > LATE_MS;
   }
 
   frame(message) {

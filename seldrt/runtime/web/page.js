@@ -193,10 +193,14 @@ class Page {
     this.microphones.delete(microphone.name);
   }
 
-  /** What is wrong with daemons that no microphone here tells of: one that ended as wished, or is told of itself, is none. */
+  /** What is wrong that no microphone here tells of: a daemon that ended as wished, or is told of itself, is none. */
   absent() {
     const told = (name) => this.microphones.has(name) || this.gone.has(name);
-    return this.standing.filter(({ sources }) => !sources.some(told)).map(({ text }) => text);
+    const late = [...this.microphones.values()].filter((microphone) => microphone.late);
+    return [
+      ...this.standing.filter(({ sources }) => !sources.some(told)).map(({ text }) => text),
+      ...late.map(({ name }) => `${name}: what comes is late, a connection or this device is too slow`),
+    ];
   }
 
   tick() {

@@ -39,6 +39,7 @@ HEADERS = {
 NOT_FOUND = (HTTPStatus.NOT_FOUND, "text/plain", b"not found\n")
 MOST_CONNECTIONS = 64
 IDLE_S = 10.0  # without a whole request, the end of a connection
+GONE_MS = 20_000  # without a word that what was sent has come, its end, too
 ALIVE_S = 3.0  # without a message, a sign of life
 
 
@@ -116,6 +117,8 @@ class _Request(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_MS)
         self._deadline = threading.Timer(IDLE_S, self._give_up)  # the timeout begins anew with every byte
         self._deadline.daemon = True
         self._deadline.start()
