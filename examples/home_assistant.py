@@ -168,7 +168,6 @@ def describe(source, class_):
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
 socket = zmq.Context().socket(zmq.SUB)
 socket.maxmsgsize = 1 << 20
-socket.heartbeat_ivl = 2000  # ms: without, the death of the daemon's computer would go unnoticed for ever
 try:
     if wanted.key:
         public, secret = load_certificate(wanted.key)
@@ -177,7 +176,7 @@ try:
         socket.curve_publickey, socket.curve_secretkey = public, secret
         socket.curve_serverkey = load_certificate(wanted.server_key)[0]
     socket.connect(wanted.url)
-except (zmq.ZMQError, OSError, ValueError) as error:
+except (zmq.ZMQError, OSError, ValueError, IndexError) as error:
     sys.exit(f"cannot connect to {wanted.url}: {error}")
 socket.subscribe(b"seld1.event.")
 socket.subscribe(b"seld1.status.")  # once a second, so that silence means something
@@ -194,7 +193,7 @@ client.on_connect = connected
 client.on_disconnect = lambda *event: answers.put("connection lost")
 client.on_message, client.on_unsubscribe = remember, lambda *event: answers.put("all is known")
 try:
-    password = Path(wanted.password_file).read_text().rstrip("\r\n") if wanted.password_file else None
+    password = wanted.password_file and Path(wanted.password_file).read_text(encoding="utf-8-sig").rstrip("\r\n")
 except (OSError, ValueError) as error:
     sys.exit(f"cannot read the password in {wanted.password_file}: {error}")
 client.username_pw_set(wanted.user, password)

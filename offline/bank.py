@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -25,6 +26,7 @@ from offline.arrays import SAMPLE_RATE
 from offline.files import reason
 from seldrt.config import DCASE2020_CLASSES, ConfigError
 from seldrt.detection import check_name, safe_name
+from seldrt.files import check_utf8
 
 # What libsndfile names its formats, and the other endings that these have.
 AUDIO_SUFFIXES = frozenset(
@@ -85,6 +87,7 @@ def read_bank(folder: Path, part: Part = "all") -> Bank:
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; give one that holds a folder of sounds for each class")
+    check_utf8(folder)
     groups = _read_groups(folder)
     found: dict[str, tuple[Clip, ...]] = {}
     mistakes: list[str] = []
@@ -133,7 +136,12 @@ def split_groups(groups: set[str]) -> tuple[set[str], set[str]]:
 
 def _place(name: str) -> float:
     """A number in 0..1 that belongs to a name, as good as drawn."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / 2**48
+    return int.from_bytes(hashlib.sha256(_composed(name).encode()).digest()[:6]) / 2**48
+
+
+def _composed(name: str) -> str:
+    """The same on any system: some write a letter and its accent apart."""
+    return unicodedata.normalize("NFC", name)
 
 
 def bank_digest(bank: Bank) -> str:
@@ -268,6 +276,7 @@ def _is_steady(path: Path) -> bool:
 def _clip(path: Path, folder: Path, groups: dict[str, str]) -> Clip:
     if path.suffix.lower() in UNREADABLE_SUFFIXES:
         raise ConfigError(f"{path}: {path.suffix} cannot be read; convert it, as with ffmpeg, to .wav or .flac")
+    check_utf8(path)
     try:
         info = soundfile.info(path)
     except soundfile.LibsndfileError as error:
@@ -275,9 +284,9 @@ def _clip(path: Path, folder: Path, groups: dict[str, str]) -> Clip:
     if info.frames < SHORTEST_S * info.samplerate:
         raise ConfigError(f"{path}: lasts {1000 * info.duration:.3g} ms, no sound is that short; remove it")
     read_clip.__wrapped__(path)  # all of it: the damage may lie behind the header, and it may be silent
-    name = path.relative_to(folder)
-    group = path.stem if len(name.parts) == 2 else "/".join(name.parts[1:-1])
-    return Clip(name.as_posix(), groups.get(path.stem, group), round(info.duration, 3))
+    name, stem = path.relative_to(folder), _composed(path.stem)
+    group = stem if len(name.parts) == 2 else _composed("/".join(name.parts[1:-1]))
+    return Clip(name.as_posix(), groups.get(stem, group), round(info.duration, 3))
 
 
 def _read_groups(folder: Path) -> dict[str, str]:
@@ -290,5 +299,5 @@ def _read_groups(folder: Path) -> dict[str, str]:
             except UnicodeDecodeError:
                 raise ConfigError(f"{index}: is not UTF-8; save it as CSV UTF-8") from None
             if rows and "id" in rows[0] and "group" in rows[0]:
-                return {row["id"]: row["group"] or row["id"] for row in rows}
+                return {_composed(row["id"]): _composed(row["group"] or row["id"]) for row in rows if row["id"]}
     return {}

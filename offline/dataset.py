@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from offline.files import read_json, reason, write_file
 from seldrt.config import DCASE2020_CLASSES, ConfigError, named
+from seldrt.files import check_utf8
 from seldrt.samples import CHANNELS, fault
 from seldrt.spatial import wrap_azimuth
 
@@ -88,8 +89,8 @@ def list_recordings(
 ) -> list[Recording]:
     """The recordings of a dataset, by name; files with other names, such as `._fold1...`, are passed over.
 
-    `ConfigError` names the folder, the recordings or the labels that are missing, names that occur twice, and other
-    names of recordings that have labels.
+    `ConfigError` names the folder, the recordings or the labels that are missing, names that occur twice or are not
+    UTF-8, and other names of recordings that have labels.
     """
     folder, label_folder = audio_folder(base, array, split), metadata_folder(base, split)
     if not folder.is_dir():
@@ -135,6 +136,7 @@ def _files_by_name(
             or (folds is not None and int(match["fold"] or 0) not in folds)
         ):
             continue
+        check_utf8(path)
         if path.stem in found:
             raise ConfigError(f"{folder}: has {path.stem} twice, {found[path.stem]} and {path}; keep one")
         found[path.stem] = path

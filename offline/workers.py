@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Collection, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -38,6 +39,8 @@ def worker_pool(
 
     Libraries read the number of threads when they are imported, so it is set here while processes start.
     """
+    if sys.platform == "win32":
+        workers = min(workers, 61)  # a pool can wait for no more
     before = {name: os.environ.get(name) for name in SINGLE_THREAD}
     os.environ.update(SINGLE_THREAD)
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (initializer, arguments))

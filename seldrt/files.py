@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from seldrt.config import ConfigError, SeldrtError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TRIES, PAUSE_S = 20 if os.name == "nt" else 1, 0.1  # to take the place of a file
@@ -22,10 +23,10 @@ def whole(path: Path) -> Iterator[Path]:
     The `OSError` of a full disk names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")  # two may write it at once
+    partial = unused_name(path)
     try:
         yield partial
-        _replace(partial, path)
+        replace(partial, path)
     except OSError as error:
         if error.filename in (str(partial), partial) or (error.filename is None and error.errno in NO_ROOM):
             raise _naming(path, error) from None
@@ -34,18 +35,42 @@ def whole(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def unused_name(path: Path) -> Path:
+    """A hidden one beside ``path``, for what is to take its place when it is whole: two may write it at once."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+
+
+def try_out(folder: Path) -> None:
+    """`OSError` when no file can be made there.
+
+    `tempfile` would not end: on Windows it takes the refusal for a name that is taken, and has two billion others.
+    """
+    probe = unused_name(folder / "probe")
+    probe.open("xb").close()
+    with suppress(OSError):
+        probe.unlink()
+
+
 def check_writable(path: Path) -> None:
     """Before long work: `OSError` when no file ``path`` could be made. Folders on the way are."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        tempfile.TemporaryFile(dir=path.parent).close()
+        try_out(path.parent)
     except OSError as error:
         raise _naming(path, error) from None
 
 
-def _replace(partial: Path, path: Path) -> None:
+def check_utf8(path: str | Path, kind: type[SeldrtError] = ConfigError) -> None:
+    """An error of that ``kind`` for a name that neither the sound library nor JSON can take."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise kind(f"{str(path)!a}: the name is not UTF-8; rename it") from None
+
+
+def replace(partial: Path, path: Path) -> None:
     """Patiently: on Windows it is refused while a virus scanner, say, looks into one of them."""
     for tries_left in reversed(range(TRIES)):
         try:

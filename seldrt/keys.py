@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import struct
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ from zmq.utils import z85
 
 from seldrt.config import SeldrtError
 from seldrt.detection import check_name
+from seldrt.files import replace, unused_name
 
 SERVER = "server"
 CLIENTS = "clients"
@@ -133,11 +134,15 @@ def _make(folder: Path, name: str, overwrite: bool) -> list[Path]:
     for path in (public, secret):
         if path.exists() and not overwrite:
             raise KeysError(f"{path}: exists; choose another name, or replace it with --overwrite")
-    with tempfile.TemporaryDirectory(dir=folder) as fresh:  # only its owner can look into it
-        made = zmq.auth.create_certificates(fresh, name)
-        for file, path, mode in ((made[0], public, 0o644), (made[1], secret, 0o600)):
-            os.chmod(file, mode)
-            os.replace(file, path)
+    fresh = unused_name(folder / name)
+    fresh.mkdir(mode=0o700)  # only its owner can look into it
+    try:
+        made = map(Path, zmq.auth.create_certificates(fresh, name))
+        for file, path, mode in zip(made, (public, secret), (0o644, 0o600), strict=True):
+            file.chmod(mode)
+            replace(file, path)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
     return [public, secret]
 
 

@@ -1,8 +1,14 @@
-"""A disk that is full, as far as a test can have one."""
+"""Disks that are full, and files that others hold, as far as a test can have them."""
 
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from seldrt import files
 
 
 @contextmanager
@@ -14,3 +20,17 @@ def full_disk(most: int = 10_000) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def hold_files(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """So often no file takes another name, as on Windows while a virus scanner looks into it; three tries are made."""
+    refusals, replace = [PermissionError(13, "in use")] * times, os.replace
+
+    def refused(source: Path, target: Path) -> None:
+        if refusals:
+            raise refusals.pop()
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+    monkeypatch.setattr(files, "TRIES", 3)
+    monkeypatch.setattr(files, "PAUSE_S", 0.0)

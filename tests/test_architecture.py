@@ -24,7 +24,7 @@ SELDRT = {
     "seldrt.config": (),
     "seldrt.files": ("config",),
     "seldrt.medians": (),
-    "seldrt.models": ("config",),
+    "seldrt.models": ("config", "files"),
     "seldrt.microphones": ("config", "spatial", "stream", "samples"),
     "seldrt.gain": ("config", "stream"),
     "seldrt.rumble": ("config", "stream"),
@@ -59,7 +59,7 @@ SELDRT = {
     "seldrt.runtime.origination": ("runtime.devices",),
     "seldrt.runtime.capture": ("config", "microphones", "detection"),
     "seldrt.runtime.recording": (
-        *("config", "microphones", "detection", "samples"),
+        *("config", "files", "microphones", "detection", "samples"),
         *("runtime.channels", "runtime.devices", "runtime.capture"),
     ),
     "seldrt.runtime.watched": ("config", "microphones", "runtime.ring", "runtime.clock", "runtime.devices"),

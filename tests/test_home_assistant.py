@@ -36,7 +36,7 @@ SCRIPT = str(EXAMPLES / "home_assistant.py")
 
 
 class Broker:
-    """A mosquitto of its own that keeps nothing when it ends; "hall" is let in with the password "let me in"."""
+    """A mosquitto of its own that keeps nothing when it ends; "hall" is let in with the password "let mé in"."""
 
     def __init__(self, folder: Path) -> None:
         program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -47,9 +47,9 @@ class Broker:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.password = folder / "password.txt"
-        self.password.write_text("let me in\n")
+        self.password.write_text("let mé in\n", encoding="utf-8-sig")  # as editors of Windows save it
         users = folder / "users"
-        subprocess.run(["mosquitto_passwd", "-b", "-c", str(users), "hall", "let me in"], check=True)
+        subprocess.run(["mosquitto_passwd", "-b", "-c", str(users), "hall", "let mé in"], check=True)
         lines = [f"listener {self.port} 127.0.0.1", "allow_anonymous false", f"password_file {users}"]
         self._config.write_text("\n".join([*lines, f"user {getpass.getuser()}"]) + "\n")
         self.start()
@@ -81,7 +81,7 @@ class Reader:
         self.read: list[tuple[str, str]] = []  # topics and payloads
         self.retained: set[str] = set()  # topics of what was there before
         self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
-        self._client.username_pw_set("hall", "let me in")
+        self._client.username_pw_set("hall", "let mé in")
         self._client.on_connect = lambda *event: self._client.subscribe("#")
         self._client.on_message = self._note
         self._client.connect("127.0.0.1", broker.port)

@@ -75,12 +75,14 @@ def synthesize(
     from offline.bank import read_bank
     from offline.config import SceneConfig
     from seldrt.config import decode
+    from seldrt.files import check_utf8
 
     settings = read_section(config_file, "scenes")
     settings |= {key: value for key, value in overrides.items() if value is not None}
     config = decode(settings, SceneConfig, str(config_file or "scenes"))
     if out.resolve().is_relative_to(events.resolve()):
         raise ConfigError(f"{out}: lies in the sounds of --events, where each folder is a class; give another --out")
+    check_utf8(out.resolve())
     synthesis.check_seed(out, fold, seed)
     bank = read_bank(events.resolve(), part)
     job = synthesis.Job(

@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from seldrt.config import ConfigError
+from seldrt.files import check_utf8
 
 DEFAULT_MODEL = "compact"
 
@@ -19,10 +20,7 @@ def model_path(model: str | Path | None) -> Path:
     """The file of a model, given its path, its name if it ships, or None for the default; `ConfigError` if none."""
     name, known = str(model or DEFAULT_MODEL), shipped()
     if Path(name).is_file():
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise ConfigError(f"{name!a}: the name is not UTF-8; rename the file") from None
+        check_utf8(name)
         return Path(name)
     if name in known:
         return known[name]

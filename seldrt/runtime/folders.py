@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from seldrt.config import SeldrtError
+from seldrt.files import try_out
 
 NO_ROOM_BYTES = 1_000_000
 FUTURE_NS = 60_000_000_000  # dated so much later than now, files are of a clock that was wrong: the oldest
@@ -23,7 +23,7 @@ def writable_folder(name: str, what: str) -> Path:
     folder = Path(name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        try_out(folder)
     except FileExistsError:
         raise FolderError(f"cannot {what} {folder}: it is a file, not a folder") from None
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have

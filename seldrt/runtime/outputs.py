@@ -6,13 +6,13 @@ import errno
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from seldrt.config import SeldrtError
+from seldrt.files import try_out
 
 try:
     import fcntl
@@ -101,7 +101,7 @@ def check_outputs(dcase: str | None, others: Sequence[str | None], read: Mapping
             if path.is_file():
                 path.open("ab").close()
             elif not path.exists():
-                tempfile.TemporaryFile(dir=path.parent).close()
+                try_out(path.parent)
         except OSError as error:
             raise cannot_write(path, error) from None
         taken[path] = "also another output"

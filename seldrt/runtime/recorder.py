@@ -5,12 +5,14 @@ Files of bounded length in one folder of bounded size; beside each, a TOML file 
 label frames later, so that the label frames of a replay are those of the day. It also ends when the clock was set.
 
 A name is ``SOURCE_YYYYMMDDThhmmss.mmmZ.flac``, the capture time of the first sample. What 24 bits hold exactly is
-FLAC; what they do not (a sound server that scales, 32-bit converters) is a float WAV. ``.part`` is still being written.
+FLAC; what they do not (a sound server that scales, 32-bit converters) is a float WAV. ``.part`` is still being written,
+or could not be ended.
 """
 
 from __future__ import annotations
 
-import os
+import errno
+import math
 import queue
 import re
 import threading
@@ -25,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seldrt.config import LABEL_RATE_HZ, RecordConfig
+from seldrt.files import replace
 from seldrt.microphones import CHANNELS
 from seldrt.runtime.clock import SET_S
 from seldrt.runtime.folders import (
@@ -103,13 +106,17 @@ class Recorder:
         self._thread.join()
 
     def _work(self) -> None:
-        while (entry := self._waiting.get()) is not None:
-            if self._failure and time.monotonic() < self._again_s:  # it waited when writing failed
-                pass
-            elif self._succeeds(self._write, *entry):
-                self._failure = ""
-            self._taken_frames += len(entry[1])
-        self._succeeds(self._end_file)
+        try:
+            while (entry := self._waiting.get()) is not None:
+                if self._failure and time.monotonic() < self._again_s:  # it waited when writing failed
+                    pass
+                elif self._succeeds(self._write, *entry):
+                    self._failure = ""
+                self._taken_frames += len(entry[1])
+            self._succeeds(self._end_file)
+        except BaseException as error:
+            self._failure, self._again_s = f"the recorder has ended ({error!r}); start seldrt anew", math.inf
+            raise
 
     def _succeeds(self, work: Callable[..., None], *arguments: Any) -> bool:
         try:
@@ -210,8 +217,12 @@ class KeptFile:
 
     @property
     def is_gone(self) -> bool:
-        """Whether somebody deleted it."""
-        return not self.part.exists()
+        """Whether somebody deleted it; a disk that cannot tell may still take what comes."""
+        try:
+            self.part.stat()
+        except OSError as error:
+            return error.errno == errno.ENOENT
+        return False
 
     def write(self, frames: Samples) -> None:
         self._file.write(self._to_file(frames))
@@ -219,7 +230,10 @@ class KeptFile:
 
     def close(self) -> None:
         self._file.close()
-        os.replace(self.part, self._path)
+        try:
+            replace(self.part, self._path)
+        except OSError:  # on Windows, another program holds it; no reason to lose what comes
+            self.give_up()
 
     def give_up(self) -> None:
         """What could be written stays ``.part``; nothing stays of a file without sound."""
@@ -228,8 +242,9 @@ class KeptFile:
         with suppress(OSError, LibsndfileError):
             self._file.close()
         if not self.frames or self.is_gone:
-            self.part.unlink(missing_ok=True)
-            _settings_beside(self.part).unlink(missing_ok=True)
+            with suppress(OSError):
+                self.part.unlink(missing_ok=True)
+                _settings_beside(self.part).unlink(missing_ok=True)
 
 
 def kept_files(folder: Path, now_ns: int | None = None) -> list[Path]:

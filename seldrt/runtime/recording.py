@@ -14,6 +14,7 @@ import numpy as np
 
 from seldrt.config import RATES_HZ
 from seldrt.detection import Clock
+from seldrt.files import check_utf8
 from seldrt.microphones import CHANNELS, Profile
 from seldrt.runtime.capture import TURN_S, Block, Resampler, Samples
 from seldrt.runtime.channels import ChannelCheck
@@ -116,10 +117,7 @@ def open_recording(path: Path, channels: Sequence[int] = ()) -> Any:
     """The sound file, checked to its end; `CaptureError` as for `Recording`."""
     import soundfile
 
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise CaptureError(f"{str(path)!a}: the name is not UTF-8; rename the file") from None
+    check_utf8(path, CaptureError)
     if not path.exists():
         raise CaptureError(f"{path}: no such file")
     if path.is_dir():

@@ -7,8 +7,6 @@ the last run stopped.
 
 from __future__ import annotations
 
-import os
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seldrt.detection import AnyMessage, Clock, Event, StreamInfo, stream_line
+from seldrt.files import replace, unused_name
 from seldrt.findings import ActiveSource, EventChange, LabelFrame
 from seldrt.levels import LevelMeter
-from seldrt.runtime.outputs import cannot_write
+from seldrt.runtime.outputs import OutputError, cannot_write
 
 
 class Sink:
@@ -196,12 +195,13 @@ class EventLines(Sink):
 class DcaseCsv(Sink):
     """DCASE table: ``frame,class,track,azimuth,elevation``, whole numbers, no header, 100 ms frames from 0.
 
-    Written under a temporary name; the file appears, whole, when the stream ends.
+    Written under a temporary name; the file appears, whole, when the stream ends, or keeps that name where it cannot.
     """
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
-        self._temporary = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:12]}.tmp")
+        self._temporary = unused_name(self._path)
+        self._is_whole = False
         try:
             self._file = self._temporary.open("xb")  # follows no link that others laid there
         except OSError as error:
@@ -226,11 +226,14 @@ class DcaseCsv(Sink):
     def finish(self) -> None:
         try:
             self._file.close()
-            os.replace(self._temporary, self._path)
+            self._is_whole = True
+            replace(self._temporary, self._path)
         except OSError as error:
-            raise cannot_write(self._path, error) from None
+            kept = f"; the table is kept as {self._temporary}" if self._is_whole else ""
+            raise OutputError(f"{cannot_write(self._path, error)}{kept}") from None
 
     def close(self) -> None:
         with suppress(OSError):
             self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        if not self._is_whole:
+            self._temporary.unlink(missing_ok=True)

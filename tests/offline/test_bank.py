@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import unicodedata
 from pathlib import PurePath
 
 import numpy as np
@@ -73,6 +75,31 @@ def test_a_table_of_groups_is_read_as_spreadsheets_write_it_in_utf8_alone(sounds
     index.write_text(text, encoding="latin-1")
     with pytest.raises(ConfigError, match=r"index\.csv: is not UTF-8; save it as CSV UTF-8"):
         read_bank(tmp_path / "events")
+
+
+def test_accents_stay_on_their_side_and_in_their_group_however_a_system_writes_them(tmp_path):
+    composed = {f"Tür {number}" for number in range(50)}
+    apart = {unicodedata.normalize("NFD", name) for name in composed}
+    assert not composed & apart
+    assert {unicodedata.normalize("NFC", name) for name in split_groups(apart)[0]} == split_groups(composed)[0]
+    for name in apart:
+        write_tone(tmp_path / "knock" / f"{name}.wav")
+        write_tone(tmp_path / "distractor" / name / "1.wav")
+    assert {clip.group for clip in read_bank(tmp_path).clips["knock"]} == composed
+    assert {clip.group for clip in read_bank(tmp_path).distractors} == composed
+    (tmp_path / "index.csv").write_text("group,id\nHäuser,Tür 1\nHäuser,Tür 2\nnothing\n", encoding="utf-8")
+    assert {clip.group for clip in read_bank(tmp_path).clips["knock"]} == composed - {"Tür 1", "Tür 2"} | {"Häuser"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of Windows are no bytes")
+def test_names_that_are_not_utf8_are_refused_in_one_line(tmp_path):
+    strange = os.fsdecode(b"d\xfc")
+    folder = write_bank(tmp_path)
+    (folder / "hum" / "hum_0.wav").rename(folder / "hum" / f"{strange}.wav")
+    with pytest.raises(ConfigError, match=r"'\S+/hum/d\\udcfc\.wav': the name is not UTF-8; rename it$"):
+        read_bank(folder)
+    with pytest.raises(ConfigError, match=r"'\S+/d\\udcfc': the name is not UTF-8; rename it$"):
+        read_bank(folder.rename(tmp_path / strange))
 
 
 def test_a_class_that_cannot_stand_in_a_topic_is_refused(sounds, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import numpy as np
@@ -349,3 +350,12 @@ def test_side_files_that_are_not_utf8_are_refused_in_one_line(tmp_path):
     (tmp_path / "classes.json").write_text('["Hündin"]', encoding="latin-1")
     with pytest.raises(ConfigError, match=r"classes\.json: not a list of class names \(.* can't decode"):
         read_classes(tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of Windows are no bytes")
+def test_a_dataset_in_a_folder_that_is_not_utf8_is_refused(tmp_path):
+    base = tmp_path / os.fsdecode(b"d\xfc")
+    (base / "foa_dev").mkdir(parents=True)
+    (base / "foa_dev" / "fold1_room1_mix001_ov1.wav").touch()
+    with pytest.raises(ConfigError, match=r"d\\udcfc/foa_dev/fold1_\S+': the name is not UTF-8; rename it$"):
+        list_recordings(base)

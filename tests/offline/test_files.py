@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from offline.files import write_file
-from seldrt import files
-from seldrt.files import whole
+from seldrt.files import try_out, whole
+from tests.disk import hold_files
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path):
@@ -25,20 +25,22 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path):
 
 
 def test_a_file_that_is_looked_into_is_replaced_a_little_later(tmp_path, monkeypatch):
-    """What a virus scanner does on Windows."""
-    refusals, replace = [PermissionError(13, "in use")] * 2, Path.replace
-
-    def busy(path: Path, target: Path) -> Path:
-        if refusals:
-            raise refusals.pop()
-        return replace(path, target)
-
-    monkeypatch.setattr(files, "PAUSE_S", 0.0)
-    monkeypatch.setattr(Path, "replace", busy)
-    monkeypatch.setattr(files, "TRIES", 3)
+    hold_files(monkeypatch, times=2)
     write_file(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"new"
-    refusals += [PermissionError(13, "in use")] * 3
+    hold_files(monkeypatch, times=3)
     with pytest.raises(PermissionError):
         write_file(tmp_path / "a", b"newer")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"new")]
+
+
+def test_a_folder_is_tried_out_without_a_trace(tmp_path, monkeypatch):
+    try_out(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(PermissionError):
+        try_out(tmp_path)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -255,6 +256,22 @@ def test_a_process_that_dies_in_any_pool_is_told_in_one_line():
         pool.submit(os._exit, 1).result()
 
 
+def test_no_pool_is_larger_than_windows_can_have_it(monkeypatch):
+    sizes = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, workers, *_):
+            sizes.append(workers)
+            super().__init__(1)
+
+    monkeypatch.setattr("offline.workers.ProcessPoolExecutor", Pool)
+    for platform in ("win32", "linux"):
+        monkeypatch.setattr(sys, "platform", platform)
+        with worker_pool(100):
+            pass
+    assert sizes == [61, 100]
+
+
 def test_a_worker_that_does_not_see_the_folder_says_so(bank, tmp_path):
     job = make_job(bank, tmp_path)
     (tmp_path / "classes.json").unlink()
@@ -276,6 +293,14 @@ def test_ray_makes_the_same_bytes_also_when_a_worker_is_killed(bank, tmp_path, e
     (tmp_path / "classes.json").unlink()
     with pytest.raises(ConfigError, match="all machines must share --out"):
         list(ray_results(make_scene, job, range(1), 1))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of Windows are no bytes")
+def test_a_folder_that_is_not_utf8_is_refused_before_any_work(sounds, tmp_path):
+    result = invoke("--events", sounds, "--out", tmp_path / os.fsdecode(b"d\xfc") / "data", "--scenes", 1)
+    assert result.exit_code == 2
+    assert result.output.endswith("/d\\udcfc/data': the name is not UTF-8; rename it\n")
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_ray_the_engine_says_how_to_get_it(sounds, tmp_path, monkeypatch):

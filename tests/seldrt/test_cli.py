@@ -255,11 +255,11 @@ def test_a_link_to_itself_is_one_line(recording: Path, tmp_path: Path) -> None:
 def test_a_name_that_is_not_utf8_is_one_line(recording: Path, tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"\xff.wav")
     path.write_bytes(recording.read_bytes())
-    assert refused("replay", path).endswith("\\udcff.wav': the name is not UTF-8; rename the file\n")
+    assert refused("replay", path).endswith("\\udcff.wav': the name is not UTF-8; rename it\n")
     model = tmp_path / os.fsdecode(b"\xff.safetensors")
     checkpoint.save(small_model(), model)
     said = refused("replay", recording, "--no-publish", "--model", model)
-    assert said.endswith("\\udcff.safetensors': the name is not UTF-8; rename the file\n")
+    assert said.endswith("\\udcff.safetensors': the name is not UTF-8; rename it\n")
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

@@ -38,6 +38,7 @@ from seldrt.runtime.publisher import Publisher
 from seldrt.runtime.recording import Recording
 from seldrt.runtime.sinks import DcaseCsv, EventLines, EventTable, MessageSink, Sink
 from seldrt.signals import SAME_WISH_S
+from tests.disk import hold_files
 from tests.processes import ROOT, SMALL, endpoint_of, says, start
 from tests.seldrt import fake_sounddevice
 from tests.seldrt.energy_pipeline import LABEL, SAMPLE_RATE, EnergyPipeline, noise, two_pianos
@@ -578,7 +579,7 @@ def test_a_failure_leaves_no_table_and_a_nonzero_exit(recording: Path, tmp_path:
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "the network has burnt down" in errors
-    assert list(tmp_path.glob("*.csv*")) == list(tmp_path.glob(".*.tmp")) == []
+    assert list(tmp_path.glob("*.csv*")) == list(tmp_path.glob(".*.part")) == []
 
 
 def test_a_microphone_is_served_like_a_recording(tmp_path: Path, context: zmq.Context) -> None:
@@ -802,6 +803,23 @@ def test_the_table_of_dcase_goes_from_minus_180_to_179_degrees(tmp_path: Path) -
     table.close()
     assert path.read_text().splitlines() == ["0,13,1,179,5", "1,13,1,-180,5", "2,13,1,-180,5", "3,13,1,-180,5"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_table_whose_name_another_program_holds_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = LabelFrame(index=0, sample=0, sources=[heard(azimuth_deg=90.0, track=1)])
+    hold_files(monkeypatch, times=5)
+    table = DcaseCsv(str(tmp_path / "labels.csv"))
+    table.frame(frame)
+    with pytest.raises(OutputError, match=r"labels\.csv: cannot be written: in use; the table is kept as ") as refusal:
+        table.finish()
+    table.close()
+    (left,) = tmp_path.iterdir()
+    assert str(refusal.value).endswith(f" {left}")
+    assert left.read_text() == "0,13,1,90,5\n"
+    table = DcaseCsv(str(tmp_path / "labels.csv"))
+    table.frame(frame)
+    table.finish()  # the third try
+    assert (tmp_path / "labels.csv").read_text() == "0,13,1,90,5\n"
 
 
 def test_a_terminal_that_is_held_holds_nobody_up() -> None:

@@ -17,6 +17,7 @@ import zmq.auth
 from seldrt.config import ConfigError
 from seldrt.keys import KeysError, load_allowed, load_client, load_public, load_server, make_keys
 from seldrt.runtime.sockets import Gate
+from tests.disk import hold_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -108,6 +109,17 @@ def test_what_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> None:
     assert list(allowed) == ["laptop"]
     assert damaged == [f"{tmp_path}/clients/odd.key: missing, or no key file"]
     assert load_server(tmp_path)  # the daemon comes back all the same
+
+
+def test_a_key_that_a_virus_scanner_holds_gets_its_place_or_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold_files(monkeypatch, times=2)
+    made = make_keys(tmp_path, "server")
+    hold_files(monkeypatch, times=3)
+    with pytest.raises(KeysError, match="in use"):
+        make_keys(tmp_path, "laptop")
+    assert sorted(tmp_path.iterdir()) == sorted([*made, tmp_path / "clients"])
 
 
 def test_a_folder_that_was_there_keeps_its_mode(tmp_path: Path) -> None:

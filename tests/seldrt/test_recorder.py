@@ -35,6 +35,7 @@ from seldrt.runtime.microphone import Microphone
 from seldrt.runtime.recorder import Recorder, as_int32, is_24_bit, kept_files
 from seldrt.runtime.recording import Recording
 from seldrt.runtime.sinks import Sink
+from tests.disk import hold_files
 from tests.models import small_model
 from tests.seldrt import energy_pipeline, fake_sounddevice
 
@@ -303,6 +304,66 @@ def test_whatever_fails_is_told_and_tried_anew(tmp_path: Path, monkeypatch: pyte
         broken.setattr(recorder_module, "KeptFile", make)
         assert "nothing is recorded, detection goes on" in keep(tmp_path, integers(RATE))["recording"]
     assert not keep(tmp_path, integers(RATE))
+
+
+def test_a_disk_on_which_nothing_works_for_a_while_is_recorded_to_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(recorder_module, "PAUSE_S", 0.0)
+    recorder, x = Recorder(RecordConfig(dir=str(tmp_path)), "roof", MIC, "H3-VR"), integers(3 * RATE)
+
+    def second(number: int) -> None:
+        recorder.keep(number * RATE, x[number * RATE :][:RATE], RATE, T0_NS + number * 1_000_000_000)
+        while recorder._taken_frames < recorder._given_frames and recorder._thread.is_alive():
+            time.sleep(0.001)
+
+    second(0)
+    with monkeypatch.context() as broken:
+        broken.setattr(recorder_module.KeptFile, "write", fail)
+        for name in ("stat", "unlink"):
+            broken.setattr(Path, name, fail)
+        second(1)
+    assert recorder.complaints()["recording"].endswith("nothing is recorded, detection goes on: Input/output error")
+    second(2)
+    recorder.close()
+    assert not recorder.complaints()
+    np.testing.assert_array_equal(read(*kept(tmp_path)), x[2 * RATE :])
+
+
+def test_a_file_that_cannot_be_looked_at_is_written_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, **more: bool) -> os.stat_result:
+        if path.suffix == ".part":
+            raise PermissionError(13, "Permission denied", str(path))
+        return os.stat(path, **more)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    x = integers(3 * RATE)
+    assert not keep(tmp_path, x, [RATE] * 2)
+    np.testing.assert_array_equal(read(*kept(tmp_path)), x)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_recorder_that_has_ended_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module.Recorder, "_succeeds", lambda *_: 1 / 0)
+    told = keep(tmp_path, integers(RATE))["recording"]
+    assert told.endswith(": the recorder has ended (ZeroDivisionError('division by zero')); start seldrt anew")
+
+
+def test_a_file_that_another_program_holds_costs_nothing_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = integers(3 * RATE)
+    hold_files(monkeypatch, times=2)
+    assert not keep(tmp_path / "briefly", x, [RATE] * 2, file_s=1.0)
+    assert len(kept(tmp_path / "briefly")) == 3
+    hold_files(monkeypatch, times=3)
+    assert not keep(tmp_path / "long", x, [RATE] * 2, file_s=1.0)
+    (part,) = (tmp_path / "long").glob("*.flac.part")
+    np.testing.assert_array_equal(np.concatenate([read(path) for path in (part, *kept(tmp_path / "long"))]), x)
+    assert len(list((tmp_path / "long").glob("*.toml"))) == 3
 
 
 def test_settings_with_names_that_are_not_utf8_are_kept_byte_by_byte(tmp_path: Path) -> None:
