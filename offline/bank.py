@@ -23,10 +23,11 @@ import soxr
 from numpy.typing import NDArray
 
 from offline.arrays import SAMPLE_RATE
-from offline.files import reason
+from offline.files import reason, sound_info
 from seldrt.config import DCASE2020_CLASSES, ConfigError
 from seldrt.detection import check_name, safe_name
 from seldrt.files import check_utf8
+from seldrt.samples import is_sound
 
 # What libsndfile names its formats, and the other endings that these have.
 AUDIO_SUFFIXES = frozenset(
@@ -235,7 +236,7 @@ def read_clip(path: Path) -> NDArray[np.float32]:
         audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
         raise ConfigError(f"{path}: not a readable sound file ({reason(error)})") from None
-    if not np.isfinite(audio).all():
+    if not is_sound(audio).all():
         raise ConfigError(f"{path}: holds samples that are no numbers; remove it")
     mono = audio.mean(axis=1)
     if rate != SAMPLE_RATE:
@@ -276,11 +277,7 @@ def _is_steady(path: Path) -> bool:
 def _clip(path: Path, folder: Path, groups: dict[str, str]) -> Clip:
     if path.suffix.lower() in UNREADABLE_SUFFIXES:
         raise ConfigError(f"{path}: {path.suffix} cannot be read; convert it, as with ffmpeg, to .wav or .flac")
-    check_utf8(path)
-    try:
-        info = soundfile.info(path)
-    except soundfile.LibsndfileError as error:
-        raise ConfigError(f"{path}: not a readable sound file ({reason(error)})") from None
+    info = sound_info(path)
     if info.frames < SHORTEST_S * info.samplerate:
         raise ConfigError(f"{path}: lasts {1000 * info.duration:.3g} ms, no sound is that short; remove it")
     read_clip.__wrapped__(path)  # all of it: the damage may lie behind the header, and it may be silent
@@ -296,8 +293,9 @@ def _read_groups(folder: Path) -> dict[str, str]:
             try:
                 with index.open(newline="", encoding="utf-8-sig") as file:
                     rows = list(csv.DictReader(file))
-            except UnicodeDecodeError:
-                raise ConfigError(f"{index}: is not UTF-8; save it as CSV UTF-8") from None
+            except (UnicodeDecodeError, csv.Error) as error:
+                why = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else f"is no table ({error})"
+                raise ConfigError(f"{index}: {why}; save it as CSV UTF-8") from None
             if rows and "id" in rows[0] and "group" in rows[0]:
                 return {_composed(row["id"]): _composed(row["group"] or row["id"]) for row in rows if row["id"]}
     return {}

@@ -15,19 +15,17 @@ import csv
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
-import soundfile
 from numpy.typing import ArrayLike, NDArray
 
-from offline.files import read_json, reason, write_file
+from offline.files import BLOCK_S, open_audio, read_json, write_file
 from seldrt.config import DCASE2020_CLASSES, ConfigError, named
+from seldrt.detection import check_name
 from seldrt.files import check_utf8
-from seldrt.samples import CHANNELS, fault
 from seldrt.spatial import wrap_azimuth
 
 NAME = re.compile(r"fold(?P<fold>\d+)_room(?P<room>\d+)_mix\d+(_ov(?P<overlap>\d+))?")
@@ -50,7 +48,6 @@ STARSS_CLASSES = (
 )
 STARSS_FOLDERS = frozenset(("dev-train-sony", "dev-test-sony", "dev-train-tau", "dev-test-tau"))
 DCASE2021_FOLDERS = frozenset(("dev-train", "dev-val", "dev-test"))
-BLOCK_S = 10
 
 
 class Recording(msgspec.Struct, frozen=True):
@@ -180,37 +177,6 @@ def _what_is_there(base: Path, wanted: str) -> str:
     return f"it has {', '.join(known)}" if known else f"give the one that holds {wanted} and metadata_dev"
 
 
-@contextmanager
-def open_audio(path: Path, sample_rate: int | None = None) -> Iterator[soundfile.SoundFile]:
-    """A recording to read from; `ConfigError` when it is broken, has not four channels, or another rate."""
-    try:
-        with soundfile.SoundFile(path) as file:
-            wanted = sample_rate or file.samplerate
-            if (file.samplerate, file.channels) != (wanted, CHANNELS):
-                found = f"{file.channels} channel{'s' * (file.channels > 1)} at {file.samplerate} Hz"
-                mend = f"; `sox IN -r {wanted} OUT` converts it" if file.channels == CHANNELS else ""
-                raise ConfigError(f"{path} has {found}; expected {CHANNELS} at {wanted} Hz{mend}")
-            yield file
-    except soundfile.SoundFileError as error:
-        raise ConfigError(f"{path}: not a readable sound file ({reason(error)})") from None
-
-
-def audio_blocks(path: Path, sample_rate: int) -> Iterator[NDArray[np.float32]]:
-    """A recording piece by piece (samples, 4).
-
-    `ConfigError` as `open_audio`, when it ends early, and when it holds what is no sample.
-    """
-    with open_audio(path, sample_rate) as file:
-        missing = file.frames
-        for block in file.blocks(BLOCK_S * sample_rate, dtype="float32", always_2d=True):
-            if told := fault(block, file.frames - missing, sample_rate):
-                raise ConfigError(f"{path}: {told}")
-            missing -= len(block)
-            yield block
-    if missing:
-        raise ConfigError(f"{path}: ends {missing} samples early; it is damaged")
-
-
 def content_digest(recordings: Sequence[Recording]) -> str:
     """SHA-256 over names, samples and labels of recordings, in the order of their names.
 
@@ -237,10 +203,11 @@ def read_metadata(path: Path) -> NDArray[np.int64]:
     """
     rows: list[list[float]] = []
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not UTF-8; expected {','.join(COLUMNS)}") from None
-    for number, row in enumerate(csv.reader(lines), start=1):
+        table = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+    except (UnicodeDecodeError, csv.Error) as error:
+        why = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else f"is no table ({error})"
+        raise ConfigError(f"{path}: {why}; expected {','.join(COLUMNS)}") from None
+    for number, row in enumerate(table, start=1):
         if not row or (number == 1 and HEADER.fullmatch(",".join(row).replace(" ", "").lower())):
             continue
         try:
@@ -248,7 +215,7 @@ def read_metadata(path: Path) -> NDArray[np.int64]:
         except ValueError:
             values = []
         if len(values) not in (5, 6):
-            raise ConfigError(f"{path}, line {number}: expected {','.join(COLUMNS)}, found {','.join(row)}")
+            raise ConfigError(f"{path}, line {number}: expected {','.join(COLUMNS)}, found {','.join(row)[:80]}")
         for name, (low, high), value in zip(COLUMNS, RANGES, values, strict=False):
             if not low <= value <= high:
                 raise ConfigError(f"{path}, line {number}: {name} is {value:g}, it must be {low} to {high}")
@@ -257,9 +224,9 @@ def read_metadata(path: Path) -> NDArray[np.int64]:
         rows.append(values)
     if rows and all(len(row) == 6 and abs(math.hypot(*row[3:]) - 1) < 0.02 for row in rows):
         raise ConfigError(f"{path}: holds directions as x, y, z; expected azimuth and elevation in degrees")
-    table = np.array([[round(value) for value in row[:5]] for row in rows], dtype=np.int64).reshape(-1, 5)
-    table[:, 3] = wrap_azimuth(table[:, 3])
-    return table
+    labels = np.array([[round(value) for value in row[:5]] for row in rows], dtype=np.int64).reshape(-1, 5)
+    labels[:, 3] = wrap_azimuth(labels[:, 3])
+    return labels
 
 
 def within(rows: NDArray[np.int64], labels: int) -> NDArray[np.int64]:
@@ -281,7 +248,12 @@ def read_classes(base: Path) -> list[str]:
     path = base / "classes.json"
     if not path.is_file():
         return list(_classes_by_layout(base))
-    return read_json(path, list[str], "not a list of class names")
+    names = read_json(path, list[str], "not a list of class names")
+    for name in names:
+        check_name(name, f"{path}: the class name")
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"{path}: gives {'a name twice' if names else 'no names'}; each class has one of its own")
+    return names
 
 
 def _classes_by_layout(base: Path) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from offline.arrays import SAMPLE_RATE
 from offline.convolution import convolve_sum
-from offline.dataset import BLOCK_S, Recording, audio_blocks
+from offline.dataset import Recording
+from offline.files import BLOCK_S, audio_blocks
 from seldrt import microphones, stream
 from seldrt.microphones.layout import Capsules, Layout
 from seldrt.samples import CHANNELS

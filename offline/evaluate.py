@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from offline.dataset import (
     Recording,
     content_digest,
-    open_audio,
     read_metadata,
     within,
     write_metadata,
 )
 from offline.encoding import foa_blocks
 from offline.event_counts import EventCounts, event_recall
-from offline.files import write_file
+from offline.files import open_audio, write_file
 from offline.metrics import (
     MetricsError,
     Scores,

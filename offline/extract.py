@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from offline import dataset, targets
 from offline.encoding import read_foa
-from offline.files import write_file
+from offline.files import open_audio, write_file
 from offline.workers import ShowProgress, results, silent
 from seldrt import features, stream
 from seldrt.config import ConfigError, FeatureConfig
@@ -89,7 +89,7 @@ def _extract_one(job: tuple[FeatureConfig, Path], item: tuple[dataset.Recording,
 
 
 def _whole_labels(path: Path, config: FeatureConfig) -> int:
-    with dataset.open_audio(path, config.sample_rate) as file:
+    with open_audio(path, config.sample_rate) as file:
         labels = int(file.frames) // config.samples_per_label
     if not labels:
         raise ConfigError(f"{path}: is shorter than a label frame; remove it")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from offline import dataset
 from offline.dataset import Recording
-from offline.files import read_json, write_audio, write_file
+from offline.files import open_audio, read_json, write_audio, write_file
 from offline.workers import ShowProgress, results, silent
 from seldrt.config import LABEL_RATE_HZ, ConfigError
 
@@ -100,7 +100,7 @@ def _stretch_one(job: tuple[Path, float, str], recording: Recording) -> None:
     audio = dataset.audio_folder(out, array) / recording.audio.name
     if audio.exists():  # it is written last
         return
-    with dataset.open_audio(recording.audio) as file:
+    with open_audio(recording.audio) as file:
         sample_rate, subtype = file.samplerate, file.subtype
         samples = stretched(file.read(dtype="float32", always_2d=True), rate)
     assert recording.metadata is not None, "development recordings have labels"

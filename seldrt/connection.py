@@ -68,7 +68,8 @@ class Connection:
     def __init__(self, context: zmq.Context, kind: int, url: str, keys: Keys | None) -> None:
         if url.startswith("tcp:") and url.endswith(":0"):  # libzmq takes it, and waits for ever
             raise WireError(f"cannot connect to {url!r}: which port?")
-        if (port := re.fullmatch(r"tcp:.*:(\d+)", url)) and int(port[1]) > MOST_PORT:  # nor does it say so of these
+        port = re.fullmatch(r"tcp:.*:(\d+)", url)
+        if port and (len(port[1]) > 5 or int(port[1]) > MOST_PORT):  # nor does it say so of these
             raise WireError(f"cannot connect to {url!r}: a port is 1 to {MOST_PORT}")
         pair: ClientKeys | None = load_client(*keys) if keys else None
         self.url, self._keys = url, keys

@@ -72,7 +72,7 @@ def load_server(folder: Path) -> KeyPair:
     try:
         complete = (folder / f"{SERVER}.key_secret").exists() and (folder / CLIENTS).is_dir()
         os.listdir(folder / CLIENTS if complete else folder)  # what may not be looked into, looks empty to a glob
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # the latter of a name that no file can have
         complete = False
     except OSError as error:
         raise KeysError(f"{error.filename}: {error.strerror}; the daemon must be able to read its keys") from None
@@ -149,7 +149,7 @@ def _make(folder: Path, name: str, overwrite: bool) -> list[Path]:
 def _load(path: str | Path) -> tuple[bytes, bytes | None]:
     try:
         public, secret = zmq.auth.load_certificate(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, IndexError) as error:  # the latter of a line without "="
         told = error.strerror if isinstance(error, OSError) else None
         raise KeysError(f"{path}: {told or 'missing, or no key file'}") from error
     for key in (public, secret):

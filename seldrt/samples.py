@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 CHANNELS = 4  # of first-order ambisonics, and of the microphones that give it
 LOUDEST = 1000.0  # of full scale: what is beyond it is no sound
+UNKNOWN = 2**63 - 1  # frames, says libsndfile of a FLAC that was never ended: the computer went off
 
 
 def is_sound(samples: NDArray[Any]) -> NDArray[np.bool_]:

@@ -57,7 +57,7 @@ SELDRT = {
     "seldrt.runtime.background": ("runtime.health",),
     "seldrt.runtime.folders": ("config", "files"),
     "seldrt.runtime.origination": ("runtime.devices",),
-    "seldrt.runtime.capture": ("config", "microphones", "detection"),
+    "seldrt.runtime.capture": ("config", "microphones", "detection", "samples"),
     "seldrt.runtime.recording": (
         *("config", "files", "microphones", "detection", "samples"),
         *("runtime.channels", "runtime.devices", "runtime.capture"),
@@ -129,7 +129,7 @@ OFFLINE = {
     "offline.event_counts": ("metrics",),
     "offline.targets": ("event_counts",),
     "offline.convolution": (),
-    "offline.encoding": ("arrays", "convolution", "dataset"),
+    "offline.encoding": ("arrays", "convolution", "dataset", "files"),
     "offline.rooms": ("arrays",),
     "offline.alarms": ("arrays", "files"),
     "offline.bank": ("arrays", "files"),

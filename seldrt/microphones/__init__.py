@@ -147,7 +147,7 @@ def orientation(mount: str, yaw_deg: float = 0.0) -> Floats:
     angles: dict[str, float] = dict(MOUNTS.get(mount, {}))
     if mount not in MOUNTS:
         for part in mount.split(","):
-            found = re.fullmatch(r"\s*(yaw|pitch|roll)\s*=\s*([-+]?\d+(?:\.\d*)?)\s*", part)
+            found = re.fullmatch(r"\s*(yaw|pitch|roll)\s*=\s*([-+]?\d{1,4}(?:\.\d{0,9})?)\s*", part)
             if not found or f"{found[1]}_deg" in angles:
                 names = ", ".join(MOUNTS)
                 raise ConfigError(f"mount {mount!r}: give {names}, or degrees like yaw=30,pitch=-10,roll=180")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from seldrt.detection import Clock
 from seldrt.microphones import CHANNELS, Profile
+from seldrt.samples import LOUDEST
 
 TURN_S = 0.2
 
@@ -76,4 +77,5 @@ class Resampler:
         if self._stream is not None:
             samples = self._stream.resample_chunk(np.ascontiguousarray(samples, np.float32), last=last)
         parts = [self._to_foa.push(samples), self._to_foa.flush() if last else None]
-        return np.concatenate([np.zeros((0, CHANNELS), np.float32), *(part for part in parts if part is not None)])
+        whole = np.concatenate([np.zeros((0, CHANNELS), np.float32), *(part for part in parts if part is not None)])
+        return whole.clip(-LOUDEST, LOUDEST)  # gains, and resampling, may make more of what was a sample

@@ -19,9 +19,8 @@ from seldrt.microphones import CHANNELS, Profile
 from seldrt.runtime.capture import TURN_S, Block, Resampler, Samples
 from seldrt.runtime.channels import ChannelCheck
 from seldrt.runtime.devices import FIRST_CHANNELS, CaptureError
-from seldrt.samples import fault
+from seldrt.samples import UNKNOWN, fault
 
-UNKNOWN = 2**63 - 1  # frames, says libsndfile of a FLAC that was never ended: the computer went off
 UNKNOWN_BLOCK = 1000
 HEADER_BYTES = 10_000  # more than a sound file without sound has
 

@@ -143,7 +143,7 @@ def check_address(url: str, open_to_others: bool) -> None:
             raise WireError(f"cannot bind {url}: this system has no ipc; use tcp://127.0.0.1:PORT")
         return
     host, _, port = place.rpartition(":")
-    is_port = port == "*" or (port.isdecimal() and int(port) < 65536)
+    is_port = port == "*" or (port.isdecimal() and len(port) < 6 and int(port) < 65536)
     if transport != "tcp" or not host or not is_port:
         raise WireError(f"cannot bind {url!r}: use tcp://HOST:PORT or ipc://PATH")
     if not (is_loopback(host) or open_to_others):

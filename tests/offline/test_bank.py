@@ -50,6 +50,9 @@ def test_a_folder_without_sounds_is_refused(tmp_path):
         soundfile.write(tmp_path / "hum" / "a.wav", np.full(length, 0.1), SAMPLE_RATE)
         with pytest.raises(ConfigError, match=rf"a\.wav: lasts {said}, no sound is that short; remove it"):
             read_bank(tmp_path)
+    soundfile.write(tmp_path / "hum" / "a.wav", np.full(100, 0.1), 1)
+    with pytest.raises(ConfigError, match=r"a\.wav: has a sample rate of 1 Hz, that is no sound; remove it"):
+        read_bank(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,7 @@ def test_a_folder_without_sounds_is_refused(tmp_path):
     [
         (np.where(np.arange(4800) == 99, np.nan, 0.1), r"a\.wav: holds samples that are no numbers"),
         (np.where(np.arange(4800) == 99, np.inf, 0.1), r"a\.wav: holds samples that are no numbers"),
+        (np.full(4800, 3e38), r"a\.wav: holds samples that are no numbers"),
         (np.zeros(4800), r"a\.wav: holds nothing but silence; remove it"),
     ],
 )
@@ -74,6 +78,9 @@ def test_a_table_of_groups_is_read_as_spreadsheets_write_it_in_utf8_alone(sounds
     assert {clip.group for clip in read_bank(tmp_path / "events").clips["hum"]} == {"Kühlschrank"}
     index.write_text(text, encoding="latin-1")
     with pytest.raises(ConfigError, match=r"index\.csv: is not UTF-8; save it as CSV UTF-8"):
+        read_bank(tmp_path / "events")
+    index.write_text('id,group\n"' + "9" * 140_000)
+    with pytest.raises(ConfigError, match=r"index\.csv: is no table \(.*; save it as CSV UTF-8"):
         read_bank(tmp_path / "events")
 
 

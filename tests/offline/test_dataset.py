@@ -15,7 +15,6 @@ from msgspec.structs import replace
 from offline.dataset import (
     DCASE2021_CLASSES,
     STARSS_CLASSES,
-    audio_blocks,
     content_digest,
     list_quiet,
     list_recordings,
@@ -25,6 +24,7 @@ from offline.dataset import (
     write_classes,
     write_metadata,
 )
+from offline.files import audio_blocks, sound_info
 from seldrt.config import DCASE2020_CLASSES, ConfigError
 
 rows = st.lists(
@@ -265,9 +265,16 @@ def test_classes(tmp_path):
     assert read_classes(tmp_path) == list(DCASE2020_CLASSES)
     write_classes(tmp_path, ["hum", "click"])
     assert read_classes(tmp_path) == ["hum", "click"]
-    (tmp_path / "classes.json").write_text('{"hum": 1}')
-    with pytest.raises(ConfigError, match="not a list of class names"):
-        read_classes(tmp_path)
+    for text, said in (
+        ('{"hum": 1}', "not a list of class names"),
+        ('["hum", "door bell"]', r"classes\.json: the class name 'door bell' cannot be used: it may have 1 to 64 of"),
+        ('["../hum"]', "cannot be used"),
+        ('["hum", "hum"]', "gives a name twice; each class has one of its own"),
+        ("[]", "gives no names"),
+    ):
+        (tmp_path / "classes.json").write_text(text)
+        with pytest.raises(ConfigError, match=said):
+            read_classes(tmp_path)
 
 
 def write_one(base, samples, subtype="PCM_16", suffix=".wav", rows=((0, 1, 0, 4, 5),)):
@@ -341,6 +348,28 @@ def test_what_is_no_sample_is_told_with_its_place(tmp_path, value, said):
     with pytest.raises(ConfigError, match=r"a\.flac: (ends .* early|not a readable)") as error:
         list(audio_blocks(path, 24000))
     assert "\n" not in str(error.value)
+
+
+def test_a_recording_that_does_not_say_how_long_it_is_is_told(tmp_path):
+    """As those that are written into a pipe, or whose writer had no time to end them."""
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.zeros((24000, 4)), 24000)
+    head = bytearray(path.read_bytes())
+    head[21] &= 0xF0
+    head[22:42] = bytes(20)  # their number, and the digest
+    path.write_bytes(head)
+    for read in (lambda: list(audio_blocks(path, 24000)), lambda: sound_info(path)):
+        with pytest.raises(ConfigError, match=r"a\.flac: does not say how long it is, .*`sox IN OUT` mends it"):
+            read()
+
+
+def test_a_row_that_never_ends_is_told(tmp_path):
+    (tmp_path / "a.csv").write_text('"' + "9" * 140_000 + '",1,0,0,0\n')
+    with pytest.raises(ConfigError, match=r"a\.csv: is no table \(field larger than .*expected frame,class"):
+        read_metadata(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("x" * 100_000 + "\n")
+    with pytest.raises(ConfigError, match=r"line 1: expected .*, found x{80}$"):
+        read_metadata(tmp_path / "a.csv")
 
 
 def test_side_files_that_are_not_utf8_are_refused_in_one_line(tmp_path):

@@ -160,7 +160,7 @@ def test_weights_that_the_graph_cannot_take_are_one_line(model: Checkpoint, path
     else:  # which NumPy knows only where ml_dtypes is installed
         tensors["sed.0.head.dense.bias"] = tensors["sed.0.head.dense.bias"].bfloat16()
     safetensors.torch.save_file(tensors, path, {KEY: msgspec.json.encode(model.description).decode()})
-    with pytest.raises(CheckpointError, match="its graph cannot be run|save it as float16") as refused:
+    with pytest.raises(CheckpointError, match=r"its graph cannot be run|save it as float16") as refused:
         open_networks(path)
     assert "\n" not in str(refused.value)
 

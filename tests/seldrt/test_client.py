@@ -236,6 +236,8 @@ def test_a_choice_that_makes_no_sense_is_refused() -> None:
         Subscriber(["ipc:///tmp/x", "nonsense"])
     with pytest.raises(WireError, match="a port is 1 to 65535"):
         Subscriber("tcp://127.0.0.1:65536")
+    with pytest.raises(WireError, match="a port is 1 to 65535"):
+        Subscriber("tcp://127.0.0.1:" + "9" * 5000)
     for urls, keys, match in (
         ([], None, "not none"),
         (["ipc:///tmp/x"] * 2, None, "Give each address once, not ipc:///tmp/x, ipc:///tmp/x"),

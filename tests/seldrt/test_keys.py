@@ -86,6 +86,8 @@ def test_what_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> None:
     secret, server = tmp_path / "laptop.key_secret", tmp_path / "server.key"
     with pytest.raises(KeysError, match="no folder of keys; make one with `seldrt keys new"):
         load_server(tmp_path / "nothing")
+    with pytest.raises(KeysError, match="no folder of keys"):
+        load_server(Path("a\0b"))
     with pytest.raises(KeysError, match="missing, or no key file"):
         load_client(tmp_path / "nothing.key_secret", server)
     with pytest.raises(KeysError, match="holds no secret key"):
@@ -95,7 +97,13 @@ def test_what_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> None:
         load_client(secret, server)
     secret.chmod(0o600)
     text = secret.read_text()
-    for broken in ("", "curve\n", text.replace('secret-key = "', 'secret-key = "x')):
+    for broken in (
+        "",
+        "curve\n",
+        'public-key: "abc"\n',
+        "public-key",
+        text.replace('secret-key = "', 'secret-key = "x'),
+    ):
         secret.write_text(broken)
         with pytest.raises(KeysError):
             load_client(secret, server)
@@ -108,6 +116,8 @@ def test_what_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> None:
     allowed, damaged = load_allowed(tmp_path)
     assert list(allowed) == ["laptop"]
     assert damaged == [f"{tmp_path}/clients/odd.key: missing, or no key file"]
+    (tmp_path / "clients" / "odd.key").write_text("public-key")  # half a file
+    assert load_allowed(tmp_path) == (allowed, damaged)
     assert load_server(tmp_path)  # the daemon comes back all the same
 
 

@@ -26,6 +26,8 @@ from seldrt.microphones import (
 )
 from seldrt.microphones.capsules import LOOKAHEAD_SAMPLES
 from seldrt.microphones.layout import Capsules, Layout, read_refused, shipped
+from seldrt.runtime.capture import Resampler
+from seldrt.samples import LOUDEST, is_sound
 from seldrt.spatial import angle_deg, azimuth_elevation, foa_gains, unit_vector
 from tests.contracts import assert_streaming_law
 
@@ -86,6 +88,16 @@ def test_every_way_to_ambix_keeps_the_streaming_law_to_the_bit(name: str) -> Non
     assert mic.latency_ms(RATE) == (1.0 if corrected else 0.0)
     np.testing.assert_array_equal(mic.to_foa(np.zeros((100, 4))), np.zeros((100, 4)))
     assert mic.to_foa(np.zeros((0, 4))).shape == (0, 4)
+
+
+@pytest.mark.parametrize("rate", [RATE, 2 * RATE])
+def test_what_is_as_loud_as_a_sample_can_be_stays_a_sample(rate: int) -> None:
+    """A step overshoots where it is resampled, and capsules add up."""
+    resampler = Resampler(rate, RATE, profile("tetrahedron"))
+    steps = np.where(np.arange(rate) // 500 % 2, LOUDEST, -LOUDEST)
+    y = resampler.push(np.repeat(steps[:, np.newaxis], 4, axis=1).astype(np.float32), last=True)
+    assert is_sound(y).all()
+    assert np.abs(y).max() == LOUDEST
 
 
 @pytest.mark.parametrize("order", [*permutations(range(4))][::5])
@@ -180,7 +192,9 @@ def test_directions_come_out_as_the_room_has_them(
     assert foa[0, 0] == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("mount", ["", "sideways", "yaw", "yaw=1,yaw=2", "yaw=x", "pitch=90;roll=0", "upright,yaw=1"])
+@pytest.mark.parametrize(
+    "mount", ["", "sideways", "yaw", "yaw=1,yaw=2", "yaw=x", "pitch=90;roll=0", "upright,yaw=1", "yaw=" + "9" * 310]
+)
 def test_a_mount_that_cannot_be_read_is_told(mount: str) -> None:
     with pytest.raises(ConfigError, match=r"give upright, upside-down, endfire, or degrees like yaw="):
         orientation(mount)

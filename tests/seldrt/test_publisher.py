@@ -139,7 +139,10 @@ def test_every_new_subscriber_of_the_status_is_noticed(publisher: Publisher, con
     assert publisher.attend("h3")
 
 
-@pytest.mark.parametrize("url", ["", "5577", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "udp://127.0.0.1:1"])
+@pytest.mark.parametrize(
+    "url",
+    ["", "5577", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "udp://127.0.0.1:1", "tcp://1:" + "9" * 5000],
+)
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(WireError, match=r"use tcp://HOST:PORT or ipc://PATH"):
         Publisher(url)

@@ -164,6 +164,6 @@ def _of_interfaces(any_socket: socket.socket) -> Iterator[str]:
 
 def _split(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
+    if not host or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
         raise WireError(f"cannot serve at {address!r}: use HOST:PORT, like 127.0.0.1:8600")
     return host.strip("[]"), int(port)
