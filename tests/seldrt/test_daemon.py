@@ -571,14 +571,26 @@ def test_a_second_signal_ends_it_at_once(recording: Path) -> None:
     process.communicate()
 
 
+TWICE = """
+import os, signal, time
+from seldrt.signals import SAME_WISH_S, stop_on_signals
+
+def wish():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+told = []
+with stop_on_signals(lambda: told.append(1)):
+    wish()
+wish()
+print(told, flush=True)
+time.sleep(SAME_WISH_S)
+wish()
+print("goes on")
+"""
+
+
 def test_the_same_wish_told_twice_interrupts_nothing_that_is_being_ended() -> None:
-    program = (
-        "import os, signal, time; from seldrt.signals import SAME_WISH_S, stop_on_signals;"
-        "wish = lambda: os.kill(os.getpid(), signal.SIGTERM); told = []; context = stop_on_signals(lambda: told.append(1));"
-        "context.__enter__(); wish(); context.__exit__(None, None, None);"
-        "wish(); print(told, flush=True); time.sleep(SAME_WISH_S); wish(); print('goes on')"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, "[1]\n")
 
 
