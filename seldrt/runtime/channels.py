@@ -37,7 +37,8 @@ class ChannelCheck:
         if not len(frames):
             return
         count, low, high = len(frames), frames.min(axis=0), frames.max(axis=0)
-        total = frames.sum(axis=0, dtype=np.float64)
+        with np.errstate(invalid="ignore"):  # infinities of both signs have no sum
+            total = frames.sum(axis=0, dtype=np.float64)
         moving = (low < high) | (low != self._value)
         self._value = low
         self._still = np.where(moving, 0, self._still + count)

@@ -109,12 +109,17 @@ def matching(wanted: str, found: Sequence[Device]) -> list[Device]:
         return [d for d in found if d.number == int(wanted)]
     words = plain_words(wanted)
     own = [word for word in words if word not in MAKERS]
+    exact = [d for d in found if wanted.casefold() in (d.name.casefold(), f"{d.name}, {d.host}".casefold())]
+    return exact or _named(words, found) or _named(own, found)
+
+
+def _named(words: Sequence[str], found: Sequence[Device]) -> list[Device]:
+    """Those whose name is, else holds, else has somewhere all of the words; the host counts as part of it."""
+    joined = "".join(words)
     for fits in (
-        lambda d: wanted.casefold() in (d.name.casefold(), f"{d.name}, {d.host}".casefold()),
-        lambda d: "".join(words) == "".join(plain_words(d.name)),
-        lambda d: "".join(words) in "".join(plain_words(f"{d.name} {d.host}")),
+        lambda d: joined == "".join(plain_words(d.name)),
+        lambda d: joined in "".join(plain_words(f"{d.name} {d.host}")),
         lambda d: all(names_device(word, f"{d.name} {d.host}") for word in words),
-        lambda d: bool(own) and "".join(own) in "".join(plain_words(d.name)),
     ):
         if words and (hits := [d for d in found if fits(d)]):
             return hits

@@ -93,6 +93,7 @@ class Microphone:
         while (ring := self._input.ring) is None:
             if self._stopped:
                 return
+            self._input.check()
             time.sleep(TURN_S)
             yield Block(0, nothing)
         rate = self._input.rate
@@ -104,8 +105,8 @@ class Microphone:
             stopping, away = self._stopped, self._input.away  # before the look into the ring: it may hold the rest
             if stopping:
                 self._input.close()
-            elif not self._input.alive:
-                raise RuntimeError("the thread that watches the device has died")
+            else:
+                self._input.check()
             ring.wait(1 if stopping else turn_frames, 0.0 if stopping else TURN_S)
             first, frames = ring.read(rate // 2)
             over = not len(frames) and (stopping or away)

@@ -68,17 +68,17 @@ class WatchedInput:
         self.openings = 0
         self._wanted, self._block_ms, self._ring_s, self._wait = wanted, block_ms, ring_s, wait
         self._channels = channels
-        self._refused: CaptureError | None = None  # why it was not opened in the first place
+        self._error: Exception | None = None  # why nobody watches any more
         self._trouble: CaptureError | None = None  # why nothing comes
         self._attempt: CaptureError | None = None  # why it could not be opened anew
         self._stderr = -1  # a copy, while it is open
         self._tried = False  # to open it
         self._alone = True  # of its kind
         self._since_s = 0.0  # when the trouble began
-        self._heard_s = 0.0  # when the stream was started, or called back last
+        self._heard_s = 0.0  # when a stream called back last
         self._called_s: float | None = None  # when the present call of PortAudio began
         self._answered, self._listening, self._ending = threading.Event(), threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="capture", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="capture", daemon=True)
 
     def open(self) -> None:
         """Opens the device, or `CaptureError`; with ``wait``, goes on trying in the background instead."""
@@ -89,8 +89,8 @@ class WatchedInput:
         self._thread.start()
         if not self._answered.wait(2 * HANGS_S) and not self._wait:
             raise CaptureError(f"{self._wanted}: the audio server does not answer; is it frozen?")
-        if self._refused is not None:
-            raise self._refused
+        if self._error is not None:
+            raise self._error
 
     def listen(self) -> None:
         """From now on frames come."""
@@ -108,10 +108,10 @@ class WatchedInput:
         os.close(self._stderr)
         self._stderr = -1
 
-    @property
-    def alive(self) -> bool:
-        """Whether somebody still watches."""
-        return self._thread.is_alive()
+    def check(self) -> None:
+        """An error where nobody watches any more: not closed, and no device will ever come back."""
+        if not self._thread.is_alive():
+            raise RuntimeError(f"the thread that watches the device has died: {self._error!r}") from self._error
 
     @property
     def away(self) -> bool:
@@ -121,7 +121,7 @@ class WatchedInput:
     @property
     def seeking(self) -> bool:
         """Whether it is away, and looked for in good order."""
-        return self.away and self.alive and not self._hangs_s()
+        return self.away and self._thread.is_alive() and not self._hangs_s()
 
     def complaint(self) -> str:
         """What is wrong with the device, in one line; "" while it delivers."""
@@ -152,17 +152,21 @@ class WatchedInput:
         self._heard_s = now_ns / 1e9
         self._trouble = self._attempt = None
 
+    def _work(self) -> None:
+        """The thread."""
+        try:
+            self._keep()
+        except Exception as error:  # the reader learns of it
+            self._error = error
+        finally:
+            self._answered.set()
+
     def _keep(self) -> None:
-        """The thread: opens, watches, closes, and again."""
+        """Opens, watches, closes, and again."""
         if sys.platform == "win32":  # where each thread that opens needs COM, and another may have begun PortAudio
             ctypes.windll.ole32.CoInitialize(None)
-        try:
-            with self._calling("PortAudio"):
-                pass  # the import alone: what is not installed does not come by waiting
-        except CaptureError as error:
-            self._refused = error
-            self._answered.set()
-            return
+        with self._calling("PortAudio"):
+            pass  # the import alone: what is not installed does not come by waiting
         if self._wait:
             self._answered.set()
         pause_s = FIRST_PAUSE_S
@@ -173,9 +177,7 @@ class WatchedInput:
             except CaptureError as error:
                 self._fail(error)
                 if not self.openings and not self._wait:
-                    self._refused = error
-                    self._answered.set()
-                    return
+                    raise
             if self._heard_s - began_s > LONGEST_PAUSE_S:
                 pause_s = FIRST_PAUSE_S
             self._ending.wait(pause_s)
@@ -216,14 +218,18 @@ class WatchedInput:
         return stream
 
     def _watch(self, stream: Any) -> None:
-        """Returns when the stream was ended as wished, after its last frame; `CaptureError` when it died."""
-        self._heard_s = time.monotonic()
+        """Returns when the stream was ended as wished, after its last frame; `CaptureError` when it died.
+
+        How long nothing came is counted in looks: when the whole process was paused, nobody called back nor looked.
+        """
+        looks, heard_s = 0, self._heard_s
         while not self._ending.wait(LOOK_S):
             with portaudio(f"{self._name}: the device failed"):
                 active = stream.active
             if not active:
                 raise CaptureError(f"{self._name}: stopped delivering: unplugged, or the audio server is gone")
-            if time.monotonic() - self._heard_s > STALLED_S:
+            looks, heard_s = (looks + 1 if self._heard_s == heard_s else 0), self._heard_s
+            if looks * LOOK_S > STALLED_S:
                 raise CaptureError(f"{self._name}: open, but no samples for {STALLED_S:.0f} s: frozen?")
         with self._calling(f"{self._name}: the device failed"):
             stream.stop()

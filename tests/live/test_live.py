@@ -253,6 +253,18 @@ def origin_of(frame: dict[str, Any]) -> float:
     return frame["t_capture_ns"] - (frame["sample"] + LABEL / 2) / MODEL_RATE * 1e9
 
 
+def test_a_daemon_that_was_paused_gets_what_the_server_kept(daemon: LiveDaemon) -> None:
+    origin_ns = origin_of(daemon.until(lambda m: m["type"] == "frame"))
+    for _ in range(3):
+        daemon.process.send_signal(signal.SIGSTOP)
+        time.sleep(4)
+        daemon.process.send_signal(signal.SIGCONT)
+        paused_ns = time.time_ns()
+        resumed = daemon.until(lambda m, ns=paused_ns: m["type"] == "frame" and m["t_capture_ns"] > ns + 3e9)
+        assert abs(origin_of(resumed) - origin_ns) < 0.1e9
+    assert "degraded: device" not in daemon.end()
+
+
 def test_a_frozen_server_holds_neither_an_end_nor_a_start_up(audio_server: AudioServer, daemon: LiveDaemon) -> None:
     audio_server.freeze()
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -127,6 +129,14 @@ def test_a_plane_wave_in_the_median_plane_is_no_fault() -> None:
     source, check = noise(10, 0.1)[:, :1], ChannelCheck(4, RATE)
     push(check, source * np.float32([1, 0, 0, 1]) + noise(10, 1.0 / 2**15, seed=3))
     assert check.complaints() == {}
+
+
+def test_infinities_of_both_signs_are_told_and_warn_of_nothing() -> None:
+    check, x = ChannelCheck(4, RATE), noise(1)
+    x[5:7, 1] = np.inf, -np.inf
+    with warnings.catch_warnings(action="error"):
+        push(check, x)
+    assert "no numbers" in check.complaints()["channel 2"]
 
 
 def test_an_empty_block_changes_nothing() -> None:

@@ -73,6 +73,7 @@ def test_the_strictest_reading_wins() -> None:
     assert [d.number for d in matching("vr", two)] == [0, 1]
     assert [d.number for d in matching("1", named("Interface 1", "Interface 2"))] == [1]
     assert matching("zoom", named("H3-VR")) == []  # a maker alone names no device
+    assert [d.number for d in matching("zoom h3-vr", named("H3-VR", "H3-VR 2ch"))] == [0]
     hosts = [*named("H3-VR", host="MME"), *named("H3-VR", host="Windows WASAPI")]
     assert [d.host for d in matching("H3-VR, windows wasapi", hosts)] == ["Windows WASAPI"]
     assert [d.host for d in matching("wasapi h3-vr", hosts)] == ["Windows WASAPI"]
@@ -103,7 +104,8 @@ def windows(sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleT
 @pytest.mark.parametrize(
     ("wanted", "number"),
     [("Zoom H3-VR", 4), ("h3vr", 4), ("h3vr wasapi", 4), ("h3-vr mme", 0), ("6", 6), ("microphone", 4)]
-    + [("Microphone (H3-VR Audio), MME", 0), ("Microphone (H3-VR Audio), Windows DirectSound", 2)],
+    + [("Microphone (H3-VR Audio), MME", 0), ("Microphone (H3-VR Audio), Windows DirectSound", 2)]
+    + [("Zoom H3-VR, Windows WASAPI", 4), ("Zoom H3-VR, MME", 0), ("zoom h3vr mme", 0), ("mme zoom h3vr", 0)],
 )
 def test_of_the_ways_to_one_microphone_wasapi_is_taken(windows: ModuleType, wanted: str, number: int) -> None:
     assert find_input(wanted).number == number

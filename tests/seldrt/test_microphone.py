@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -353,15 +354,54 @@ def test_blocks_are_as_long_as_asked_for_and_the_last_is_heard_too(
     np.testing.assert_array_equal(np.concatenate(listener.parts), X[:4800])
 
 
-def test_a_watcher_that_dies_is_no_silence(
-    sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+def test_a_watcher_that_dies_is_no_silence(sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sounddevice.InputStream, "start", lambda self: 1 / 0)
     listener = Listener(Microphone("h3", ambix))
-    with pytest.raises(RuntimeError, match="has died"):
+    with pytest.raises(RuntimeError, match="has died: ZeroDivisionError"):
         listener.until(lambda: False)
     listener.microphone.close()
+
+
+def test_a_watcher_that_dies_before_there_was_a_device_is_no_patience(
+    sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch, hasty: None
+) -> None:
+    sounddevice.unplug()
+    listener = Listener(Microphone("h3", ambix, wait=True))
+    monkeypatch.setattr(sounddevice, "query_devices", lambda: 1 / 0)
+    with pytest.raises(RuntimeError, match="has died: ZeroDivisionError"):
+        listener.until(lambda: False)
+    listener.microphone.close()
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_what_breaks_at_the_start_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wait: bool) -> None:
+    """A package that cannot be imported is no audio server that does not answer, nor one to wait for."""
+    (tmp_path / "sounddevice.py").write_text("raise AttributeError('no cffi here')")
+    monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(AttributeError, match="no cffi here"):
+        Microphone("h3", ambix, wait=wait)
+
+
+def test_a_pause_of_the_whole_program_is_no_silence_of_the_device(
+    sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After it the watcher may look before PortAudio calls back: what the server kept is still to come."""
+    now_s, looks = 1000.0, 0
+    device = watched.WatchedInput("h3", 48000, 20, 1.0)
+
+    def look(timeout_s: float) -> None:
+        nonlocal now_s, looks
+        looks += 1
+        now_s += 5.0 if looks == 10 else timeout_s
+        if looks < 10 or looks == 12:
+            device._heard_s = now_s
+
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(device._ending, "wait", look)
+    with pytest.raises(CaptureError, match="open, but no samples for 3 s: frozen"):
+        device._watch(SimpleNamespace(active=True))
+    assert looks == pytest.approx(12 + watched.STALLED_S / watched.LOOK_S, abs=2)
 
 
 def test_channels_are_watched_and_what_is_no_number_is_silence(
