@@ -379,6 +379,71 @@ def asked(url: str) -> int:
     return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--key {own}", "--key and --server-key belong together"),
+        ("--server-key {server}", "--key and --server-key belong together"),
+        ("--key {public} --server-key {server}", "laptop.key holds no secret key: give the file that ends with .key_s"),
+        ("--key no-such --server-key {server}", "cannot connect to tcp://127.0.0.1:5578: "),
+        ("--key {own} --server-key {empty}", "cannot connect to tcp://127.0.0.1:5578: "),
+        ("sing", "invalid choice: 'sing'"),
+    ],
+)
+def test_what_asking_lacks_is_told(tmp_path: Path, words: str, said: str) -> None:
+    make_keys(tmp_path, "laptop")
+    files = {"own": "laptop.key_secret", "server": "server.key", "public": "clients/laptop.key", "empty": "empty.key"}
+    (tmp_path / "empty.key").touch()
+    words = words.format(**{name: tmp_path / file for name, file in files.items()})
+    bad = [sys.executable, str(EXAMPLES / "ask.py"), *words.split()]
+    done = subprocess.run(bad, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        ({"type": "status", "degraded": False}, 0, "type: status\ndegraded: False\n"),
+        ({"type": "status", "degraded": True}, 1, "type: status\ndegraded: True\n"),
+        ({"type": "error", "error": "ask again"}, 1, "type: error\nerror: ask again\n"),
+        (["status"], 2, ""),
+    ],
+)
+def test_what_is_answered_is_printed_and_the_exit_code_tells_it(
+    tmp_path: Path, start: Start, answer: object, code: int, said: str
+) -> None:
+    """Also by one that is slow, and, with no words, at the port of the README."""
+    url, plain = f"ipc://{tmp_path}/c", answer == {"type": "status", "degraded": False}
+    with zmq.Context.instance().socket(zmq.REP) as daemon:
+        daemon.linger = 0
+        if plain:
+            url = "tcp://127.0.0.1:5578"
+            try:
+                daemon.bind(url)
+            except zmq.ZMQError:
+                pytest.skip("the port is in use")
+        else:
+            daemon.bind(url)
+        process = start(sys.executable, str(EXAMPLES / "ask.py"), *([] if plain else ["status", url]))
+        assert daemon.poll(30_000)
+        assert daemon.recv() == (b"info" if plain else b"status")
+        time.sleep(1.0)
+        daemon.send(msgpack.packb(answer))
+        out, errors = process.communicate(timeout=20)
+    assert (process.returncode, out) == (code, said)
+    assert errors == (f"{url} is no daemon of seldrt\n" if code == 2 else "")
+
+
+def test_who_does_not_answer_is_told_soon(tmp_path: Path, start: Start) -> None:
+    url = f"ipc://{tmp_path}/c"
+    process = start(sys.executable, str(EXAMPLES / "ask.py"), "status", url)
+    out, errors = process.communicate(timeout=30)
+    assert (process.returncode, out) == (2, "")
+    assert re.fullmatch(f"no answer from {url}; .* --control .* need --key and --server-key .*\n", errors)
+
+
 def test_asking_is_a_health_check(daemon: Daemon, start: Start) -> None:
     until(lambda: asked(daemon.control) == 0)  # a busy computer may be too slow for a while
     options = ["--device", "none", "--wait", "--mic", "ambix", "--bind", "tcp://127.0.0.1:*", "--control"]

@@ -132,6 +132,17 @@ def test_rays_that_pass_each_other_meet_half_way(yard: Yard, start: Start) -> No
     ((_, found, miss_deg, _),) = until_said(process, lambda: yard.say({"roof": (0.0, 0.0), "gate": (90.0, 90.0)}))
     assert found == pytest.approx((5.0, 1.0, 0.0), abs=0.051)
     assert miss_deg == round(math.degrees(math.atan2(1, 5)))
+    flags = ["--miss", "10", "roof=0,0,0", "gate=5,2,-5"]
+    process = start(sys.executable, SCRIPT, *yard.urls("roof", "gate"), *yard.keys, *flags)
+    assert process.stderr is not None
+    line = threading.Thread(target=lambda: lines.append(process.stderr.readline()))
+    lines: list[str] = []
+    line.start()
+    while line.is_alive():
+        yard.say({"roof": (0.0, 0.0), "gate": (90.0, 90.0)})
+        time.sleep(0.05)
+    assert lines[0].endswith("  piano: no place, the directions miss each other by 11 deg  gate roof\n")
+    assert interrupted(process)[0] == ""
 
 
 def test_a_ray_whose_directions_are_spread_counts_less(yard: Yard, start: Start) -> None:
@@ -189,6 +200,26 @@ def test_one_that_was_refused_comes_back_beside_one_that_is_heard(yard: Yard, st
     hidden.rename(known)
     ((_, found, *_),) = until_said(process, lambda: yard.say(seen))
     assert found == pytest.approx((6.0, 1.0, 0.5), abs=0.051)
+
+
+def test_each_daemon_may_have_a_key_of_its_own(yard: Yard, start: Start, tmp_path: Path) -> None:
+    make_keys(tmp_path / "other", "laptop")
+    other, gate = tmp_path / "other", yard._daemons["gate"]
+    (other / "clients" / "laptop.key").write_bytes((yard.folder / "clients" / "laptop.key").read_bytes())
+    gate.close()
+    yard._daemons["gate"] = Publisher("tcp://127.0.0.1:*", curve_keys=other)
+    keys = [*yard.keys, "--server-key", str(other / "server.key")]
+    process = start(sys.executable, SCRIPT, *yard.urls("roof", "gate"), *keys, *arguments("roof", "gate"))
+    seen = {name: towards(PLACES[name], (6.0, 1.0, 0.5)) for name in ("roof", "gate")}
+    ((_, found, *_),) = until_said(process, lambda: yard.say(seen))
+    assert found == pytest.approx((6.0, 1.0, 0.5), abs=0.051)
+    keys[1] = str(other / "clients" / "laptop.key")
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *yard.urls("roof", "gate"), *keys, *arguments("roof", "gate")],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == f"{keys[1]} holds no secret key: give the file that ends with .key_secret\n"
 
 
 def test_who_means_no_good_ends_nothing(tmp_path: Path, start: Start) -> None:
@@ -252,6 +283,14 @@ def test_one_that_says_how_it_is_and_hears_nothing_is_named(yard: Yard, start: S
         "nothing heard from gate",
         "nothing heard from roof",
     ]
+    lines.clear()
+    reader = threading.Thread(target=lambda: lines.extend(process.stderr.readline() for _ in range(2)))
+    reader.start()
+    while reader.is_alive():
+        yard.say({})
+        time.sleep(0.05)
+    assert sorted(lines) == ["gate is heard\n", "roof is heard\n"]
+    assert interrupted(process) == ("", "")
 
 
 def test_a_class_that_is_not_reported_is_told_once_of_each(yard: Yard, start: Start) -> None:
@@ -278,6 +317,8 @@ def test_a_class_that_is_not_reported_is_told_once_of_each(yard: Yard, start: St
         ("roof=0,0,0 roof=1,1,1", "two microphones are needed, of different names"),
         ("roof=0,0 gate=1,1,1", "invalid microphone value: 'roof=0,0'"),
         ("roof=0,0,0 gate=1,1,1 --key x", "--key and --server-key belong together"),
+        ("roof=0,0,0 gate=1,1,1 --server-key x", "--key and --server-key belong together"),
+        ("roof=0,0,0 gate=1,1,1 --key x --server-key y --server-key z", "--server-key is needed once, or once for"),
         ("roof=0,0,0 gate=1,1,1 --key x --server-key y", "cannot connect to tcp://127.0.0.1:9"),
     ],
 )

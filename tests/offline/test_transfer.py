@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from torch import Tensor
 from torch.nn import functional
 
-from offline.transfer import begin, shape_of
+from offline.transfer import begin, shape_of, weights_path
 from seldrt import checkpoint
 from seldrt.config import NetworkConfig
 from seldrt.description import CheckpointError, Description, describe
@@ -114,14 +114,15 @@ def test_image_weights_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("classes", [("horn", "rain"), ("voice", "clap", "bell")])
 @pytest.mark.parametrize("task", TASKS)
-def test_what_does_not_depend_on_the_classes_is_taken_over(task: str, tmp_path: Path) -> None:
+def test_what_does_not_depend_on_the_classes_is_taken_over(task: str, classes: tuple[str, ...], tmp_path: Path) -> None:
     shape = replace(CAUSAL, direct_labels=3)
     first = small_model(shape, ("clap", "voice", "bell"))
     checkpoint.save(first, tmp_path / "first.safetensors")
-    network = build(task, 2, FEATURES, shape)
+    network = build(task, len(classes), FEATURES, shape)
     fresh = {name: value.clone() for name, value in network.state_dict().items()}
-    wanted = Description(features=FEATURES, classes=("horn", "rain"), networks={task: (shape,)})
+    wanted = Description(features=FEATURES, classes=classes, networks={task: (shape,)})
     begin(network, tmp_path / "first.safetensors", wanted)
     own, others = network.state_dict(), class_weights(network)
     known = first.networks[task][0].state_dict()
@@ -174,6 +175,34 @@ def test_a_wider_network_answers_as_the_one_that_it_begins_with(
     assert head.grad[:, old:].abs().sum() > 0  # type: ignore[index]
 
 
+def test_what_a_run_may_change_of_its_first_weights(tmp_path: Path) -> None:
+    shape, path = replace(CAUSAL, direct_labels=3), tmp_path / "first.safetensors"
+    first = small_model(shape, ("clap", "voice", "bell"))
+    checkpoint.save(first, path)
+    known = first.networks["doae"][0].state_dict()
+    changes: list[dict[str, float]] = [{"chunk_frames": 60}, {"lookahead_labels": 1}, {"dropout": 0.3}]
+    for change in (*changes, {"focus_labels": 3}, {"views": 2}, {"weight": 2}):
+        network = build("doae", 3, FEATURES, replace(shape, **change))
+        begin(network, path, first.description)
+        assert all(torch.equal(value, known[name]) for name, value in network.state_dict().items())
+    for change in ({"bands": 2}, {"widths": (9, 7, 16, 16)}, {"converted": (7, 8, 8, 8)}):
+        (name,) = change
+        with pytest.raises(CheckpointError, match=f"first.safetensors has another network: {name} is .*, expected "):
+            begin(build("doae", 3, FEATURES, replace(shape, **change)), path, first.description)
+    strange = replace(first.description, features=replace(FEATURES, win_length=400), classes=("horn", "rain"))
+    with pytest.raises(CheckpointError, match="win_length is"):
+        begin(build("doae", 2, FEATURES, shape), path, strange)
+
+
+def test_first_weights_are_a_model_by_its_name_or_a_file_of_images(tmp_path: Path) -> None:
+    assert weights_path("compact") == model_path("compact")
+    images = tmp_path / "lite0.pth"
+    with pytest.raises(CheckpointError, match=r"lite0\.pth: no such file"):
+        weights_path(str(images))
+    images.touch()
+    assert weights_path(str(images)) == images
+
+
 def test_directions_from_another_span_of_intensity_are_refused(tmp_path: Path) -> None:
     first = small_model(replace(CAUSAL, direct_labels=3), ("clap", "voice", "bell"))
     checkpoint.save(first, tmp_path / "first.safetensors")
@@ -184,6 +213,10 @@ def test_directions_from_another_span_of_intensity_are_refused(tmp_path: Path) -
             first.description,
         )
     begin(build("doae", 3, FEATURES, CAUSAL), tmp_path / "first.safetensors", first.description)
+    checkpoint.save(small_model(CAUSAL, ("clap", "voice", "bell")), tmp_path / "first.safetensors")
+    begin(
+        build("doae", 3, FEATURES, replace(CAUSAL, direct_labels=5)), tmp_path / "first.safetensors", first.description
+    )
 
 
 def test_a_narrower_network_is_refused(tmp_path: Path) -> None:

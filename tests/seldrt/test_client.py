@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import errno
 import math
+import os
 import select
 import signal
 import subprocess
@@ -150,6 +151,57 @@ def test_who_sends_ever_new_topics_does_not_fill_the_memory(
         assert subscriber.receive(0) is None
 
 
+def test_who_sends_more_than_a_message_can_be_is_cut_off_and_may_come_again(publisher: Publisher) -> None:
+    with Subscriber(publisher.endpoint) as subscriber:
+        expect_subscribers(publisher)
+        publisher._socket.send_multipart([b"seld1.frame.h3.", b"x" * (2 << 20)])
+        end_s, notice = time.monotonic() + WAIT_S, b""
+        while notice[:1] != b"\x01" and time.monotonic() < end_s:  # it subscribes anew
+            assert subscriber.receive(0.01) is None
+            notice = publisher._socket.recv() if publisher._socket.poll(0) else b""
+        publisher.send(frame(7))
+        assert told(subscriber, 1)[0].sample == 7
+        assert subscriber.malformed == 0
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux tells of its timers")
+def test_a_computer_that_has_died_is_missed_at_both_ends(publisher: Publisher) -> None:
+    """It ends no connection: the operating system asks, in 3 s at most, whether it is still there."""
+    with Subscriber(publisher.endpoint) as subscriber:
+        expect_subscribers(publisher)
+        time.sleep(0.5)  # all that was sent has come
+        port = f"{int(publisher.endpoint.rpartition(':')[2]):04X}"
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+        timers = [row[5].split(":") for row in rows if port in (row[1][-4:], row[2][-4:]) and row[3] == "01"]
+        assert len(timers) == 2
+        for kind, ticks in timers:
+            assert kind == "02"  # keepalive
+            assert int(ticks, 16) <= 3 * os.sysconf("SC_CLK_TCK")
+
+
+def test_a_daemon_is_heard_by_ipv6() -> None:
+    try:
+        publisher = Publisher("tcp://[::1]:*")
+    except WireError:
+        pytest.skip("there is no IPv6")
+    with Subscriber(publisher.endpoint) as subscriber:
+        expect_subscribers(publisher)
+        publisher.send(frame(7))
+        assert told(subscriber, 1)[0].sample == 7
+    publisher.close()
+
+
+def test_a_wait_lasts_as_long_as_it_should_and_none_is_none(publisher: Publisher) -> None:
+    with Subscriber(publisher.endpoint) as subscriber:
+        for wait_s in (0.2, 0.8):
+            began_s = time.monotonic()
+            assert subscriber.receive(wait_s) is None
+            assert time.monotonic() - began_s >= wait_s
+        began_s = time.monotonic()
+        assert [subscriber.receive(0.0) for _ in range(20)] == [None] * 20
+        assert time.monotonic() - began_s < 5
+
+
 def test_what_waits_to_be_received_is_no_silence(publisher: Publisher) -> None:
     with Subscriber(publisher.endpoint) as subscriber:
         expect_subscribers(publisher)
@@ -234,10 +286,15 @@ def test_a_choice_that_makes_no_sense_is_refused() -> None:
             Subscriber(**choice)  # type: ignore[arg-type]
     with pytest.raises(WireError, match=r"cannot connect to 'nonsense'"):
         Subscriber(["ipc:///tmp/x", "nonsense"])
-    with pytest.raises(WireError, match="a port is 1 to 65535"):
-        Subscriber("tcp://127.0.0.1:65536")
-    with pytest.raises(WireError, match="a port is 1 to 65535"):
-        Subscriber("tcp://127.0.0.1:" + "9" * 5000)
+    for url, match in (
+        ("tcp://127.0.0.1:0", "cannot connect to 'tcp://127.0.0.1:0': which port"),
+        ("tcp://127.0.0.1:65536", "cannot connect to 'tcp://127.0.0.1:65536': a port is 1 to 65535"),
+        ("tcp://127.0.0.1:" + "9" * 5000, "a port is 1 to 65535"),
+        ("tcp://127.0.0.1", "cannot connect to 'tcp://127.0.0.1': .*; use tcp://HOST:PORT or ipc://PATH"),
+    ):
+        with pytest.raises(WireError, match=match):
+            Subscriber(url)
+    Subscriber(["tcp://127.0.0.1:65535", "ipc:///tmp/no-such/x:0"]).close()
     for urls, keys, match in (
         ([], None, "not none"),
         (["ipc:///tmp/x"] * 2, None, "Give each address once, not ipc:///tmp/x, ipc:///tmp/x"),

@@ -186,6 +186,7 @@ class Clocks:
         self.set_ns = 1_700_000_000_000_000_000 - START_NS
         self.pause_ns = 2_000  # between two readings
         self.late_ns = 0  # and after one of the wall clock
+        self.held_up: list[int] = []  # the same, after each of the next
 
     def monotonic_ns(self) -> int:
         self.now_ns += self.pause_ns
@@ -194,7 +195,7 @@ class Clocks:
     def wall_ns(self) -> int:
         self.now_ns += self.pause_ns
         read_ns = self.now_ns + self.set_ns
-        self.now_ns += self.late_ns
+        self.now_ns += self.held_up.pop(0) if self.held_up else self.late_ns
         return read_ns
 
 
@@ -225,6 +226,8 @@ def test_a_step_of_the_wall_clock_is_followed_at_once_and_exactly_once(step_s: f
         (56.4 * 365.25 * 86_400, "set forward by 56 years, or the computer slept: times before that are off"),
         (3 * 86_400, "set forward by 3 days, or the computer slept: times before that are off"),
         (-7300, "set back by 2 hours: times before that are off"),
+        (-14_400, "set back by 4 hours: times before that are off"),
+        (1.1, "set forward by 1 s, or the computer slept: times before that are off"),
         (0.9, None),
     ],
 )
@@ -272,6 +275,20 @@ def test_readings_that_are_not_simultaneous_do_not_move_the_time() -> None:
     assert wall.offset_ns() == offset_ns
     clocks.set_ns += 100_000  # slewed
     assert abs(wall.offset_ns() - clocks.set_ns) < 10_000
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_of_three_readings_the_quickest_tells(turn: int) -> None:
+    clocks = Clocks()
+    clocks.held_up = [30_000_000] * 3
+    clocks.held_up[turn] = 0
+    assert abs(WallClock(clocks.monotonic_ns, clocks.wall_ns).offset_ns() - clocks.set_ns) < 10_000
+
+
+def test_on_a_slow_computer_the_wall_clock_is_read_halfway() -> None:
+    clocks = Clocks()
+    clocks.pause_ns = 30_000_000
+    assert abs(WallClock(clocks.monotonic_ns, clocks.wall_ns).offset_ns() - clocks.set_ns) < 10_000
 
 
 def test_the_real_clocks_are_read() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import time
 from collections.abc import Iterator
@@ -36,11 +37,13 @@ def chunk(name: bytes, body: bytes) -> bytes:
     return name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
 
 
-def broadcast_wave(path: Path, date: bytes, clock: bytes, riff: bytes = b"RIFF") -> Path:
-    """As EBU Tech 3285 lays it out, with a chunk of odd length before ``bext``."""
+def broadcast_wave(path: Path, date: bytes, clock: bytes, riff: bytes = b"RIFF", tag: bytes = b"") -> Path:
+    """As EBU Tech 3285 lays it out, with a chunk of odd length before ``bext``, and before the sound a tag `date`."""
     bext = b"morning".ljust(256, b"\0") + b"a recorder".ljust(32, b"\0") + bytes(32) + date + clock + bytes(8 + 2 + 254)
     form = struct.pack("<HHIIHH", 1, 4, 24000, 24000 * 8, 8, 16)
-    body = b"WAVE" + chunk(b"junk", b"odd") + chunk(b"fmt ", form) + chunk(b"bext", bext) + chunk(b"data", bytes(8000))
+    tags = chunk(b"LIST", b"INFO" + chunk(b"ICRD", tag)) if tag else b""
+    body = b"WAVE" + chunk(b"junk", b"odd") + chunk(b"fmt ", form) + chunk(b"bext", bext) + tags
+    body += chunk(b"data", bytes(8000))
     path.write_bytes(riff + struct.pack("<I", len(body)) + body)
     return path
 
@@ -60,6 +63,11 @@ def plain_wave(path: Path, **tags: str) -> Path:
         ("2026-06-01T05:00:00", -2 * HOUR_NS),
         ("2026-06-01 05:00", -2 * HOUR_NS),
         ("2026-06-01T05:00:00.25+01:00", -HOUR_NS + 250_000_000),
+        ("1971-01-01T00:00:00+14:00", 31_485_600 * 10**9 - MORNING_NS),  # by `date -d`
+        (
+            "2261-12-31T23:59:59-14:00",
+            9_214_696_799 * 10**9 - MORNING_NS,
+        ),  # as large as messages can be, and not larger
     ],
 )
 def test_a_time_is_of_its_zone_or_of_that_of_the_computer(told: str, after_ns: int) -> None:
@@ -68,17 +76,27 @@ def test_a_time_is_of_its_zone_or_of_that_of_the_computer(told: str, after_ns: i
 
 @pytest.mark.parametrize(
     "told",
-    ["", "5", "now", "2026-06-01", "2026-13-01T05:00:00", "20260601", "File", "0001-01-01T00:00", "9999-12-31T23:59"],
+    [
+        *("", "5", "now", "2026-06-01", "2026-13-01T05:00:00", "20260601", "File", "0001-01-01T00:00"),
+        *("1970-01-01T00:00+01:00", "2262-04-12T00:00Z", "9999-12-31T23:59"),
+    ],
 )
 def test_what_is_no_time_is_refused(told: str) -> None:
-    with pytest.raises(CaptureError, match="give a date and time like 2026-06-01T05:00:00"):
+    with pytest.raises(CaptureError, match=re.escape(f"--start {told}: give a date and time like 2026-06-01T05:00:00")):
         start_ns(told, Path("no_such.wav"))
 
 
-@pytest.mark.parametrize("riff", [b"RIFF", b"RF64"])
+@pytest.mark.parametrize("riff", [b"RIFF", b"RF64", b"BW64"])
 @pytest.mark.parametrize(("date", "clock"), [(b"2026-06-01", b"05:00:00"), (b"2026_06_01", b"05-00-00")])
 def test_field_recorders_write_it_into_the_file(tmp_path: Path, date: bytes, clock: bytes, riff: bytes) -> None:
     assert start_ns("file", broadcast_wave(tmp_path / "ZOOM0001.WAV", date, clock, riff)) == MORNING_NS - 2 * HOUR_NS
+
+
+def test_a_tag_says_more_than_a_recorder_and_that_more_than_a_name(tmp_path: Path) -> None:
+    path = broadcast_wave(tmp_path / "20200101_000000.WAV", b"2026-06-01", b"05:00:00")
+    assert start_ns("file", path) == MORNING_NS - 2 * HOUR_NS
+    broadcast_wave(path, b"2021-01-01", b"00:00:00", tag=b"2026-06-01T05:00:00Z")
+    assert start_ns("file", path) == MORNING_NS
 
 
 def test_a_broadcast_wave_without_a_date_is_asked_for_its_name(tmp_path: Path) -> None:
@@ -104,21 +122,34 @@ def test_what_run_recorded_says_it_in_a_tag(tmp_path: Path) -> None:
         ("260601-050000.WAV", -2 * HOUR_NS),
         ("S4A01234_20260601_050000.wav", -2 * HOUR_NS),
         ("2026-06-01 05-00-00.wav", -2 * HOUR_NS),
+        ("2026-06-01 - 05-00-00.wav", -2 * HOUR_NS),
+        ("2026.06.01_05.00.00.wav", -2 * HOUR_NS),
         ("garden_20260601T050000.250Z.wav", 250_000_000),
+        ("garden_20260601T050000.250000Z.wav", 250_000_000),
         ("20260601T050000z.wav", 0),
         ("20260601T050000+1000_site.wav", -10 * HOUR_NS),
         ("20260601T050000-03:30.wav", 3 * HOUR_NS + HOUR_NS // 2),
+        ("20260601T050000+1400.wav", -14 * HOUR_NS),
+        ("20260601T050000+0545.wav", -5 * HOUR_NS - HOUR_NS * 3 // 4),
         ("20260601_050000.4ch.wav", -2 * HOUR_NS),
         ("20260601_050000-0012.wav", -2 * HOUR_NS),
-        ("take2_991399_999999_20260601_050000.wav", -2 * HOUR_NS),
+        ("take2_261301_050000_20260601_050000.wav", -2 * HOUR_NS),
     ],
 )
 def test_recorders_name_files_by_it(tmp_path: Path, name: str, after_ns: int) -> None:
     assert start_ns("file", plain_wave(tmp_path / name)) == MORNING_NS + after_ns
 
 
-@pytest.mark.parametrize("name", ["garden.wav", "20260601.wav", "mix001_ov1.wav", "99999999_999999.wav", "1_2.wav"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("garden.wav", "20260601.wav", "mix001_ov1.wav", "99999999_999999.wav", "1_2.wav"),
+        *("120260601_050000.wav", "20260601_0500001.wav", "2026-0601_050000.wav", "20260601_05-0000.wav"),
+        "20260601_050000/garden.wav",
+    ],
+)
 def test_other_names_say_nothing(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     with pytest.raises(CaptureError, match="replay it alone with --start YYYY-MM-DDTHH:MM:SS"):
         start_ns("file", plain_wave(tmp_path / name))
 

@@ -464,6 +464,64 @@ def test_the_address_for_others_is_none_of_the_loopback(monkeypatch: pytest.Monk
     assert set(among_ourselves) >= set(usual) or not Path("/proc/net").exists()  # others do not tell
 
 
+def test_what_who_comes_later_gets(viewer: Viewer) -> None:
+    """As much as the page shows, in order, each with its number; and then what comes, of which what passes has none."""
+
+    def until_now(watching: Watching) -> list[str]:
+        lines = []
+        while not lines or lines[-1] != "event: now":
+            lines.append(watching.lines.readline().decode().strip())
+        assert watching.lines.readline() + watching.lines.readline() == b"data: {}\n\n"
+        return lines
+
+    (rows,) = map(int, re.findall(r"LOG_LINES = (\d+)", SCRIPT.read_text()))
+    first = Watching(viewer.urls[0])
+    about, standing = ["event: about", 'data: {"clips": false}', ""], ["event: standing", "data: []", ""]
+    *begun, number, _ = until_now(first)
+    assert begun == [*about, *standing]
+    (start,) = re.findall(r"id: (\w+):0", number)
+    for each in range(1, rows + 6):
+        viewer.show(b"%d" % (each - 1), keep=True)
+        viewer.show(b"0", keep=False)
+        got = [first.lines.readline().decode().strip() for _ in range(5)]
+        assert got == [f"id: {start}:{each}", f"data: {each - 1}", "", "data: 0", ""]
+    viewer.stand([("why", ["h3"])])
+    late = Watching(viewer.urls[0])
+    standing[1] = 'data: [{"text": "why", "sources": ["h3"]}]'
+    past = [line for n in range(6, rows + 6) for line in ("event: past", f"id: {start}:{n}", f"data: {n - 1}", "")]
+    assert until_now(late) == [*about, *standing, *past, f"id: {start}:{rows + 5}", "event: now"]
+    for somebody in (first, late):
+        somebody.close()
+    with closing(Viewer("127.0.0.1:0")) as other:
+        watching = Watching(other.urls[0])
+        assert f"id: {start}:0" not in until_now(watching)
+        watching.close()
+
+
+def test_who_watches_when_it_is_closed_is_told_at_once_and_the_address_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "ALIVE_S", 60.0)
+    viewer = Viewer("127.0.0.1:0")
+    address = urlsplit(viewer.urls[0]).netloc
+    watching = Watching(viewer.urls[0])
+    assert b"event: now\n" in iter(watching.lines.readline, b"")
+    viewer.close()
+    assert b"data: {}" in watching.lines.read()  # an error after 20 s
+    watching.close()
+    with closing(Viewer(address)) as again:
+        assert get(again.urls[0], "/")[0] == 200
+
+
+def test_an_address_is_written_as_browsers_read_it(viewer: Viewer) -> None:
+    for host, written in (
+        ("::1", "[::1]"),
+        ("0:0::1", "[::1]"),
+        ("::ffff:192.168.1.5", "192.168.1.5"),
+        ("192.168.1.5", "192.168.1.5"),
+        ("robot.local", "robot.local"),
+    ):
+        assert viewer.url(host, 8600) == f"http://{written}:8600/"
+
+
 def test_who_is_too_slow_is_dropped_and_holds_nobody_up(viewer: Viewer) -> None:
     slow, quick = Watching(viewer.urls[0]), Watching(viewer.urls[0])
     until(lambda: len(viewer._watching) == 2)
@@ -569,7 +627,9 @@ def test_who_asks_a_letter_at_a_time_loses_his_place_and_who_watches_does_not(
         ("robot.local:8600", "others on the network could watch"),
         ("8600", "use HOST:PORT"),
         ("127.0.0.1:x", "use HOST:PORT"),
-        ("127.0.0.1:70000", "use HOST:PORT"),
+        ("127.0.0.1:65536", "use HOST:PORT"),
+        ("127.0.0.1:8²", "use HOST:PORT"),
+        (":8600", "use HOST:PORT"),
         ("{taken}", "Address already in use; choose another --bind"),
     ],
 )
