@@ -26,7 +26,7 @@ KEEPALIVE = (
     (zmq.TCP_KEEPALIVE, 1),
     (zmq.TCP_KEEPALIVE_IDLE, 3),
     (zmq.TCP_KEEPALIVE_INTVL, 2),
-    (zmq.TCP_KEEPALIVE_CNT, 3),
+    (zmq.TCP_KEEPALIVE_CNT, 5),
 )
 OPTIONS = (
     *KEEPALIVE,
@@ -34,10 +34,11 @@ OPTIONS = (
     (zmq.LINGER, 0),
     (zmq.MAXMSGSIZE, LARGEST),
     (zmq.CONNECT_TIMEOUT, 5000),  # an attempt that a dead link swallowed would last for two minutes
+    (zmq.HANDSHAKE_IVL, 10_000),
     (zmq.RECONNECT_IVL_MAX, 2000),
 )
 MOST_PORT = 65535
-SLOW_S = 10.0  # for a handshake
+SLOW_S = 8.0  # for a handshake
 MUTE = "who answers there says nothing: is the daemon frozen?"
 ABSENT = "no daemon answers there: is it running, and is the address right?"
 REFUSED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -131,11 +132,10 @@ class Connection:
             self._answered_s = None
 
     def _refusal(self, event: int) -> str:
-        if event == zmq.EVENT_DISCONNECTED:
-            if self._answered_s is None:
-                return ABSENT
-            if time.monotonic() - self._answered_s > SLOW_S:
-                return MUTE
+        if event == zmq.EVENT_DISCONNECTED and self._answered_s is None:
+            return ABSENT
+        if event != zmq.EVENT_HANDSHAKE_FAILED_AUTH and time.monotonic() - (self._answered_s or math.inf) > SLOW_S:
+            return MUTE
         if not self._keys:
             return "only clients with a key may connect there, or it is not the address of --bind"
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:

@@ -23,8 +23,8 @@ SAME_WISH_S = 0.5  # signals so close together ask for one orderly end
 def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
     """The signals `STOPPING` call ``stop``; another one after `SAME_WISH_S` ends the process at once.
 
-    Before that it is the same wish told twice: `timeout` and shells signal a process and then its group. This holds also
-    for what is done after the block: files that are ended.
+    Before that it is the same wish told twice: `timeout` and shells signal a process and then its group. So it is while
+    files are ended after the block, too.
     """
     first_s: float | None = None
 

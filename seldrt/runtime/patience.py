@@ -150,7 +150,7 @@ class _Silence:
 
     def news_of_delay(self, message: AnyMessage, now_s: float) -> str:
         """What is to be told now; what was held up for a moment only is not."""
-        if self._delay.of(message) < LATE_S:
+        if self._delay.of(message) < (LATE_S / 2 if self.late else LATE_S):
             self._late_since_s = math.inf
             late, self.late = self.late, ""
             return f"{self.url} is in time again" if late else ""

@@ -32,8 +32,8 @@ OPTIONS = (
     (zmq.SNDBUF, 1 << 15),  # bytes; what waits there, on a slow link, comes late and not lost
     (zmq.MAXMSGSIZE, 1024),
     *KEEPALIVE,
-    (zmq.TCP_MAXRT, 20_000),  # ms without an acknowledgement: that client is no more
-    (zmq.HANDSHAKE_IVL, 5000),  # who connects and says nothing is put out
+    (zmq.TCP_MAXRT, 30_000),  # ms without an acknowledgement: that client is no more
+    (zmq.HANDSHAKE_IVL, 10_000),  # who connects and says nothing is put out; a bad link takes seconds
 )
 
 

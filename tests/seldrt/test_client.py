@@ -8,6 +8,7 @@ import math
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ import msgpack
 import pytest
 import zmq
 
+from seldrt import connection
 from seldrt.client import Subscriber, ask, subscriptions
 from seldrt.config import ConfigError
 from seldrt.detection import AnyMessage, Event, Frame, Gap, WireError
@@ -167,7 +169,7 @@ def test_who_sends_more_than_a_message_can_be_is_cut_off_and_may_come_again(publ
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux tells of its timers")
 def test_a_computer_that_has_died_is_missed_at_both_ends(publisher: Publisher) -> None:
     """It ends no connection: the operating system asks, in 3 s at most, whether it is still there."""
-    with Subscriber(publisher.endpoint) as subscriber:
+    with Subscriber(publisher.endpoint):
         expect_subscribers(publisher)
         time.sleep(0.5)  # all that was sent has come
         port = f"{int(publisher.endpoint.rpartition(':')[2]):04X}"
@@ -638,6 +640,26 @@ def test_why_nothing_comes_is_known(tmp_path: Path, context: zmq.Context) -> Non
         while subscriber.trouble == absent and time.monotonic() < end_s:
             assert subscriber.receive(0.01) is None
         assert subscriber.trouble == "only clients with a key may connect there, or it is not the address of --bind"
+
+
+@pytest.mark.parametrize("with_keys", [False, True])
+def test_who_takes_a_connection_and_says_nothing_is_told_of_as_frozen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_keys: bool
+) -> None:
+    options = [option for option in connection.OPTIONS if option[0] != zmq.HANDSHAKE_IVL]
+    monkeypatch.setattr(connection, "OPTIONS", (*options, (zmq.HANDSHAKE_IVL, 600)))
+    monkeypatch.setattr(connection, "SLOW_S", 0.5)
+    make_keys(tmp_path, "laptop")
+    keys = (tmp_path / "laptop.key_secret", tmp_path / "server.key") if with_keys else None
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with Subscriber(f"tcp://127.0.0.1:{port}", keys=keys) as subscriber:
+            end_s = time.monotonic() + WAIT_S
+            while subscriber.trouble in ("", connection.ABSENT) and time.monotonic() < end_s:
+                assert subscriber.receive(0.1) is None
+            assert subscriber.trouble == connection.MUTE
+            assert subscriber.receive(1.0) is None  # it tries again
+            assert subscriber.trouble == connection.MUTE
 
 
 STALLED = """

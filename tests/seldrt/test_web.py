@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 import urllib.request
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -520,6 +521,29 @@ def test_an_address_is_written_as_browsers_read_it(viewer: Viewer) -> None:
         ("robot.local", "robot.local"),
     ):
         assert viewer.url(host, 8600) == f"http://{written}:8600/"
+
+
+def test_a_browser_gets_the_same_packed_and_at_once(viewer: Viewer) -> None:
+    message = json.dumps({"text": "x" * 1000}).encode()
+    for number in range(300):
+        viewer.show(b"%d%s" % (number, message), keep=True)
+    place = urlsplit(viewer.urls[0]).netloc
+    request = f"GET /messages HTTP/1.1\r\nHost: {place}\r\nAccept-Encoding: gzip, deflate, br\r\n\r\n"
+    plain, unpacker, text = Watching(viewer.urls[0]), zlib.decompressobj(wbits=31), b""
+    with socket.create_connection(place.split(":"), timeout=20) as browser:
+        browser.sendall(request.encode())
+        head, _, packed = browser.recv(1 << 16).partition(b"\r\n\r\n")
+        assert b"Content-Encoding: gzip" in head
+        size = 0
+        for ending in (b"event: now\ndata: {}\n\n", b"data: live\n\n"):
+            while not text.endswith(ending):
+                size += len(packed)
+                text += unpacker.decompress(packed)
+                packed = b"" if text.endswith(ending) else browser.recv(1 << 16)
+            viewer.show(b"live", keep=False)
+    assert size < len(text) / 10
+    assert plain.lines.read(len(text)) == text
+    plain.close()
 
 
 def test_who_is_too_slow_is_dropped_and_holds_nobody_up(viewer: Viewer) -> None:

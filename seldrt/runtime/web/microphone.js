@@ -71,7 +71,8 @@ export class Microphone {
     if (sent < this.sent - LATE_MS) this.quickest = Infinity; // their clock was set back
     this.quickest = Math.min(this.quickest + SLOWER * (this.heard - this.came), this.heard - sent);
     [this.sent, this.came] = [sent, this.heard];
-    this.lateSince = this.heard - sent - this.quickest < LATE_MS ? Infinity : Math.min(this.lateSince, this.heard);
+    const most = this.late ? LATE_MS / 2 : LATE_MS;
+    this.lateSince = this.heard - sent - this.quickest < most ? Infinity : Math.min(this.lateSince, this.heard);
   }
 
   /** Whether what comes from it comes late. */
