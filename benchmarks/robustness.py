@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from offline import evaluate
 from offline.dataset import Recording, list_recordings, read_classes
 from offline.encoding import read_foa
+from offline.estimates import Job, estimates_of, rows_of
+from offline.evaluate import compare
 from offline.report.terminal import HEADINGS, cells
+from seldrt.description import describe
 from seldrt.models import model_path
 from seldrt.spatial import foa_gains, unit_vector
 
@@ -109,9 +111,13 @@ def main(data: Path, models: tuple[str, ...], conditions: tuple[str, ...], every
         with tempfile.TemporaryDirectory() as folder:
             heard = spoilt(recordings, condition, Path(folder))
             for model in models:
-                out = Path(folder) / "heard"
-                evaluate.predict(evaluate.Job(model_path(model), classes, out), heard, workers)
-                scores = evaluate.measure(heard, out, classes, np.random.default_rng(0)).overall.scores
+                path = model_path(model)
+                known, said = describe(path), estimates_of(Job(path, tuple(heard)), workers=workers)
+                rows = {
+                    recording.name: rows_of(estimates, known.postprocess, known.classes, classes)
+                    for recording, estimates in zip(heard, said, strict=True)
+                }
+                scores = compare(heard, rows, classes, np.random.default_rng(0), "").overall.scores
                 if scores is None:
                     raise click.ClickException(f"{data}: no class ever sounds")
                 figures = cells(scores)

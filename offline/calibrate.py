@@ -15,8 +15,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from offline.dataset import Recording, read_metadata, within
-from offline.estimates import Estimates, Rows, rows_of
-from offline.evaluate import class_numbers
+from offline.estimates import Estimates, Rows, class_numbers, rows_of
 from offline.event_counts import LABELS_PER_MINUTE, EventCounts, event_recall
 from offline.metrics import Scores, SeldCounts, count
 from offline.thresholds import CRITERIA, Scenes, Strip, best_combination

@@ -18,19 +18,21 @@ import safetensors
 from numpy.typing import NDArray
 
 from offline.dataset import Recording
-from offline.encoding import read_foa
-from offline.evaluate import BLOCK_LABELS, prediction_rows
+from offline.encoding import foa_blocks, read_foa
 from offline.workers import ShowProgress, results, silent
-from seldrt import checkpoint
-from seldrt.config import LABEL_RATE_HZ, PostprocessConfig
+from seldrt.config import ConfigError, PostprocessConfig, named
 from seldrt.description import describe
 from seldrt.features import features_stage
 from seldrt.files import whole
+from seldrt.findings import LabelFrame
 from seldrt.graph import GRAPH
-from seldrt.inference import Estimator
+from seldrt.pipeline import Networks, open_networks
 from seldrt.postprocess import Tracker, postprocess_stage
-from seldrt.stream import Chain, run
+from seldrt.spatial import wrap_azimuth
+from seldrt.stream import Blocks, Chain, run
 
+BLOCK_LABELS = 50  # label frames that share one computation: faster than live, equal but for rounding
+PIECE_LABELS = 6000  # that are post-processed together: a whole night would need much memory
 KEY_LENGTH = 20
 
 Estimates = NDArray[np.float32]
@@ -70,9 +72,42 @@ def estimates_of(
 
 def rows_of(estimates: Estimates, postprocess: PostprocessConfig, spoken: Sequence[str], wanted: Sequence[str]) -> Rows:
     """What the daemon says of these estimates of one recording, as label rows (see `prediction_rows`)."""
-    smoothed = run(postprocess_stage(postprocess, spoken), estimates)
+    smoothed = run(postprocess_stage(postprocess, spoken), estimates, PIECE_LABELS)
     frames = [] if smoothed is None else Tracker(1).push(smoothed)
     return prediction_rows(frames, spoken, wanted)
+
+
+def prediction_rows(frames: Sequence[LabelFrame], spoken: Sequence[str], wanted: Sequence[str]) -> Rows:
+    """Label rows (n, 5) of a metadata CSV, in whole degrees, with the class numbers of ``wanted``.
+
+    ``spoken`` are the names of the classes that the frames count by; `ConfigError` when the dataset lacks
+    one.
+    """
+    number = class_numbers(spoken, wanted)
+    rows = [
+        (
+            frame.index,
+            number[source.class_id],
+            source.track,
+            wrap_azimuth(round(source.azimuth_deg)),
+            round(source.elevation_deg),
+        )
+        for frame in frames
+        for source in frame.sources
+    ]
+    return np.array(rows, dtype=np.int64).reshape(-1, 5)
+
+
+def class_numbers(spoken: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """For each name that is spoken its number among those wanted; `ConfigError` when one is not among them."""
+    unknown = [name for name in spoken if name not in wanted]
+    if unknown:
+        raise ConfigError(
+            f"the dataset lacks classes of the model: {named(unknown)} (it has {named(wanted)}); give a model for "
+            "these, or make scenes with a classes.json of the model's classes in their folder beforehand (see "
+            "docs/datasets.md); do not change it once labels are made, which number the classes by it"
+        )
+    return [list(wanted).index(name) for name in spoken]
 
 
 def networks_key(model: Path) -> str:
@@ -101,22 +136,23 @@ def _read_kept(path: Path) -> Estimates | None:
 
 
 def _compute(job: Job, index: int) -> tuple[int, Estimates]:
-    estimator = _loaded(job.model, job.model.stat().st_mtime_ns)
-    config = estimator.features
-    samples = read_foa(job.recordings[index], config.sample_rate)
-    block = BLOCK_LABELS * config.sample_rate // LABEL_RATE_HZ
+    networks = _loaded(job.model, job.model.stat().st_mtime_ns)
+    recording, config = job.recordings[index], networks.description.features
+    block = BLOCK_LABELS * config.samples_per_label
     if job.form == "streamed":
-        estimates = run(Chain(features_stage(config), estimator.stage()), samples, block)
+        stage = Blocks(Chain(features_stage(config), networks.stage()), block)
+        parts = [*map(stage.push, foa_blocks(recording, config.sample_rate)), stage.flush()]
     else:
-        features = run(features_stage(config), samples, block)
-        estimates = None if features is None else estimator.at_once(features)
-    return index, np.zeros((0, estimator.n_classes, 5), np.float32) if estimates is None else estimates
+        from seldrt.inference import Estimator  # here, because it needs PyTorch
+
+        assert isinstance(networks, Estimator), "others are causal: for them this is the stream"
+        features = run(features_stage(config), read_foa(recording, config.sample_rate), block)
+        parts = [None if features is None else networks.at_once(features)]
+    nothing = np.zeros((0, len(networks.description.classes), 5), np.float32)
+    return index, np.concatenate([nothing, *(part for part in parts if part is not None)])
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(model: Path, written_ns: int) -> Estimator:
+def _loaded(model: Path, written_ns: int) -> Networks:
     """Those in a file that was ``written_ns``, once."""
-    import torch
-
-    torch.set_num_threads(1)
-    return Estimator(checkpoint.load(model), "cpu")
+    return open_networks(model, labels_at_once=BLOCK_LABELS)

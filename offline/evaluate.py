@@ -1,7 +1,7 @@
-"""Recordings through the streaming pipeline of the daemon -> metadata CSVs -> metrics.
+"""Label rows of recordings, from a folder of CSVs or of a model (see `offline.estimates`) -> metrics.
 
-The metrics are always computed from the CSVs, in whole degrees as the task asks for, so that one's own
-detections and those of any other system are measured alike.
+They are in whole degrees, as the task asks for, so that one's own detections and those of any other system are
+measured alike.
 """
 
 from __future__ import annotations
@@ -9,122 +9,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from offline.dataset import (
-    Recording,
-    content_digest,
-    read_metadata,
-    within,
-    write_metadata,
-)
-from offline.encoding import foa_blocks
+from offline.dataset import Recording, content_digest, read_metadata, within
 from offline.event_counts import EventCounts, event_recall
 from offline.files import open_audio, write_file
-from offline.metrics import (
-    MetricsError,
-    Scores,
-    SeldCounts,
-    bootstrap_interval,
-    count,
-)
-from offline.workers import ShowProgress, results, silent
-from seldrt.config import LABEL_RATE_HZ, ConfigError, PostprocessConfig, named
-from seldrt.findings import LabelFrame
-from seldrt.spatial import wrap_azimuth
-
-if TYPE_CHECKING:
-    from seldrt.pipeline import Networks, Pipeline
-
-BLOCK_LABELS = 50  # label frames that share one computation: faster than live, equal but for rounding
-
-
-# Predicting
-
-
-class Job(msgspec.Struct, frozen=True):
-    """What a worker needs: a model, how to post-process (None: as the model says), where to write."""
-
-    model: Path
-    classes: tuple[str, ...]  # of the dataset, in its order
-    out: Path
-    postprocess: PostprocessConfig | None = None
-
-
-def predict(job: Job, recordings: Sequence[Recording], workers: int = 1, progress: ShowProgress = silent) -> None:
-    """Write one CSV a recording into ``job.out``, with as many processes as ``workers`` of one thread each.
-
-    Raises `ConfigError` for recordings or classes that do not fit the model, `CheckpointError` for a model
-    that cannot be read.
-    """
-    for done, _ in enumerate(results(_predict_one, job, recordings, workers), 1):
-        progress(done, len(recordings))
-
-
-def _predict_one(job: Job, recording: Recording) -> None:
-    pipeline = _pipeline(job)
-    frames = predicted_frames(pipeline, recording)
-    write_metadata(job.out / f"{recording.name}.csv", prediction_rows(frames, pipeline.classes, job.classes))
-
-
-def _pipeline(job: Job) -> Pipeline:
-    from seldrt.pipeline import Pipeline
-
-    return Pipeline(_networks(job.model, job.model.stat().st_mtime_ns), job.model.stem, job.postprocess, BLOCK_LABELS)
-
-
-@functools.lru_cache(maxsize=1)
-def _networks(model: Path, written_ns: int) -> Networks:
-    """Those in a file that was ``written_ns``, once."""
-    from seldrt.pipeline import open_networks
-
-    return open_networks(model, labels_at_once=BLOCK_LABELS)
-
-
-def predicted_frames(pipeline: Pipeline, recording: Recording) -> list[LabelFrame]:
-    """All label frames of one recording; `ConfigError` when it does not fit the model."""
-    blocks = foa_blocks(recording, pipeline.sample_rate)
-    return [frame for block in blocks for frame in pipeline.push(block)] + pipeline.flush()
-
-
-def prediction_rows(frames: Sequence[LabelFrame], spoken: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]:
-    """Label rows (n, 5) of a metadata CSV, in whole degrees, with the class numbers of ``wanted``.
-
-    ``spoken`` are the names of the classes that the frames count by; `ConfigError` when the dataset lacks
-    one.
-    """
-    number = class_numbers(spoken, wanted)
-    rows = [
-        (
-            frame.index,
-            number[source.class_id],
-            source.track,
-            wrap_azimuth(round(source.azimuth_deg)),
-            round(source.elevation_deg),
-        )
-        for frame in frames
-        for source in frame.sources
-    ]
-    return np.array(rows, dtype=np.int64).reshape(-1, 5)
-
-
-def class_numbers(spoken: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """For each name that is spoken its number among those wanted; `ConfigError` when one is not among them."""
-    unknown = [name for name in spoken if name not in wanted]
-    if unknown:
-        raise ConfigError(
-            f"the dataset lacks classes of the model: {named(unknown)} (it has {named(wanted)}); give a model for "
-            "these, or make scenes with a classes.json of the model's classes in their folder beforehand (see "
-            "docs/datasets.md); do not change it once labels are made, which number the classes by it"
-        )
-    return [list(wanted).index(name) for name in spoken]
-
-
-# Measuring
+from offline.metrics import MetricsError, Scores, SeldCounts, bootstrap_interval, count
+from seldrt.config import LABEL_RATE_HZ, ConfigError, PostprocessConfig
 
 
 class Measured(msgspec.Struct, frozen=True):

@@ -14,8 +14,11 @@ from seldrt.config import ConfigError, PipelineConfig, override
 if TYPE_CHECKING:
     from offline.estimates import Estimates, Job
 
+cache_option = click.option("--cache", type=PATH, help="Folder that keeps the networks' outputs for the next run.")
+REPEAT = "starts over, except for what is in --cache"
 
-@click.command(cls=Work)
+
+@click.command(cls=Work, repeat=REPEAT)
 @dataset_options()
 @click.option("--model", help="Model file, or the name of a bundled one.  [default: compact]")
 @click.option("--predictions", type=PATH, help="Folder of prediction CSVs to measure instead of running a model.")
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--doa-smoothing/--no-doa-smoothing", default=None, help="[default: as the model says]")
 @click.option("--sensitivity", type=Sensitivity(), metavar="X,CLASS=X,...", help="As `seldrt run` has it.")
 @click.option("--quick", is_flag=True, help="As `seldrt run` has it.")
+@cache_option
 @workers_option
 def evaluate(
     data: Path,
@@ -35,6 +39,7 @@ def evaluate(
     out: Path | None,
     sensitivity: dict[str, float] | None,
     quick: bool,
+    cache: Path | None,
     workers: int,
     **overrides: bool | None,
 ) -> None:
@@ -60,7 +65,9 @@ def evaluate(
     card: dict[str, Any] = {}
     name, postprocess = "", None
     if not predictions:
+        from offline.estimates import Job, class_numbers, rows_of
         from seldrt.description import describe
+        from seldrt.files import check_writable
         from seldrt.models import model_path
         from seldrt.postprocess import adjusted
 
@@ -68,12 +75,14 @@ def evaluate(
         name = path.stem
         description = describe(path)
         card = description.card
-        evaluation.class_numbers(description.classes, classes)  # before the work, not after it
+        class_numbers(description.classes, classes)  # before the work, not after it
         wanted = override(PipelineConfig(quick=quick), sensitivity=sensitivity)
         postprocess = adjusted(description.postprocess, description.classes, wanted, changes)
-        job = evaluation.Job(path, classes, folder, postprocess)
-        with progress_bar("recordings") as progress:
-            evaluation.predict(job, recordings, workers, progress)
+        check_writable(folder / "metrics.json")
+        said = _estimates(Job(path, tuple(recordings)), cache, workers)
+        for recording, estimates in zip(recordings, said, strict=True):
+            rows = rows_of(estimates, postprocess, description.classes, classes)
+            dataset.write_metadata(folder / f"{recording.name}.csv", rows)
     report = evaluation.measure(recordings, folder, classes, np.random.default_rng(0))
     report = replace(report, model=name, postprocess=postprocess)
     if out:
@@ -85,7 +94,7 @@ def evaluate(
         say("note: the thresholds of this model were chosen on these very scenes: expect less of others")
 
 
-@click.command(cls=Work, repeat="starts over, except for what is in --cache")
+@click.command(cls=Work, repeat=REPEAT)
 @click.argument("model")
 @array_options("Validation scenes: no training sounds.")
 @click.option("--quiet", type=PATH, multiple=True, help="Scenes without anything to report; may be repeated.")
@@ -107,7 +116,7 @@ def evaluate(
     type=click.IntRange(1),
     help="Longest median filter, in label frames; adds latency.  [default: as in the model]",
 )
-@click.option("--cache", type=PATH, help="Folder that keeps the networks' outputs for the next run.")
+@cache_option
 @workers_option
 @click.option("--out", type=PATH, required=True, help="Model to write, .safetensors.")
 def calibrate(

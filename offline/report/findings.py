@@ -16,8 +16,8 @@ from msgspec.structs import replace
 
 from offline.dataset import Recording, content_digest, list_quiet, list_recordings, read_classes, read_metadata, within
 from offline.errors import Errors, analyse
-from offline.estimates import Estimates, Form, Job, rows_of
-from offline.evaluate import Report, class_numbers, compare
+from offline.estimates import Estimates, Form, Job, class_numbers, rows_of
+from offline.evaluate import Report, compare
 from offline.event_counts import EventCounts, event_recall
 from offline.metrics import Scores
 from offline.plans import read_plan

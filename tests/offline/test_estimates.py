@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from msgspec.structs import replace
 
 from offline import estimates
 from offline.dataset import Recording
-from offline.estimates import Job, estimates_of, networks_key
+from offline.estimates import Job, estimates_of, networks_key, prediction_rows
 from seldrt import checkpoint
-from seldrt.config import PostprocessConfig
+from seldrt.config import ConfigError, PostprocessConfig
 from seldrt.features import features_stage, silence, task_indices
+from seldrt.findings import ActiveSource, LabelFrame
 from seldrt.stream import run
 from tests.models import FEATURES, WINDOWED, small_model
 
@@ -120,3 +122,57 @@ def test_streamed_and_offline_differ_where_networks_are_not_causal(tmp_path: Pat
     )
     assert streamed.shape == offline.shape
     assert not np.allclose(streamed, offline, atol=1e-3)
+
+
+def test_recordings_that_do_not_fit_the_model(tmp_path: Path, model: Path) -> None:
+    soundfile.write(tmp_path / "slow.wav", np.zeros((100, 4)), 16000)
+    soundfile.write(tmp_path / "stereo.wav", np.zeros((100, 2)), 24000)
+    (tmp_path / "text.wav").write_text("no sound")
+    expected = {"slow": "16000 Hz; expected 4 at 24000 Hz", "stereo": "2 channels", "text": "text.wav"}
+    for name, message in expected.items():
+        with pytest.raises(ConfigError, match=message):
+            estimates_of(Job(model, (Recording(name, tmp_path / f"{name}.wav", None, 1, None),)))
+
+
+def test_a_recording_that_fails_leaves_nothing_for_the_next(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: object) -> Iterator[np.ndarray]:
+        yield np.random.default_rng(0).normal(0, 0.1, (200_000, 4)).astype(np.float32)
+        raise ConfigError("damaged")
+
+    job, said = Job(model, recordings(tmp_path, 1.0)), []
+    for _ in range(2):
+        said += estimates_of(job)
+        with monkeypatch.context() as patched:
+            patched.setattr(estimates, "foa_blocks", damaged)
+            with pytest.raises(ConfigError, match="damaged"):
+                estimates_of(job)
+    np.testing.assert_array_equal(*said)
+
+
+def source(class_id: int, azimuth: float, elevation: float = 0.0, track: int = 0) -> ActiveSource:
+    return ActiveSource(
+        class_id=class_id,
+        track=track,
+        azimuth_deg=azimuth,
+        elevation_deg=elevation,
+        confidence=0.9,
+        onset_sample=0,
+    )
+
+
+def test_rows_are_in_whole_degrees_and_numbered_as_the_dataset_does() -> None:
+    classes = ("dog", "phone", "piano")
+    frames = [
+        LabelFrame(index=0, sample=0, sources=[]),
+        LabelFrame(index=1, sample=2400, sources=[source(0, 179.7, -0.4), source(1, -12.5, 89.6, track=3)]),
+    ]
+    rows = prediction_rows(frames, ["phone", "dog"], classes)
+    assert rows.tolist() == [[1, 1, 0, -180, 0], [1, 0, 3, -12, 90]]
+    assert prediction_rows([], classes, classes).shape == (0, 5)
+    said = (
+        r"the dataset lacks classes of the model: siren \(it has dog, phone, piano\); give a model for these, or make"
+    )
+    with pytest.raises(ConfigError, match=said):
+        prediction_rows(frames, ["phone", "siren"], classes)

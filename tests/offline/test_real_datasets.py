@@ -16,12 +16,13 @@ from offline.arrays import SAMPLE_RATE
 from offline.bank import class_order, read_bank
 from offline.config import SceneConfig
 from offline.dataset import content_digest, list_recordings, read_classes, read_metadata
-from offline.evaluate import measure, predicted_frames
+from offline.estimates import Job as Heard
+from offline.estimates import estimates_of
+from offline.evaluate import measure
 from offline.extract import Store, extract
 from offline.synthesis import Job, make_scene
 from seldrt import checkpoint, features
 from seldrt.config import DCASE2020_CLASSES, ConfigError
-from seldrt.pipeline import load_pipeline
 from tests.models import FEATURES, small_model
 
 TRAIN, VALIDATION, TEST = (3, 4, 5, 6), (2,), (1,)
@@ -126,8 +127,7 @@ def test_a_model_hears_both_formats(tau: Path, tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
     digests = [json.loads((tmp_path / array / "metrics.json").read_text())["data"] for array in ("foa", "mic")]
     assert digests == [content_digest(list_recordings(tau, array, TEST)) for array in ("foa", "mic")]
-    frames = []
     for array in ("foa", "mic"):
         (recording,) = list_recordings(tau, array, TEST)
-        frames.append([predicted_frames(load_pipeline(tmp_path / "model.safetensors"), recording)])
-    assert len(frames[0][0]) == len(frames[1][0]) == 30
+        (said,) = estimates_of(Heard(tmp_path / "model.safetensors", (recording,)))
+        assert len(said) == 30

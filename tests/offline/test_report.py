@@ -82,7 +82,7 @@ def test_the_whole_report(tones: Path, folder: Path, monkeypatch: pytest.MonkeyP
         ("windowed", "streamed"),
         *[("causal", "streamed = offline")] * 4,
     ]
-    # The same by the pipeline of the daemon, from CSVs on disk.
+    # The same by `offline evaluate`, from CSVs on disk.
     reports = []
     for row, given in ((rows[4], "--no-doa-smoothing"), (rows[5], "--doa-smoothing")):
         code, text = run_cli("evaluate", "--data", data, "--model", model, "--out", folder / "evaluation", given)
