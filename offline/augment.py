@@ -56,7 +56,7 @@ def mixed(batch: Batch, generator: torch.Generator, probability: float, gain_db:
     together = 10 * torch.log10(torch.pow(10.0, batch.features / 10) + torch.pow(10.0, other / 10))
     x = torch.where(chosen.view(-1, 1, 1, 1), together, batch.features)
     either = torch.maximum(batch.sed, batch.sed.roll(1, 0))
-    return Batch(x, torch.where(chosen.view(-1, 1, 1), either, batch.sed), batch.doa, batch.doa_mask)
+    return batch._replace(features=x, sed=torch.where(chosen.view(-1, 1, 1), either, batch.sed))
 
 
 def masked(x: Tensor, fill: Tensor, generator: torch.Generator, bands: int, frames: int) -> Tensor:
@@ -75,10 +75,9 @@ def masked(x: Tensor, fill: Tensor, generator: torch.Generator, bands: int, fram
 
 def augmented(batch: Batch, task: str, config: TrainConfig, fill: Tensor, generator: torch.Generator) -> Batch:
     """The batch with other directions, colours and holes, as the configuration asks."""
-    x, doa = batch.features, batch.doa
     if config.mix_probability and task in ("sad", "sed"):
         batch = mixed(batch, generator, config.mix_probability)
-        x = batch.features
+    x, doa = batch.features, batch.doa
     if config.rotations and task in ("doae", "baseline"):
         swap, signs = signed_permutations(len(x), generator)
         x = turned_features(x, task, swap, signs)
@@ -89,4 +88,4 @@ def augmented(batch: Batch, task: str, config: TrainConfig, fill: Tensor, genera
         x = restyled(x, task, generator, config.restyle_probability)
     if config.mask_bands or config.mask_frames:
         x = masked(x, fill, generator, config.mask_bands, config.mask_frames)
-    return Batch(x, batch.sed, doa, batch.doa_mask)
+    return batch._replace(features=x, doa=doa)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,16 +19,17 @@ from seldrt.description import Description, require_same
 from seldrt.features import TASK_CHANNELS, task_indices
 
 
-class Batch:
+class Batch(NamedTuple):
     """Features (batch, frames, channels, n_mels) float32 and targets (batch, label frames, ...) of equal chunks.
 
     ``taught`` is what a teacher says in place of the targets of SAD or SED, see `offline.teacher`.
     """
 
-    def __init__(
-        self, features: Tensor, sed: Tensor, doa: Tensor, doa_mask: Tensor, taught: Tensor | None = None
-    ) -> None:
-        self.features, self.sed, self.doa, self.doa_mask, self.taught = features, sed, doa, doa_mask, taught
+    features: Tensor
+    sed: Tensor
+    doa: Tensor
+    doa_mask: Tensor
+    taught: Tensor | None = None
 
     def at(self, labels: slice) -> Batch:
         """The targets of some label frames (beside all features)."""

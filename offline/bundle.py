@@ -21,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 
 from seldrt.config import ConfigError
+from seldrt.description import TASKS
 
 LIMIT_MIB = 60
 MIB = 2**20
@@ -41,7 +42,6 @@ PACKAGES = (
 )
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 PARTS = {"run.sh", "sources", "sounds", "wheels", "config.toml", "runs"}
-TASKS = ("sad", "sed", "doae")
 
 Fetch = Callable[[Path, str], None]
 

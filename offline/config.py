@@ -164,7 +164,6 @@ TRAIN_PRESETS = {
     "etri1": replace(_ETRI, folds=(3, 4, 5, 6), validation_folds=(2,)),
     "etri2": _WHOLE,
     "etri3": replace(_WHOLE, snapshots=True),
-    "etri4": replace(_WHOLE, snapshots=True),  # beside the recordings, what `offline stretch` made of them
     # What trains the small networks from a small bank: see the training log in docs/.
     "compact": TrainConfig(
         steps_per_epoch=150,

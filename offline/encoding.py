@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from offline.arrays import SAMPLE_RATE
 from offline.convolution import convolve_sum
 from offline.dataset import Recording
-from offline.files import BLOCK_S, audio_blocks
-from seldrt import microphones, stream
+from offline.files import audio_blocks
+from seldrt import microphones
 from seldrt.microphones.layout import Capsules, Layout
 from seldrt.samples import CHANNELS
 
@@ -63,8 +63,7 @@ def to_foa(samples: Floats, capsules: CapsuleArray) -> NDArray[np.float32]:
         samples = filtered(samples, capsule_errors(capsules))
     radius_mm = round(1000 * capsules.radius_m, 3)
     profile = microphones.profile("tau-mic") if capsules.kind == "sphere" else _tetrahedron(radius_mm)
-    foa = stream.run(profile.stage(SAMPLE_RATE), samples, BLOCK_S * SAMPLE_RATE)
-    return np.zeros((0, CHANNELS), np.float32) if foa is None else foa
+    return profile.to_foa(samples, SAMPLE_RATE)
 
 
 @lru_cache(maxsize=8)

@@ -83,21 +83,19 @@ class Run:
         path = self.out / STATE
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            self._require_same(json.loads(state.get("settings", "null")))
+            self._require_same(json.loads(state["settings"]))
             if not other_stores:
-                self._require_same_recordings(state.get("recordings", {}))
+                self._require_same_recordings(state["recordings"])
             self._network.load_state_dict(state["network"])
         except (RuntimeError, OSError, KeyError, EOFError, AttributeError, pickle.UnpicklingError) as error:
             reason = " ".join(str(error).split())[:160]
             raise CheckpointError(f"{path} is not a run of this network: {reason}") from None
         optimization.load_state_dict(state)
         device = self._network.mean.device
-        costs = [cost.to(device) for cost in state.get("costs", [])]
-        return Progress(state["epoch"], state.get("step", 0), state["best"], costs)
+        costs = [cost.to(device) for cost in state["costs"]]
+        return Progress(state["epoch"], state["step"], state["best"], costs)
 
-    def _require_same(self, before: dict[str, Any] | None) -> None:
-        if before is None:  # a run from before settings were kept
-            return
+    def _require_same(self, before: dict[str, Any]) -> None:
         for name, now in json.loads(json.dumps(self.settings())).items():
             old = before[name]
             if isinstance(now, dict):
@@ -113,7 +111,7 @@ class Run:
 
     def _require_same_recordings(self, before: dict[str, str]) -> None:
         for purpose, digest in self._recordings.items():
-            if before.get(purpose, digest) != digest:
+            if before[purpose] != digest:
                 told = f"{self.out} was begun with other recordings to {purpose} with"
                 raise CheckpointError(f"{told}: go on with those, give another --out, or say --other-stores")
 

@@ -52,4 +52,4 @@ class Teacher:
         if self.task == "sed":
             by_labels = by_labels | self.untaught
         taught[:, :labels] = torch.where(by_labels, taught[:, :labels], known)
-        return Batch(batch.features, batch.sed, batch.doa, batch.doa_mask, taught)
+        return batch._replace(taught=taught)

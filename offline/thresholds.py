@@ -146,7 +146,7 @@ def _outcomes(active: Bools, angle: Floats, in_ref: Bools) -> tuple[Bools, Bools
 
 
 def _events(active: Bools) -> Floats:
-    """How many events there are, as `metrics.event_recall` counts them: (K, frames) -> (K,)."""
+    """How many events there are, as `event_counts.event_recall` counts them: (K, frames) -> (K,)."""
     recently = np.zeros_like(active)
     for gap in range(1, GAP_LABELS + 2):
         recently[:, gap:] |= active[:, :-gap]

@@ -29,7 +29,7 @@ def weathered(batch: Batch, task: str, config: FeatureConfig, generator: torch.G
     if bool(noisy.any()):
         loudest_db = 20 if config.max_rumble_cut_db else 40  # the rumble filter leaves no more
         x[noisy] = with_noise(x[noisy], task, octaves, config.frame_rate_hz, loudest_db, generator)
-    return Batch(x, batch.sed, batch.doa, batch.doa_mask, batch.taught)
+    return batch._replace(features=x)
 
 
 def without_lows(x: Tensor, task: str, octaves: Tensor, generator: torch.Generator) -> Tensor:

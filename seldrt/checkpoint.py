@@ -2,7 +2,7 @@
 
 A checkpoint may hold one network (from training) or all that a pipeline needs: for each task one, or several whose
 answers are averaged. Its metadata are its `Description`. Beside the weights there may be the graph of them all (see
-`seldrt.graph`). Format version 1 knew one network a task; it is read, too.
+`seldrt.graph`).
 """
 
 from __future__ import annotations
@@ -71,13 +71,12 @@ def load(path: Path, device: str = "cpu") -> Checkpoint:
     tensors = safetensors.torch.load_file(path, device)
     graph = tensors.pop(GRAPH, None)
     check_finite(path, {name: value.cpu().numpy() for name, value in tensors.items()})
-    numbered = any(name.partition(".")[2][:1].isdigit() for name in tensors)  # not so in version 1
     networks = {}
     for task, configs in description.networks.items():
         group = []
         for i, config in enumerate(configs):
             shape = task, len(description.classes), description.features, config
-            prefix = f"{task}.{i}." if numbered else f"{task}."
+            prefix = f"{task}.{i}."
             own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
             own = {name: t.float() if t.is_floating_point() else t for name, t in own.items()}
             try:

@@ -13,6 +13,7 @@ from seldrt.config import FeatureConfig, NetworkConfig, PostprocessConfig, Seldr
 
 FORMAT_VERSION = 2
 KEY = "seldrt"  # of the metadata among those that safetensors keeps
+TASKS = ("sad", "sed", "doae")  # besides them: "baseline", one network for all
 
 
 class CheckpointError(SeldrtError):
@@ -47,11 +48,8 @@ def describe(path: Path) -> Description:
     try:
         plain = msgspec.json.decode(text, type=dict)
         version = plain.get("format_version")
-        if version == 1 and isinstance(plain.get("networks"), dict):
-            plain["networks"] = {task: [config] for task, config in plain["networks"].items()}
-            plain["format_version"] = FORMAT_VERSION
-        elif version != FORMAT_VERSION:
-            raise CheckpointError(f"{path} has format version {version}, this program reads 1 to {FORMAT_VERSION}")
+        if version != FORMAT_VERSION:
+            raise CheckpointError(f"{path} has format version {version}, this program reads {FORMAT_VERSION}")
         found = msgspec.convert(plain, Description)
     except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
         raise CheckpointError(f"{path} has metadata that do not fit: {error}") from None

@@ -15,7 +15,7 @@ import numpy as np
 import safetensors
 from numpy.typing import NDArray
 
-from seldrt.description import CheckpointError, Description, describe
+from seldrt.description import TASKS, CheckpointError, Description, describe
 from seldrt.features import silence
 from seldrt.stream import Scan, Stage
 
@@ -101,7 +101,7 @@ class Graph:
 def can_have_graph(description: Description) -> bool:
     """Whether `offline.graph` can make one: for the three tasks, all of causal networks."""
     configs = description.networks
-    return configs.keys() == {"sad", "sed", "doae"} and all(one.causal for group in configs.values() for one in group)
+    return configs.keys() == set(TASKS) and all(one.causal for group in configs.values() for one in group)
 
 
 def read_graph(path: Path, threads: int) -> Graph | None:

@@ -158,12 +158,10 @@ class Pipeline:
         return last + self._tracker.flush()
 
 
-def load_pipeline(
-    model: str | Path | None = None, postprocess: PostprocessConfig | None = None, block_labels: int = 1
-) -> Pipeline:
+def load_pipeline(model: str | Path | None = None, block_labels: int = 1) -> Pipeline:
     """The pipeline of a model (default: the shipped one); `ConfigError` or `CheckpointError` in one line."""
     path = model_path(model)
-    return Pipeline(open_networks(path, labels_at_once=block_labels), path.stem, postprocess, block_labels)
+    return Pipeline(open_networks(path, labels_at_once=block_labels), path.stem, block_labels=block_labels)
 
 
 def check_names(model: str, names: Iterable[str]) -> None:

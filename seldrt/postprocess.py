@@ -19,12 +19,12 @@ from typing import Any
 import msgspec
 import numpy as np
 from msgspec.structs import replace
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from seldrt.config import EVERY_CLASS, ConfigError, PipelineConfig, PostprocessConfig, decode
 from seldrt.findings import GAP_LABELS, ActiveSource, LabelFrame
+from seldrt.medians import running_median_numpy
 from seldrt.smoothing import doa_stage, spread_deg
 from seldrt.spatial import azimuth_elevation, within
 from seldrt.stream import Array, Chain, Map, Scan, Stage, Windowed
@@ -179,8 +179,7 @@ def _running_medians(x: Array, lengths: NDArray[np.integer[Any]]) -> Array:
     y = x[half : len(x) - half].copy()
     for length in np.unique(lengths[lengths > 1]):
         chosen, inset = lengths == length, half - length // 2
-        windows = sliding_window_view(x[inset : len(x) - inset, chosen], length, axis=0)
-        y[:, chosen] = np.partition(windows, length // 2, axis=-1)[..., length // 2]
+        y[:, chosen] = running_median_numpy(x[inset : len(x) - inset, chosen], length)
     return y
 
 

@@ -1,4 +1,4 @@
-"""offline train | merge: networks from features, a model from networks."""
+"""offline train | blend | merge: networks from features, a model from networks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from offline.cli.shell import PATH, Work, check_model_out
 from offline.config import read_section, section
 from seldrt.cli.shell import Number, say
 from seldrt.config import MOST_VIEWS, ConfigError
+from seldrt.description import TASKS, CheckpointError, describe
 
 
 @click.command(cls=Work, repeat="begins as this one did")
-@click.argument("task", type=click.Choice(["sad", "sed", "doae", "baseline"]))
+@click.argument("task", type=click.Choice([*TASKS, "baseline"]))
 @click.option(
     "--store",
     "stores",
@@ -32,7 +33,7 @@ from seldrt.config import MOST_VIEWS, ConfigError
 )
 @click.option("--out", type=PATH, required=True, help="Run folder.")
 @click.option("--preset", help="Network: compact or paper.  [default: that of --start, else compact]")
-@click.option("--recipe", help="Training: compact, report, etri1 ... etri4, baseline.  [default: compact, or baseline]")
+@click.option("--recipe", help="Training: compact, report, etri1 ... etri3, baseline.  [default: compact, or baseline]")
 @click.option(
     "--config",
     "config_file",
@@ -210,7 +211,6 @@ def merge(
 
     from seldrt import checkpoint
     from seldrt.config import PostprocessConfig, override
-    from seldrt.description import CheckpointError, describe
     from seldrt.graph import can_have_graph
     from seldrt.models import model_path
     from seldrt.postprocess import median_labels
@@ -252,6 +252,6 @@ def merge(
     checkpoint.save(model, out, torch.float16)
     told_networks = (f"{task} of {len(g)}" if len(g) > 1 else task for task, g in model.networks.items())
     click.echo(f"{out}: {', '.join(told_networks)}")
-    missing = [task for task in ("sad", "sed", "doae") if task not in model.networks]
+    missing = [task for task in TASKS if task not in model.networks]
     if missing and "baseline" not in model.networks:
         click.echo(f"not yet a model that listens: {' and '.join(missing)} must be merged, too", err=True)

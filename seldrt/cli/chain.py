@@ -59,7 +59,7 @@ setting_options = options(  # what `settings` takes
         metavar="DEG",
         meaning="Azimuth in the room that its front points to.",
     ),
-    setting("--block-ms", env="BLOCK_MS", type=click.IntRange(1, 10_000), meaning="Length of an audio block, in ms."),
+    setting("--block-ms", env="BLOCK_MS", type=click.IntRange(1, 1000), meaning="Length of an audio block, in ms."),
     setting("--threads", env="THREADS", type=click.IntRange(1, 1024), meaning="CPU threads for the networks."),
     setting("--bind", env="BIND", metavar="URL", meaning="Publish at tcp://HOST:PORT or ipc://PATH."),
     setting("--source", env="SOURCE", metavar="NAME", meaning="Name of this microphone in the topics."),

@@ -205,8 +205,8 @@ class CaptureConfig(Section, frozen=True):
             )
         if not -360.0 <= self.yaw_deg <= 360.0:
             raise ValueError(f"yaw_deg is {self.yaw_deg}: use -360 to 360")
-        if not 1 <= self.block_ms <= 10_000:
-            raise ValueError(f"block_ms is {self.block_ms}: use 1 to 10000")
+        if not 1 <= self.block_ms <= 1000:  # a device silent for 3 s counts as frozen
+            raise ValueError(f"block_ms is {self.block_ms}: use 1 to 1000")
         if not 1.0 <= self.ring_s <= 600.0:
             raise ValueError(f"ring_s is {self.ring_s}: use 1 to 600")
         lowest, highest = RATES_HZ

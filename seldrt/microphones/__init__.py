@@ -66,7 +66,7 @@ class Profile:
 
     def to_foa(self, samples: NDArray[Any], sample_rate: int = 24000) -> Samples:
         """AmbiX (n, 4) of a whole signal (n, 4)."""
-        whole = run(self.stage(sample_rate), samples)
+        whole = run(self.stage(sample_rate), samples, sample_rate)  # by the second: twice as fast as all at once
         return np.zeros((0, CHANNELS), np.float32) if whole is None else whole
 
     def latency_ms(self, sample_rate: int) -> float:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from torch import Tensor, nn
 
 from seldrt.config import ConfigError, FeatureConfig, NetworkConfig
+from seldrt.description import TASKS
 from seldrt.features import TASK_CHANNELS
 from seldrt.networks import efficientnet
 from seldrt.networks.aggregation import Aggregation
@@ -24,8 +25,6 @@ from seldrt.networks.heads import Head, decode_doa, split_joint
 from seldrt.networks.interface import Network
 
 __all__ = ["PRESETS", "TASKS", "Network", "State", "build", "class_weights", "decode_doa", "preset", "split_joint"]
-
-TASKS = ("sad", "sed", "doae")  # besides them: "baseline", one network for all
 
 PRESETS = {
     "paper": NetworkConfig(),
@@ -123,8 +122,8 @@ def _time_stride(config: NetworkConfig) -> int:
 
 def build(task: str, n_classes: int, features: FeatureConfig, config: NetworkConfig) -> Network:
     """A network with fresh weights; `ConfigError` when its strides do not fit the features."""
-    if task not in (*TASKS, "baseline"):
-        raise ConfigError(f"task {task!r} is unknown; choose one of {', '.join(TASKS)}, baseline")
+    if task not in TASK_CHANNELS:
+        raise ConfigError(f"task {task!r} is unknown; choose one of {', '.join(TASK_CHANNELS)}")
     if config.causal and features.frames_per_label % _time_stride(config):
         raise ConfigError(
             f"causal networks need time strides that divide {features.frames_per_label} frames per label; "

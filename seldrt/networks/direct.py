@@ -14,8 +14,8 @@ from seldrt.config import NetworkConfig
 from seldrt.features import TASK_CHANNELS
 from seldrt.networks.causal import Memory, Past
 
-_LEVEL = TASK_CHANNELS["doae"].index("log_mel_w")
-_ACTIVE = [TASK_CHANNELS["doae"].index(f"active_{axis}") for axis in "xyz"]
+LEVEL = TASK_CHANNELS["doae"].index("log_mel_w")
+ACTIVE = [TASK_CHANNELS["doae"].index(f"active_{axis}") for axis in "xyz"]
 
 
 class MaskedIntensity(nn.Module):
@@ -35,8 +35,8 @@ class MaskedIntensity(nn.Module):
 
     def forward(self, x: Tensor, features: Tensor, labels: int, memory: Memory) -> Tensor:
         grid = (labels, x.shape[3])
-        amplitude = torch.pow(10.0, features[:, [_LEVEL]] / 20)
-        flow = features[:, _ACTIVE] * amplitude
+        amplitude = torch.pow(10.0, features[:, [LEVEL]] / 20)
+        flow = features[:, ACTIVE] * amplitude
         mean_flow, mean_amplitude = (functional.adaptive_avg_pool2d(part, grid) for part in (flow, amplitude))
         mask = torch.sigmoid(self.mask(functional.adaptive_avg_pool2d(x, grid)))
         # 2: a plane wave's active intensity is half its direction, see `seldrt.features.intensity`

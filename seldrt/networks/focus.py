@@ -13,17 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seldrt.features import TASK_CHANNELS
 from seldrt.networks.causal import Memory, Past
+from seldrt.networks.direct import ACTIVE, LEVEL
 
 STEPS = 4
 SHARPNESS = 12.0  # of the von Mises-Fisher kernel: what is 20 degrees off counts 0.48
 APART = 2.0  # times the distance from the others, so much further from them the steps begin
 KEPT = 0.3  # of the direction that the network said
 FRAME_STEP = 2  # windows overlap: every second frame will do
-
-_LEVEL = TASK_CHANNELS["doae"].index("log_mel_w")
-_ACTIVE = [TASK_CHANNELS["doae"].index(f"active_{axis}") for axis in "xyz"]
 
 
 class Focus(nn.Module):
@@ -66,9 +63,9 @@ class Focus(nn.Module):
     def _cells(self, features: Tensor) -> Tensor:
         """Unit vector and weight (batch, 4, frames, n_mels) of every `FRAME_STEP`-th frame of each label frame."""
         labels = features.unflatten(2, (-1, self.frames_per_label))[:, :, :, ::FRAME_STEP].flatten(2, 3).float()
-        flow = 2 * labels[:, _ACTIVE]  # 2: a plane wave's active intensity is half its direction
+        flow = 2 * labels[:, ACTIVE]  # 2: a plane wave's active intensity is half its direction
         length = flow.norm(dim=1, keepdim=True).clamp_min(1e-4)
-        root_amplitude = torch.pow(10.0, labels[:, [_LEVEL]] / 40)
+        root_amplitude = torch.pow(10.0, labels[:, [LEVEL]] / 40)
         return torch.cat([flow / length, root_amplitude * length.clamp_max(1)], dim=1)
 
 

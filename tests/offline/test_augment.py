@@ -124,12 +124,13 @@ def test_labels_turn_with_the_sound(task: str) -> None:
 def test_chunks_are_changed_as_the_configuration_asks(task: str) -> None:
     x = torch.randn(8, 40, len(features.TASK_CHANNELS[task]), 16, generator=torch.Generator().manual_seed(0))
     sed = torch.eye(8)[:, None]
-    batch = Batch(x, sed, torch.zeros(8, 1, 8, 3), torch.zeros(8, 1, 8))
+    batch = Batch(x, sed, torch.zeros(8, 1, 8, 3), torch.zeros(8, 1, 8), taught=sed)
 
     def changed(**settings: float) -> Batch:
         return augment.augmented(batch, task, TrainConfig(**settings), x.mean(), torch.Generator().manual_seed(1))
 
     assert torch.equal(changed().features, x)
+    assert changed().taught is sed
     for one in ({"mask_bands": 4}, {"mask_frames": 4}, {"colour_db": 6.0}, {"restyle_probability": 1.0}):
         assert not torch.equal(changed(**one).features, x), one
     laid_over = changed(mix_probability=1.0)

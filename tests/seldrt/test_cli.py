@@ -320,7 +320,7 @@ def test_files_have_the_same_bytes_for_any_block_size_and_pace(recording: Path, 
     for arguments in (
         ["--fast", "--block-ms", "1"],
         ["--fast", "--block-ms", "333"],
-        ["--fast", "--block-ms", "10000"],
+        ["--fast", "--block-ms", "1000"],
         ["--speed", "5", "--quiet"],
     ):
         assert outputs(recording, tmp_path, *arguments) == expected
@@ -513,7 +513,7 @@ def test_the_shipped_settings_show_every_key_with_its_default() -> None:
         ("[capture]\nblock_ms = '3'\n", r"seldrt\.toml: capture\.block_ms: expected a whole number, got text$"),
         ("[postprocess]\nsad_threshold = 2\n", r"toml: \[postprocess\]: sad_threshold is 2.0: it must be 0 to 1"),
         ("[pipeline]\nsensitivity = { dog = 0 }\n", r"toml: pipeline: sensitivity 0.0 of dog: use 0.001 to 1000"),
-        ("[capture]\nblock_ms = 0\n", r"toml: capture: block_ms is 0: use 1 to 10000"),
+        ("[capture]\nblock_ms = 1001\n", r"toml: capture: block_ms is 1001: use 1 to 1000"),
         ("[capture]\nring_s = 0.1\n", r"ring_s is 0\.1: use 1 to 600"),
         ("[capture]\ndevice_rate = 5\n", r"device_rate is 5: use 0, or"),
         ("[capture]\nyaw_deg = 361\n", r"yaw_deg is 361\.0: use -360 to 360"),
@@ -705,11 +705,11 @@ def test_listen_says_which_class_cannot_come(recording: Path, tmp_path: Path, fo
 def test_patience_begins_anew_when_something_came(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s, told = 0.0, list[str]()
     monkeypatch.setattr("time.monotonic", lambda: now_s)
-    connection = connected("ipc://x", "why")
+    connection = connected("ipc://x", "absent")
     patience = Patience([connection], told.append)
     steps = [(2.9, False, 0), (3.1, False, 1), (9.0, False, 1), (10.0, True, 2), (12.0, False, 2), (13.1, False, 3)]
     for at_s, heard, count in steps:
-        now_s = at_s
+        now_s, connection.trouble = at_s, "why"  # which is no reason to be patient for longer
         connection.heard_s = now_s if heard else connection.heard_s
         patience.turn()
         assert len(told) == count
@@ -758,6 +758,65 @@ def test_patience_knows_several_daemons_apart(monkeypatch: pytest.MonkeyPatch) -
         "ipc://gate is heard",
         "ipc://gate and ipc://roof are both called h3: start one with another --source",
     ]
+
+
+def test_what_stands_is_what_holds_and_comes_when_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, told, stood = 0.0, list[str](), list[list[tuple[str, list[str]]]]()
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
+    roof, gate = connected("ipc://roof"), connected("ipc://gate", "absent")
+    patience = Patience([roof, gate], told.append, stand=stood.append)
+    for step in range(200):
+        now_s = step / 10
+        for connection, name, heard in (
+            (roof, "h3", step < 60),
+            (roof, "b\x1b", step < 100),
+            (gate, "h3", step == 50),
+            (gate, "b\x1b", step == 90),
+        ):
+            if heard:
+                connection.heard_s = now_s
+                patience.turn(said(name, t_pub_ns=int(now_s * 1e9)), connection.url)
+        patience.turn()
+    absent, lost = (
+        f"nothing heard from ipc://{why}" for why in ("gate for 3 s: absent", "roof for 3 s, though it is connected")
+    )
+    alike = [
+        f"ipc://gate and ipc://roof are both called {name}: start one with another --source" for name in ["h3", "b?"]
+    ]
+    nothing: list[str] = []
+    assert stood == [
+        [(absent, nothing)],
+        [(alike[0], nothing)],
+        [(absent, ["h3"])],
+        [(alike[1], nothing)],
+        [(absent, ["b\x1b", "h3"])],
+        [(lost, ["b\x1b", "h3"]), (absent, ["b\x1b", "h3"])],
+    ]
+    heard = "ipc://gate is heard"
+    assert told == [absent, heard, alike[0], absent, heard, alike[1], absent, lost]
+
+
+def test_patience_with_who_has_many_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, stood = 0.0, list[list[tuple[str, list[str]]]]()
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
+    connection = connected("ipc://x")
+    patience = Patience([connection], [].append, classes=["dog"], stand=stood.append)
+    for number in range(1200):
+        patience.turn(said(f"s{number}", classes=["cat"]), "ipc://x")
+    now_s = 4.0
+    patience.turn()
+    ((_, names),) = stood[-1]
+    assert set(names) == {f"s{number}" for number in range(100)}
+    patience.turn(said("s1199", classes=["cat"]), "ipc://x")
+    assert max(len(kept) for kept in (patience._heard_s, patience._missing)) <= 1000
+
+
+def test_what_a_source_is_told_to_report_comes_anew_when_that_changes() -> None:
+    told: list[str] = []
+    patience = Patience([], told.append, classes=["dog", "cow"])
+    for reported in ([], ["dog", "cow"], ["cat\x1b"], ["cat\x1b"], ["dog", "cat"], [], ["dog", "cow"], ["dog", "cat"]):
+        patience.turn(said("h3", classes=reported), "ipc://x")
+    assert told == ["h3 reports no dog, cow, but cat?", *["h3 reports no cow, but dog, cat"] * 2]
 
 
 @pytest.mark.parametrize("their_clock_s", [-1e9, 0.0, 1e9])
@@ -847,8 +906,11 @@ def test_the_live_table_shows_the_classes_that_are_asked_for() -> None:
     status |= {"real_time_factor": 0.2, "latency_p50_ms": 1.0, "latency_p95_ms": 2.0, "latency_p99_ms": 3.0}
     status |= {"lost_samples": 0, "state": "running", "model_id": "compact", "degraded": False, "why": ""}
     table.add(msgspec.convert(frame, Frame), roof.url)
-    table.add(msgspec.convert(status | {"classes": ["alarm", "piano"]}, Status), roof.url)
+    table.add(msgspec.convert(status, Status), roof.url)
     console = Console(file=io.StringIO(), width=150)
+    console.print(table.render())
+    assert "reports no" not in console.file.getvalue()  # type: ignore[attr-defined]
+    table.add(msgspec.convert(status | {"classes": ["alarm", "piano"]}, Status), roof.url)
     console.print(table.render())
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert re.search("h3 .*piano", text)
@@ -875,6 +937,10 @@ def test_the_live_table_shows_several_daemons(monkeypatch: pytest.MonkeyPatch) -
     assert "nothing heard from ipc://roof for 9 s: absent" in first
     assert "called" not in first
     assert "ipc://gate and ipc://roof are both called h3: start one with another" in " ".join(second.split())
+    now_s += 4
+    table.add(msgspec.convert(frame, Frame), gate.url)
+    console.print(table.render())
+    assert "called" not in console.file.getvalue().rpartition("seldrt ipc://roof")[2]  # type: ignore[attr-defined]
 
 
 LISTED = (  # the same with the devices of `fake_sounddevice`, after a change to it

@@ -33,7 +33,7 @@ from seldrt.config import (
 from seldrt.keys import make_keys
 from seldrt.microphones import orientation, profile
 from seldrt.runtime.doctor import check_address, check_keys, machine, signals
-from seldrt.runtime.doctor.axes import judge, new_yaw_deg, onsets, reading
+from seldrt.runtime.doctor.axes import judge, new_yaw_deg, onsets
 from seldrt.runtime.doctor.finding import Finding, examine
 from seldrt.runtime.doctor.formats import sniff
 from seldrt.runtime.doctor.listening import Heard, check_flow, check_opened, missing_ms, read
@@ -271,7 +271,7 @@ def clapping(azimuth_deg: float, axes: np.ndarray, format_: str = "ambix", rate:
 def judged(axes: np.ndarray, format_: str = "ambix", mic: str = "ambix", **stands: Any) -> tuple[Finding, Any]:
     how = profile(mic).turned(orientation(**{"mount": "upright"} | stands))
     front, left = clapping(0, axes, format_), clapping(90, axes, format_)
-    return judge(front, left, 48000, reading(how, 48000))
+    return judge(front, left, 48000, lambda frames: how.to_foa(frames, 48000))
 
 
 UPRIGHT = np.eye(3)
@@ -320,12 +320,12 @@ def test_mirrored_axes_and_silence_are_told() -> None:
     assert finding.verdict == "fail"
     assert "left and right are swapped" in finding.text
     quiet = 1e-4 * np.random.default_rng(0).standard_normal((48000, 4))
-    finding, _ = judge(clapping(0, UPRIGHT), quiet, 48000, reading(profile("ambix"), 48000))
+    finding, _ = judge(clapping(0, UPRIGHT), quiet, 48000, profile("ambix").to_foa)
     assert "no clap was heard at the left" in finding.text
     unrelated = [np.roll(clapping(azimuth, UPRIGHT)[:, [0, 0, 0, 0]], 240, axis=0) for azimuth in (0, 90)]
     for x in unrelated:
         x[:, 0] = np.roll(x[:, 0], -240)
-    finding, axes = judge(*unrelated, 48000, reading(profile("ambix"), 48000))
+    finding, axes = judge(*unrelated, 48000, profile("ambix").to_foa)
     assert (finding.verdict, axes) == ("fail", None)
 
 
@@ -429,14 +429,14 @@ def test_the_disk_is_compared_with_what_may_be_recorded(tmp_path: Path, monkeypa
     for free_mb, verdict in ((50, "fail"), (1080, "warn"), (1082, "pass")):
         free.free = free_mb * 1_000_000
         finding = machine.check_disk(config)
-        assert (finding.verdict, finding.figures["recorded_mb"]) == (verdict, 30)
+        assert (finding.verdict, finding.figures["kept_mb"]) == (verdict, 30)
     assert machine.check_disk(RecordConfig()).verdict == "skip"
     clip = tmp_path / "piano" / "roof" / "00001.000s_az+000_el+00_p0.50.flac"
     clip.parent.mkdir(parents=True)
     clip.write_bytes(bytes(2_000_000))
     free.free = 900_000_000
     finding = machine.check_clips(ClipsConfig(dir=str(tmp_path), max_mb=1000))
-    assert (finding.verdict, finding.figures["recorded_mb"]) == ("warn", 2)
+    assert (finding.verdict, finding.figures["kept_mb"]) == ("warn", 2)
     assert finding.remedy.startswith("use --clips-max-mb 811")
     assert machine.check_clips(ClipsConfig()).verdict == "skip"
 

@@ -198,10 +198,13 @@ def test_one_that_is_stopped_is_the_last(night: list[Path]) -> None:
 
 def test_a_wish_to_stop_at_the_end_of_one_is_heeded(night: list[Path], tmp_path: Path) -> None:
     url = f"ipc://{tmp_path}/s"
-    process = start("replay", *night, "--speed", "0.1", "--block-ms", "10000", "--bind", url, program=SMALL)
+    short = tmp_path / night[0].name
+    soundfile.write(short, two_pianos()[: SAMPLE_RATE * 9 // 10], SAMPLE_RATE, subtype="PCM_16")
+    slow = ("--speed", "0.05", "--block-ms", "1000", "--bind", url)
+    process = start("replay", short, *night[1:], *slow, program=SMALL)
     with Subscriber(url, kinds=["status"]) as subscriber:
         assert subscriber.receive(60)  # all of the first is read by now, and waits for its time
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == f"stopped after {night[0]}; 2 of 3 were not begun"
+    assert errors.splitlines()[-1] == f"stopped after {short}; 2 of 3 were not begun"

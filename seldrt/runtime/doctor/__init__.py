@@ -14,7 +14,7 @@ from seldrt.config import CaptureConfig, DaemonConfig, PublisherConfig, SeldrtEr
 from seldrt.microphones import CHANNELS, Profile, choose_profile, orientation, profile_of_recording
 from seldrt.runtime.devices import LOWEST_RATE_HZ, list_inputs, with_channels
 from seldrt.runtime.doctor import machine, signals
-from seldrt.runtime.doctor.axes import Axes, halves, judge, reading
+from seldrt.runtime.doctor.axes import Axes, halves, judge
 from seldrt.runtime.doctor.finding import Check, Finding, bad, doubtful, examine, good, not_checked
 from seldrt.runtime.doctor.listening import Heard, check_flow, check_opened, listen, read
 from seldrt.runtime.publisher import Publisher
@@ -77,7 +77,8 @@ class Patient:
             front = heard.frames
             ask(f"now three times at its LEFT, within {CLAPS_S:.0f} s")
             left = listen(self.capture, CLAPS_S, self._shown).frames
-        return judge(front, left, heard.rate, reading(self.profile(heard.name), heard.rate))
+        mic = self.profile(heard.name)
+        return judge(front, left, heard.rate, lambda frames: mic.to_foa(frames, heard.rate))
 
     def _check_device(self) -> Finding:
         if self.file:

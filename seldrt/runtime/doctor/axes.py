@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from seldrt.microphones import Profile, orientation
+from seldrt.microphones import orientation
 from seldrt.runtime.doctor.finding import Finding, bad, doubtful, good
 from seldrt.runtime.doctor.formats import FORMATS, TO_AMBIX
 from seldrt.spatial import angle_deg, azimuth_elevation, normalized, rotation, unit_vector, wrap_azimuth
-from seldrt.stream import run
 
 Floats = NDArray[np.floating]
 ToFoa = Callable[[Floats], Floats]  # device frames (n, 4) -> AmbiX (n, 4)
@@ -72,16 +71,6 @@ class Axes(NamedTuple):
     yaw_deg: float
     error_deg: float  # what is left then
     cost: float  # less is likelier
-
-
-def reading(mic: Profile, rate: int) -> ToFoa:
-    """How a profile reads the frames of a device."""
-
-    def to_foa(frames: Floats) -> Floats:
-        foa = run(mic.stage(rate), frames.astype(np.float32))
-        return np.zeros((0, 4)) if foa is None else foa
-
-    return to_foa
 
 
 def reading_by(to_ambix: Floats) -> ToFoa:

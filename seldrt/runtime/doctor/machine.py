@@ -1,4 +1,4 @@
-"""What the computer says of itself: Python, the engine, PortAudio, the model's speed, addresses, clock, disk."""
+"""What the computer says of itself: Python, the engine, PortAudio, the model's speed, clock, disk."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _check_room(
     free_mb, kept_mb = shutil.disk_usage(folder).free / 1e6, there / 1e6
     fitting_mb = fitting_bytes(folder, there, config.max_mb * 1_000_000) // 1_000_000
     text = f"{folder}: {free_mb:.0f} MB free, {kept_mb:.0f} MB of {config.max_mb} MB kept"
-    figures = {"free_mb": round(free_mb), "recorded_mb": round(kept_mb), "max_mb": config.max_mb}
+    figures = {"free_mb": round(free_mb), "kept_mb": round(kept_mb), "max_mb": config.max_mb}
     if free_mb < LEAST_MB:
         return bad(text, "make room, or choose another folder", **figures)
     if fitting_mb < config.max_mb:
