@@ -87,7 +87,16 @@ class Run:
             if not other_stores:
                 self._require_same_recordings(state["recordings"])
             self._network.load_state_dict(state["network"])
-        except (RuntimeError, OSError, KeyError, EOFError, AttributeError, pickle.UnpicklingError) as error:
+        except (
+            RuntimeError,
+            OSError,
+            LookupError,
+            TypeError,
+            ValueError,
+            EOFError,
+            AttributeError,
+            pickle.UnpicklingError,
+        ) as error:
             reason = " ".join(str(error).split())[:160]
             raise CheckpointError(f"{path} is not a run of this network: {reason}") from None
         optimization.load_state_dict(state)

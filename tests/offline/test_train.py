@@ -22,7 +22,8 @@ from offline.batches import Batch
 from offline.config import TRAIN_PRESETS, TrainConfig
 from offline.extract import Store
 from offline.objective import aligned, loss
-from offline.optimization import MOST_ASTRAY, Lookahead, Optimization, cycle_ends
+from offline.optimization import Lookahead, Optimization, cycle_ends
+from offline.runs import logging_to
 from offline.train import train
 from seldrt import checkpoint, networks
 from seldrt.config import ConfigError, FeatureConfig, NetworkConfig
@@ -150,9 +151,53 @@ def test_another_network_is_refused_in_one_line(tmp_path: Path) -> None:
     ) as error:
         train("sad", [store], [store], tmp_path, wider, SHORT, resume=True)
     assert "\n" not in str(error.value)
-    (tmp_path / "last.pt").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"last\.pt is not a run"):
-        train("sad", [store], [store], tmp_path, SMALL, SHORT, resume=True)
+    for content in (None, b"", b"hours of work"):
+        if content is None:
+            torch.save({"settings": "null"}, tmp_path / "last.pt")
+        else:
+            (tmp_path / "last.pt").write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"last\.pt is not a run") as error:
+            train("sad", [store], [store], tmp_path, SMALL, SHORT, resume=True)
+        assert "\n" not in str(error.value)
+
+
+def test_a_run_is_of_one_task_and_its_classes(tmp_path: Path) -> None:
+    store, swapped = memory_store((30,)), memory_store((30,), classes=("high", "low"))
+    config = replace(LONG, epochs=1, steps_per_epoch=1)
+    train("sed", [store], [store], tmp_path, SMALL, config)
+    for task, other, said in (
+        ("sad", store, 'begun with task = "sed", not "sad": go on'),
+        ("sed", swapped, r'begun with classes = \["low", "high"\], not \["high", "low"\]: go on'),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            train(task, [other], [other], tmp_path, SMALL, config, resume=True)
+
+
+def test_a_run_from_before_there_was_a_setting_goes_on(tmp_path: Path) -> None:
+    store, config = memory_store((30,)), replace(LONG, epochs=1, steps_per_epoch=1)
+    train("sad", [store], [store], tmp_path, SMALL, config)
+    state = last_of(tmp_path)
+    settings = json.loads(state["settings"])
+    del settings["train"]["weather_probability"], settings["network"]["views"]
+    torch.save(state | {"settings": json.dumps(settings)}, tmp_path / "last.pt")
+    assert train("sad", [store], [store], tmp_path, SMALL, replace(config, epochs=2), resume=True).epoch == 2
+
+
+def test_logs_go_on_from_the_epoch_that_was_kept(tmp_path: Path) -> None:
+    """What came after it, or is torn, is of a run that died."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with logging_to(tmp_path, 0) as log:
+        for epoch in (1, 2, 3):
+            log({"epoch": epoch, "loss": 1.0})
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"epo')
+    with logging_to(tmp_path, 2) as log:
+        log({"epoch": 3, "loss": 1 / 3})
+    assert log_of(tmp_path) == [{"epoch": 1, "loss": 1.0}, {"epoch": 2, "loss": 1.0}, {"epoch": 3, "loss": 0.3333}]
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert events.Tags()["scalars"] == ["loss"]
+    assert [(each.step, round(each.value, 3)) for each in events.Scalars("loss")] == [(1, 1.0), (2, 1.0), (3, 0.333)]
 
 
 def test_a_run_can_begin_with_the_weights_of_another(tmp_path: Path) -> None:
@@ -388,7 +433,7 @@ def test_the_configuration_of_a_run_is_on_its_card(tmp_path: Path) -> None:
     train("sad", [store], [store], tmp_path, SMALL, replace(SHORT, epochs=1))
     card = describe(tmp_path / "best.safetensors").card["sad"]
     assert msgspec.convert(card["train"], TrainConfig) == replace(SHORT, epochs=1)
-    assert card["epoch"] == 1
+    assert (card["epoch"], card["seed"]) == (1, SHORT.seed)
     assert describe(tmp_path / "best.safetensors").features == FEATURES
     assert np.isfinite(card["loss"])
 
@@ -559,6 +604,41 @@ def test_two_processes_learn_as_one_with_the_double_batch(tones: Path, tmp_path:
     assert float((last[0] - last[1]).norm()) < 0.3 * float(last[0].norm())
 
 
+def stepped(optimizer: str, gradients: list[np.ndarray], rate: float, norm: float) -> list[np.ndarray]:
+    """Weights from nothing: Adam (Kingma and Ba 2015); or RAdam (Liu et al. 2020) with Lookahead, as in Ranger."""
+    b1, b2, eps = (0.95, 0.999, 1e-5) if optimizer == "ranger" else (0.9, 0.999, 1e-8)
+    longest = 2 / (1 - b2) - 1
+    weights = slow = m = v = np.zeros_like(gradients[0])
+    seen = []
+    for t, gradient in enumerate(gradients, 1):
+        gradient = gradient * min(1.0, norm / np.linalg.norm(gradient))
+        m, v = b1 * m + (1 - b1) * gradient, b2 * v + (1 - b2) * gradient**2
+        step, length = m / (1 - b1**t), longest - 2 * t * b2**t / (1 - b2**t)
+        if optimizer == "adam":
+            step = step / (np.sqrt(v / (1 - b2**t)) + eps)
+        elif length > 5:
+            rectified = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+            step = step * np.sqrt(rectified * (1 - b2**t)) / (np.sqrt(v) + eps)
+        weights = weights - rate * step
+        if optimizer == "ranger" and t % 6 == 0:
+            weights = slow = (slow + weights) / 2
+        seen.append(weights)
+    return seen
+
+
+@pytest.mark.parametrize("optimizer", ["ranger", "adam"])
+@pytest.mark.parametrize("loud", [1.0, 1e-5])
+def test_weights_move_as_their_authors_say(optimizer: Any, loud: float) -> None:
+    rate = 0.01
+    config = TrainConfig(optimizer=optimizer, learning_rate=rate, final_learning_rate=rate, gradient_norm=2.0)
+    weight = torch.nn.Parameter(torch.zeros(5, dtype=torch.float64))
+    optimization = Optimization([weight], config)
+    gradients = list(np.random.default_rng(0).standard_normal((20, 5)) * loud)
+    for gradient, expected in zip(gradients, stepped(optimizer, gradients, rate, 2.0), strict=True):
+        optimization.step((weight * torch.from_numpy(gradient)).sum())
+        np.testing.assert_allclose(weight.detach().numpy(), expected, rtol=1e-3, atol=1e-12)
+
+
 def test_a_gradient_that_is_no_number_moves_nothing_and_many_end_the_run() -> None:
     weight = torch.nn.Parameter(torch.ones(3))
     optimization = Optimization([weight], TrainConfig(optimizer="adam"))
@@ -567,7 +647,7 @@ def test_a_gradient_that_is_no_number_moves_nothing_and_many_end_the_run() -> No
     optimization.step(weight.sum())
     assert bool(weight.isfinite().all())
     assert bool((weight < 1).all())
-    for _ in range(MOST_ASTRAY - 1):
+    for _ in range(19):
         optimization.step(weight.sum() * float("inf"))
-    with pytest.raises(ConfigError, match="gradients in a row are no numbers; lower learning_rate"):
+    with pytest.raises(ConfigError, match=r"20 gradients in a row are no numbers; lower learning_rate, now 0\.001"):
         optimization.step(weight.sum() * float("inf"))

@@ -55,6 +55,8 @@ def test_noise_is_no_louder_than_what_the_rumble_filter_leaves() -> None:
         config = replace(CONFIG, max_rumble_cut_db=filtered)
         after = weather.weathered(before, "sed", config, torch.Generator().manual_seed(1), 1.0)
         loudest.append(float(after.features[:, :, 0].max()))
+        above = after.features[:, :, 0].mean(1).amax(1) - before.features[0, :, 0].mean()
+        assert abs(above.max() - (20 if filtered else 40)) < 5  # but for gusts
     assert 15 < loudest[0] - loudest[1] < 25
 
 
@@ -71,6 +73,27 @@ def test_weather_is_low_and_levels_stay_levels_and_intensities_intensities(task:
     assert after[:, :, levels].min() >= weather.LOWEST_DB
     if flows:
         assert abs(after[:, :, flows]).max() < 1.0
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_silence_has_no_lows_to_lose(task: str) -> None:
+    silence = torch.from_numpy(features.silence(CONFIG)[features.task_indices(task)]).repeat(40, 200, 1, 1)
+    cut = weather.without_lows(silence, task, weather._octaves(CONFIG).float(), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(cut, silence, atol=1e-3, rtol=0.0)
+
+
+def test_a_hum_lasts() -> None:
+    """As the harmonic and the percussive part of a real one have it, beside the whole."""
+    t = np.arange(3 * RATE)[:, None] / RATE
+    hum = sum(np.sin(2 * np.pi * hz * t + hz) for hz in (50, 100, 150, 200)) * np.full(4, 0.1)
+    quiet, octaves = sound() / 100, weather._octaves(CONFIG).float()
+    x = heard(quiet, "sed").repeat(100, 1, 1, 1)
+    made = weather.with_noise(x, "sed", octaves, 100.0, 40.0, torch.Generator().manual_seed(0))
+
+    def parts_db(x: torch.Tensor) -> torch.Tensor:
+        return (x[..., 1:, :4] - x[..., :1, :4]).mean((-3, -1))
+
+    assert (parts_db(made) - parts_db(heard(quiet + hum, "sed"))).norm(dim=-1).min() < 3
 
 
 def test_what_is_cut_off_is_what_a_high_pass_cuts_off() -> None:
