@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -87,16 +86,9 @@ class Run:
             if not other_stores:
                 self._require_same_recordings(state["recordings"])
             self._network.load_state_dict(state["network"])
-        except (
-            RuntimeError,
-            OSError,
-            LookupError,
-            TypeError,
-            ValueError,
-            EOFError,
-            AttributeError,
-            pickle.UnpicklingError,
-        ) as error:
+        except CheckpointError:
+            raise
+        except Exception as error:  # torch and pickle have a dozen kinds of them
             reason = " ".join(str(error).split())[:160]
             raise CheckpointError(f"{path} is not a run of this network: {reason}") from None
         optimization.load_state_dict(state)
