@@ -26,9 +26,10 @@ LINGER_MS = 500
 HANDSHAKES = 20  # let in, a turn
 OPTIONS = (
     (zmq.LINGER, LINGER_MS),
-    # A flood waits at its sender and not in our memory; but whoever has more waiting here, sends a heartbeat and goes
-    # ends this process (see `KEEPALIVE`), so it is more than any honest client has to say at once.
-    (zmq.RCVHWM, 100),
+    # What others send is taken a few messages at a time, so that a flood waits at its sender and not in our memory.
+    # libzmq counts the credentials of a CURVE client as one that is never read. Whoever has more waiting, sends a
+    # heartbeat of his own and goes, may end this process (see `KEEPALIVE`).
+    (zmq.RCVHWM, 5),
     (zmq.SNDBUF, 1 << 15),  # bytes; what waits there, on a slow link, comes late and not lost
     (zmq.MAXMSGSIZE, 1024),
     *KEEPALIVE,
