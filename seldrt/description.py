@@ -53,10 +53,8 @@ def describe(path: Path) -> Description:
         found = msgspec.convert(plain, Description)
     except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
         raise CheckpointError(f"{path} has metadata that do not fit: {error}") from None
-    if empty := [task for task, group in found.networks.items() if not group] or (
-        [] if found.networks else ["any task"]
-    ):
-        raise CheckpointError(f"{path} has metadata that do not fit: there is no network for {', '.join(empty)}")
+    if not found.networks or not all(found.networks.values()):
+        raise CheckpointError(f"{path} has metadata that do not fit: networks are missing")
     return found
 
 

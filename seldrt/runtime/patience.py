@@ -93,9 +93,7 @@ class Patience:
         """A turn of waiting ends, in which this message came from ``url``, or none."""
         now_s = time.monotonic()
         source = message.source if message else ""
-        reported = (
-            message.classes if isinstance(message, Status) else ()
-        )  # the classes that there may be, if it said so
+        reported = message.classes if isinstance(message, Status) else ()  # what there may be, if it was said
         self._heard_s = {key: at_s for key, at_s in self._heard_s.items() if now_s - at_s < SILENT_S}
         if source:
             self._heard_s[source, url] = now_s

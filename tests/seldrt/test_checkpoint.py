@@ -247,6 +247,15 @@ def test_unknown_settings_in_the_metadata_are_refused(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "m.safetensors")
 
 
+@pytest.mark.parametrize("networks", [{}, {"sad": []}])
+def test_metadata_without_networks_are_refused(tmp_path: Path, networks: dict[str, list[object]]) -> None:
+    text = msgspec.json.decode(msgspec.json.encode(small_model().description))
+    metadata = {"seldrt": msgspec.json.encode(text | {"networks": networks}).decode()}
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors", metadata)
+    with refused("has metadata that do not fit: networks are missing"):
+        describe(tmp_path / "m.safetensors")
+
+
 def test_a_blend_lies_between_two_networks(tmp_path: Path) -> None:
     for seed in (1, 2):
         checkpoint.save(small_model(seed=seed), tmp_path / f"{seed}")
