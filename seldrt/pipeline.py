@@ -172,7 +172,7 @@ def check_names(model: str, names: Iterable[str]) -> None:
 def open_pipeline(config: PipelineConfig, changes: Mapping[str, Any]) -> Pipeline:
     """The pipeline that settings ask for; ``changes`` are what differs from the post-processing of the model."""
     path = model_path(config.model or None)
-    networks = open_networks(path, config.device, config.threads)
+    networks = open_networks(path, config.compute, config.threads)
     known = networks.description
     postprocess = adjusted(known.postprocess, known.classes, config, changes)
     return Pipeline(networks, path.stem, postprocess, only=config.only, ignore=config.ignore)

@@ -123,7 +123,7 @@ def settings(flags: Flags) -> DaemonConfig:
         ignore=flags["ignore"],
         sensitivity=flags["sensitivity"],
         quick=flags["quick"],
-        device=flags["compute"],
+        compute=flags["compute"],
         threads=flags["threads"],
     )
     capture = override(

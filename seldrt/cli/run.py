@@ -37,7 +37,7 @@ def run(**flags: Any) -> None:
     """Listen to a microphone until stopped."""
     from seldrt.detection import safe_name
     from seldrt.microphones import Profile, choose_profile
-    from seldrt.runtime.devices import FIRST_CHANNELS, check_rate
+    from seldrt.runtime.devices import check_rate
     from seldrt.runtime.microphone import Microphone
 
     config, to_room = run_settings(flags)
@@ -48,11 +48,7 @@ def run(**flags: Any) -> None:
 
     with ExitStack() as stack:
         publisher = prepare(config, flags, stack)
-        microphone = Microphone(
-            *(capture.device, meaning, capture.block_ms, capture.ring_s, capture.device_rate, capture.wait),
-            channels=capture.channels or FIRST_CHANNELS,
-        )
-        stack.enter_context(closing(microphone))
+        microphone = stack.enter_context(closing(Microphone(capture, meaning)))
         check_rate(microphone.name, microphone.device_rate, capture.device_rate)
         name = safe_name(microphone.name)
         if kept.dir:

@@ -224,7 +224,7 @@ class PipelineConfig(Section, frozen=True):
     ] = ()  # azimuths from, counter-clockwise to: what sounds there is not reported
     sensitivity: dict[str, float] = msgspec.field(default_factory=dict)  # of classes, or all: 2 = at half the odds
     quick: bool = False  # true = post-processing that waits for nothing
-    device: Literal["cpu", "cuda", "mps"] = "cpu"
+    compute: Literal["cpu", "cuda", "mps"] = "cpu"  # where the networks run
     threads: int = 1
 
     def __post_init__(self) -> None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seldrt.config import LABEL_RATE_HZ
+from seldrt.config import LABEL_RATE_HZ, CaptureConfig
 from seldrt.detection import Clock
 from seldrt.microphones import CHANNELS, Profile
 from seldrt.runtime.capture import TURN_S, Block, Resampler
 from seldrt.runtime.channels import ChannelCheck
 from seldrt.runtime.clock import WallClock
-from seldrt.runtime.devices import FIRST_CHANNELS
 from seldrt.runtime.watched import WatchedInput
 from seldrt.samples import is_sound
 
@@ -29,11 +28,11 @@ class Keeper(Protocol):
 
 
 class Microphone:
-    """A live input device; four of its channels, numbered from 1, are what ``profile_of`` makes of its name.
+    """A live input device; four of its channels are what ``profile_of`` makes of its name.
 
-    ``device`` is a number, a name, or a part of a name that fits one input only. ``device_rate`` is in Hz; 0 takes what
-    the device prefers. `CaptureError` when there is no such device, it is ambiguous, has too few channels or cannot be
-    opened, unless ``wait`` says to wait for it; and in any case when PortAudio is missing.
+    The device is given by a number, a name, or a part of a name that fits one input only. `CaptureError` when there is
+    no such device, it is ambiguous, has too few channels or cannot be opened, unless the settings say to wait for it;
+    and in any case when PortAudio is missing.
 
     A device that goes away later ends nothing: `complaints` says so, and when it is back the index of the samples has
     gone on with the clock.
@@ -41,26 +40,17 @@ class Microphone:
 
     live, waits = True, False
 
-    def __init__(
-        self,
-        device: str,
-        profile_of: Callable[[str], Profile],
-        block_ms: int = 20,
-        ring_s: float = 10.0,
-        device_rate: int = 0,
-        wait: bool = False,
-        channels: Sequence[int] = FIRST_CHANNELS,
-    ) -> None:
-        self._block_ms = block_ms
+    def __init__(self, wanted: CaptureConfig, profile_of: Callable[[str], Profile]) -> None:
+        self._block_ms = wanted.block_ms
         self._wall = WallClock()
         self._check: ChannelCheck | None = None
         self.keeper: Keeper | None = None  # gets all that is heard, as the device gave it
         self._stopped = False
-        self._rate = device_rate or 1
-        self._input = WatchedInput(device, device_rate, block_ms, ring_s, wait, channels)
+        self._rate = wanted.device_rate or 1
+        self._input = WatchedInput(wanted)
         try:
             self._input.open()
-            self.name = self._input.device.name if self._input.device else device
+            self.name = self._input.device.name if self._input.device else wanted.device
             self.profile = profile_of(self.name)
         except BaseException:
             self.close()

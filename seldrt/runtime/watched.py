@@ -13,12 +13,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from numpy.typing import NDArray
 
+from seldrt.config import CaptureConfig
 from seldrt.microphones import CHANNELS
 from seldrt.runtime.clock import ClockFit
 from seldrt.runtime.devices import (
@@ -44,30 +45,20 @@ CLOSE_S = 2.0
 
 
 class WatchedInput:
-    """Frames of the input device ``wanted`` in a ring, with their clock.
+    """Frames of an input device in a ring, with their clock.
 
-    ``device_rate`` is in Hz; 0 takes what the device prefers. ``channels`` are those of the device that are heard, by
-    number from 1. `device`, `rate`, `fit` and `ring` are known once the
-    device was found, in this order, and stay: a device that comes back is opened as it was.
+    `device`, `rate`, `fit` and `ring` are known once the device was found, in this order, and stay: a device that comes
+    back is opened as it was.
     """
 
-    def __init__(
-        self,
-        wanted: str,
-        device_rate: int,
-        block_ms: int,
-        ring_s: float,
-        wait: bool = False,
-        channels: Sequence[int] = FIRST_CHANNELS,
-    ) -> None:
+    def __init__(self, wanted: CaptureConfig) -> None:
         self.device: Device | None = None
-        self.rate = device_rate
+        self.rate = wanted.device_rate
         self.fit: ClockFit | None = None
         self.ring: Ring | None = None
         self.overflows = 0  # as the driver tells
         self.openings = 0
-        self._wanted, self._block_ms, self._ring_s, self._wait = wanted, block_ms, ring_s, wait
-        self._channels = channels
+        self._wanted, self._channels = wanted, wanted.channels or FIRST_CHANNELS
         self._error: Exception | None = None  # why nobody watches any more
         self._trouble: CaptureError | None = None  # why nothing comes
         self._attempt: CaptureError | None = None  # why it could not be opened anew
@@ -87,8 +78,8 @@ class WatchedInput:
         except OSError:  # there is none
             self._stderr = os.open(os.devnull, os.O_WRONLY)
         self._thread.start()
-        if not self._answered.wait(2 * HANGS_S) and not self._wait:
-            raise CaptureError(f"{self._wanted}: the audio server does not answer; is it frozen?")
+        if not self._answered.wait(2 * HANGS_S) and not self._wanted.wait:
+            raise CaptureError(f"{self._wanted.device}: the audio server does not answer; is it frozen?")
         if self._error is not None:
             raise self._error
 
@@ -167,7 +158,7 @@ class WatchedInput:
             ctypes.windll.ole32.CoInitialize(None)
         with self._calling("PortAudio"):
             pass  # the import alone: what is not installed does not come by waiting
-        if self._wait:
+        if self._wanted.wait:
             self._answered.set()
         pause_s = FIRST_PAUSE_S
         while not self._ending.is_set():
@@ -176,7 +167,7 @@ class WatchedInput:
                 self._deliver()
             except CaptureError as error:
                 self._fail(error)
-                if not self.openings and not self._wait:
+                if not self.openings and not self._wanted.wait:
                     raise
             if self._heard_s - began_s > LONGEST_PAUSE_S:
                 pause_s = FIRST_PAUSE_S
@@ -207,14 +198,14 @@ class WatchedInput:
 
     def _open_stream(self) -> Any:
         count, known = max(self._channels), self.device
-        device = find_input(self._wanted, count) if known is None else find_again(known, self._alone)
+        device = find_input(self._wanted.device, count) if known is None else find_again(known, self._alone)
         rate = self.rate or rate_to_ask(device, count)
-        block_frames = max(rate * self._block_ms // 1000, 1)
+        block_frames = max(rate * self._wanted.block_ms // 1000, 1)
         stream = open_input(device, rate, block_frames, self._captured, self._channels)
         if self.ring is None:
             self._alone = len(of_its_kind(device)) == 1
             self.device, self.rate, self.fit = device, rate, ClockFit(rate)
-            self.ring = Ring(max(round(self._ring_s * rate), 4 * block_frames), CHANNELS)
+            self.ring = Ring(max(round(self._wanted.ring_s * rate), 4 * block_frames), CHANNELS)
         return stream
 
     def _watch(self, stream: Any) -> None:
@@ -236,7 +227,7 @@ class WatchedInput:
 
     @property
     def _name(self) -> str:
-        return self.device.name if self.device else self._wanted
+        return self.device.name if self.device else self._wanted.device
 
     def _fail(self, error: CaptureError) -> None:
         self._attempt = error

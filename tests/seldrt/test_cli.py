@@ -528,7 +528,10 @@ def test_the_shipped_settings_show_every_key_with_its_default() -> None:
         ("[clips]\nafter_s = 31\n", r"clips: after_s is 31\.0: it must be 0 to 30"),
         ("[clips]\nlongest_s = 121\n", r"clips: longest_s is 121\.0: it must be 0\.1 to 120"),
         ("[pipeline]\nthreads = 0\n", r"threads is 0: use 1 to 1024"),
-        ("[pipeline]\ndevice = 'tpu'\n", r"pipeline\.device: invalid enum value 'tpu': use 'cpu' or 'cuda' or 'mps'$"),
+        (
+            "[pipeline]\ncompute = 'tpu'\n",
+            r"pipeline\.compute: invalid enum value 'tpu': use 'cpu' or 'cuda' or 'mps'$",
+        ),
         ("capture = 3\n", r"capture: expected a section, got a whole number"),
         ("postprocess = 3\n", r"postprocess: expected a section, got a whole number"),
         ("[capture]\nyaw_deg = 2099-01-01\n", r"capture\.yaw_deg: expected a number, got a date"),

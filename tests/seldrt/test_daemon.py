@@ -24,6 +24,7 @@ import soundfile
 import zmq
 from msgspec.structs import replace
 
+from seldrt.config import CaptureConfig
 from seldrt.detection import Clock
 from seldrt.findings import ActiveSource, EventChange, LabelFrame
 from seldrt.microphones import profile
@@ -245,7 +246,9 @@ def test_too_slow_a_computer_loses_the_oldest_sound_counted_and_told_in_bounded_
             if pipeline.ramp > 120 * SAMPLE_RATE:
                 microphone.stop()
 
-    microphone = Microphone("h3", lambda _: profile("ambix"), ring_s=ring_s, device_rate=SAMPLE_RATE)
+    microphone = Microphone(
+        CaptureConfig(device="h3", ring_s=ring_s, device_rate=SAMPLE_RATE), lambda _: profile("ambix")
+    )
     pipeline, collected = Slow(), Heard()
     monkeypatch.setattr(pipeline, "flush", lambda: [])  # a flush takes no sound, so no time either
     publisher = Publisher("tcp://127.0.0.1:*")

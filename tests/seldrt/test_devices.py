@@ -242,7 +242,9 @@ def test_the_map_of_channels_holds_from_the_device_to_the_samples(
     monkeypatch.setattr(sounddevice, "InputStream", Eight)
     fuma = profile("fuma")
     names: list[str] = []
-    microphone = Microphone("h3", lambda name: names.append(name) or fuma, device_rate=24000, channels=(5, 6, 7, 8))
+    microphone = Microphone(
+        CaptureConfig(device="h3", device_rate=24000, channels=(5, 6, 7, 8)), lambda name: names.append(name) or fuma
+    )
     samples = next(block.samples for block in microphone.blocks(24000) if len(block.samples))
     microphone.stop()
     microphone.close()
@@ -255,7 +257,7 @@ def test_a_profile_that_refuses_the_device_closes_it(sounddevice: ModuleType) ->
         raise SeldrtError(f"{name} will not do")
 
     with pytest.raises(SeldrtError, match=r"Zoom H3-VR.* will not do"):
-        Microphone("h3", refuse)
+        Microphone(CaptureConfig(device="h3"), refuse)
     assert not any(stream.active for stream in sounddevice.streams)
 
 

@@ -379,7 +379,7 @@ def test_a_check_that_breaks_is_a_finding() -> None:
 def test_the_engine_is_asked_for_what_is_configured() -> None:
     assert machine.check_engine(PipelineConfig()).verdict == "pass"
     assert machine.check_engine(PipelineConfig(threads=1024)).verdict == "warn"
-    missing = machine.check_engine(PipelineConfig(device="mps"))
+    missing = machine.check_engine(PipelineConfig(compute="mps"))
     assert missing.verdict == ("pass" if sys.platform == "darwin" else "fail")
 
 

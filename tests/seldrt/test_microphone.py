@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import soxr
 
+from seldrt.config import CaptureConfig
 from seldrt.microphones import Profile, profile
 from seldrt.runtime import watched
 from seldrt.runtime.capture import Block
@@ -27,6 +28,7 @@ from tests.seldrt import fake_sounddevice
 RATE = 24000
 X = np.random.default_rng(0).uniform(-0.5, 0.5, (RATE + 1234, 4)).astype(np.float32)
 LONG_S = 20.0
+H3 = CaptureConfig(device="h3")
 
 
 @pytest.fixture
@@ -88,7 +90,7 @@ class Listener:
 
 def test_a_rate_the_device_refuses_is_told(sounddevice: ModuleType) -> None:
     with pytest.raises(CaptureError, match=r"cannot open UMC404HD.*96000 Hz: Invalid sample rate"):
-        Microphone("UMC", ambix)
+        Microphone(CaptureConfig(device="UMC"), ambix)
 
 
 @pytest.mark.parametrize("device_rate", [24000, 48000])
@@ -96,7 +98,7 @@ def test_a_microphone_gives_what_was_captured_and_ends_cleanly(
     sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch, device_rate: int
 ) -> None:
     monkeypatch.setattr(sounddevice, "MANUAL", True)
-    microphone = Microphone("h3", ambix, device_rate=device_rate)
+    microphone = Microphone(CaptureConfig(device="h3", device_rate=device_rate), ambix)
     listener = Listener(microphone)
     listener.take()
     listener.until(lambda: sounddevice.streams[0].active)
@@ -115,7 +117,7 @@ def test_a_reader_that_sleeps_loses_whole_blocks_at_known_indices(
     ramp = np.arange(1, 20 * 24000 + 1, dtype=np.float32)[:, None].repeat(4, axis=1) / 2**19
     monkeypatch.setattr(sounddevice, "SOUND", ramp)
     monkeypatch.setattr(sounddevice, "SPEED", 5.0)
-    microphone = Microphone("h3", ambix, ring_s=1.0, device_rate=24000)
+    microphone = Microphone(CaptureConfig(device="h3", ring_s=1.0, device_rate=24000), ambix)
     gaps, end = 0, 0
     for block in microphone.blocks(RATE):
         assert block.sample >= end
@@ -132,7 +134,7 @@ def test_a_reader_that_sleeps_loses_whole_blocks_at_known_indices(
 
 def test_overflow_flags_are_counted(sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sounddevice, "OVERFLOW_AT", 2)
-    listener = Listener(Microphone("h3", ambix))
+    listener = Listener(Microphone(H3, ambix))
     listener.until(lambda: listener.microphone.overruns)
     listener.rest()
     assert listener.microphone.overruns == 1
@@ -140,7 +142,7 @@ def test_overflow_flags_are_counted(sounddevice: ModuleType, monkeypatch: pytest
 
 def test_each_overflow_counts(sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sounddevice, "MANUAL", True)
-    listener = Listener(Microphone("h3", ambix))
+    listener = Listener(Microphone(H3, ambix))
     listener.take()
     listener.until(lambda: sounddevice.streams[0].active)
     for overflow in (True, False, True, True, False):
@@ -153,7 +155,7 @@ def test_attempts_become_rarer_up_to_a_limit_and_frequent_again_after_a_life(
     sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who plugs a device in after a night need not wait for hours, nor after each short loss for the limit."""
-    device = watched.WatchedInput("h3", 48000, 20, 1.0, wait=True)
+    device = watched.WatchedInput(CaptureConfig(device="h3", wait=True))
     lasted_s = iter([0.0] * 8 + [60.0, 0.0])
     pauses_s: list[float] = []
 
@@ -191,7 +193,7 @@ def test_a_device_that_fails_comes_back_and_the_clock_tells_what_was_lost(
     told_first: str,
     told_later: str,
 ) -> None:
-    listener = Listener(Microphone("h3", ambix))
+    listener = Listener(Microphone(H3, ambix))
     microphone = listener.microphone
     listener.until(lambda: listener.end > RATE // 2)
     assert microphone.complaints() == {}
@@ -230,7 +232,7 @@ def test_a_microphone_comes_back_at_another_place_only_where_there_was_no_other_
     here = {"name": "H3: USB Audio (hw:1,0)", "hostapi": 0, "max_input_channels": 4, "default_samplerate": 48000}
     there = here | {"name": "H3: USB Audio (hw:3,0)"}
     monkeypatch.setattr(sounddevice, "DEVICES", [here] if alone else [here, there])
-    listener = Listener(Microphone("H3: USB Audio (hw:1,0)", ambix))
+    listener = Listener(Microphone(CaptureConfig(device="H3: USB Audio (hw:1,0)"), ambix))
     listener.until(lambda: listener.end > RATE // 2)
     monkeypatch.setattr(sounddevice, "DEVICES", [there])
     sounddevice.streams[0].active = False
@@ -245,7 +247,7 @@ def test_a_microphone_comes_back_at_another_place_only_where_there_was_no_other_
 
 
 def test_a_stop_while_the_device_is_away_tells_what_was_lost_until_then(sounddevice: ModuleType, hasty: None) -> None:
-    listener = Listener(Microphone("h3", ambix))
+    listener = Listener(Microphone(H3, ambix))
     listener.until(lambda: listener.end > RATE // 2)
     sounddevice.unplug()
     listener.until(lambda: listener.breaks)
@@ -263,7 +265,7 @@ def test_a_portaudio_that_hangs_holds_nobody_up(
         monkeypatch.setattr(watched, name, 0.3)
     abandoned: list[object] = []
     monkeypatch.setattr(atexit, "unregister", abandoned.append)
-    listener = Listener(Microphone("h3", ambix))
+    listener = Listener(Microphone(H3, ambix))
     listener.until(lambda: listener.end > RATE // 2)
     sounddevice.HANG.clear()
     sounddevice.unplug()
@@ -285,15 +287,15 @@ def test_a_portaudio_that_hangs_at_the_start_is_told(
     thawed = threading.Event()
     monkeypatch.setattr(sounddevice, "query_devices", lambda: thawed.wait() and [])
     with pytest.raises(CaptureError, match="h3: the audio server does not answer; is it frozen"):
-        Microphone("h3", ambix)
+        Microphone(H3, ambix)
     thawed.set()
 
 
 def test_who_waits_gets_a_device_that_comes_later(sounddevice: ModuleType, hasty: None) -> None:
     sounddevice.unplug()
     with pytest.raises(CaptureError, match="no input device 'h3'"):
-        Microphone("h3", ambix)
-    microphone = Microphone("h3", ambix, wait=True)
+        Microphone(H3, ambix)
+    microphone = Microphone(CaptureConfig(device="h3", wait=True), ambix)
     assert microphone.name == "h3"
     listener = Listener(microphone)
     listener.until(lambda: "no input device 'h3'" in microphone.complaints().get("device", ""))
@@ -308,19 +310,19 @@ def test_who_waits_can_be_stopped_and_does_not_wait_for_a_missing_library(
     sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch, hasty: None
 ) -> None:
     sounddevice.unplug()
-    listener = Listener(Microphone("h3", ambix, wait=True))
+    listener = Listener(Microphone(CaptureConfig(device="h3", wait=True), ambix))
     listener.take()
     listener.rest()
     assert (listener.end, listener.gaps) == (0, [])
     monkeypatch.setitem(sys.modules, "sounddevice", None)  # type: ignore[arg-type]
     with pytest.raises(CaptureError, match="pip install"):
-        Microphone("h3", ambix, wait=True)
+        Microphone(CaptureConfig(device="h3", wait=True), ambix)
 
 
 def test_an_error_at_the_end_does_not_keep_it_from_ending(
     sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listener = Listener(Microphone("h3", ambix))
+    listener = Listener(Microphone(H3, ambix))
     listener.until(lambda: listener.end > 0)
     monkeypatch.setattr(sounddevice, "FAILS", "stop")
     listener.rest()
@@ -329,7 +331,7 @@ def test_an_error_at_the_end_does_not_keep_it_from_ending(
 def test_a_complaint_says_why_since_when_and_what_failed_last(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
-    device = watched.WatchedInput("h3", 48000, 20, 1.0)
+    device = watched.WatchedInput(H3)
     assert device.complaint() == ""
     device._fail(CaptureError("unplugged"))
     now_s += 7
@@ -345,7 +347,7 @@ def test_blocks_are_as_long_as_asked_for_and_the_last_is_heard_too(
     """A stream that is stopped gives what PortAudio still has, and one that is only closed throws it away."""
     monkeypatch.setattr(sounddevice, "MANUAL", True)
     monkeypatch.setattr(sounddevice.InputStream, "stop", lambda stream: stream.deliver(X[2400:4800]))
-    listener = Listener(Microphone("h3", ambix, block_ms=20, device_rate=RATE))
+    listener = Listener(Microphone(CaptureConfig(device="h3", block_ms=20, device_rate=RATE), ambix))
     listener.take()
     listener.until(lambda: sounddevice.streams[0].active)
     assert sounddevice.streams[0]._blocksize == 480
@@ -356,7 +358,7 @@ def test_blocks_are_as_long_as_asked_for_and_the_last_is_heard_too(
 
 def test_a_watcher_that_dies_is_no_silence(sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sounddevice.InputStream, "start", lambda self: 1 / 0)
-    listener = Listener(Microphone("h3", ambix))
+    listener = Listener(Microphone(H3, ambix))
     with pytest.raises(RuntimeError, match="has died: ZeroDivisionError"):
         listener.until(lambda: False)
     listener.microphone.close()
@@ -366,7 +368,7 @@ def test_a_watcher_that_dies_before_there_was_a_device_is_no_patience(
     sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch, hasty: None
 ) -> None:
     sounddevice.unplug()
-    listener = Listener(Microphone("h3", ambix, wait=True))
+    listener = Listener(Microphone(CaptureConfig(device="h3", wait=True), ambix))
     monkeypatch.setattr(sounddevice, "query_devices", lambda: 1 / 0)
     with pytest.raises(RuntimeError, match="has died: ZeroDivisionError"):
         listener.until(lambda: False)
@@ -380,7 +382,7 @@ def test_what_breaks_at_the_start_is_told_as_it_is(monkeypatch: pytest.MonkeyPat
     monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(AttributeError, match="no cffi here"):
-        Microphone("h3", ambix, wait=wait)
+        Microphone(CaptureConfig(device="h3", wait=wait), ambix)
 
 
 def test_a_pause_of_the_whole_program_is_no_silence_of_the_device(
@@ -388,7 +390,7 @@ def test_a_pause_of_the_whole_program_is_no_silence_of_the_device(
 ) -> None:
     """After it the watcher may look before PortAudio calls back: what the server kept is still to come."""
     now_s, looks = 1000.0, 0
-    device = watched.WatchedInput("h3", 48000, 20, 1.0)
+    device = watched.WatchedInput(H3)
 
     def look(timeout_s: float) -> None:
         nonlocal now_s, looks
@@ -408,7 +410,7 @@ def test_channels_are_watched_and_what_is_no_number_is_silence(
     sounddevice: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sounddevice, "MANUAL", True)
-    microphone = Microphone("h3", ambix, device_rate=RATE)
+    microphone = Microphone(CaptureConfig(device="h3", device_rate=RATE), ambix)
     listener = Listener(microphone)
     listener.take()
     listener.until(lambda: sounddevice.streams[0].active)
@@ -433,10 +435,10 @@ def test_on_windows_the_thread_that_opens_is_one_of_com(
     begun: list[str] = []
     ole32 = SimpleNamespace(CoInitialize=lambda _: begun.append(threading.current_thread().name))
     monkeypatch.setattr(ctypes, "windll", SimpleNamespace(ole32=ole32), raising=False)
-    Microphone("h3", ambix).close()
+    Microphone(H3, ambix).close()
     assert begun == []
     monkeypatch.setattr(watched, "sys", SimpleNamespace(platform="win32"))
-    Microphone("h3", ambix).close()
+    Microphone(H3, ambix).close()
     assert begun == ["capture"]
 
 
@@ -447,13 +449,13 @@ def test_a_program_without_stderr_listens_too(
         raise OSError(9, "Bad file descriptor")
 
     monkeypatch.setattr(os, "dup", closed)
-    listener = Listener(Microphone("h3", ambix))
+    listener = Listener(Microphone(H3, ambix))
     listener.until(lambda: listener.end > RATE // 2)
     listener.rest()
     assert not listener.microphone.seeking
 
 
 def test_the_clock_is_plausible_before_anything_was_captured(sounddevice: ModuleType) -> None:
-    microphone = Microphone("h3", ambix)
+    microphone = Microphone(H3, ambix)
     assert abs(time.time_ns() - microphone.clock().ns(0)) < 60e9
     microphone.close()

@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from seldrt.config import RecordConfig
+from seldrt.config import CaptureConfig, RecordConfig
 from seldrt.findings import LabelFrame
 from seldrt.inference import Estimator
 from seldrt.microphones import profile
@@ -527,7 +527,7 @@ def test_what_was_kept_replays_to_the_bit_also_after_a_loss(tmp_path: Path, monk
     fake_sounddevice.reset()
     x = energy_pipeline.noise(6.0, 60, 10, 48000) * np.linspace(0.1, 2, 6 * 48000, dtype=np.float32)[:, None]
     x = (np.rint(x * 2**23) / 2**23).astype(np.float32)
-    microphone = Microphone("h3", lambda _: profile("fuma"), ring_s=1.0)
+    microphone = Microphone(CaptureConfig(device="h3", ring_s=1.0), lambda _: profile("fuma"))
     microphone.keeper = recorder = Recorder(RecordConfig(dir=str(tmp_path)), "roof", "", "H3-VR")
     live: list[LabelFrame] = []
     daemon = threading.Thread(target=lambda: live.extend(heard(microphone)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from seldrt.config import CaptureConfig
@@ -39,8 +40,7 @@ def listen(capture: CaptureConfig, seconds: float, shown: Callable[[NDArray[np.f
 
     `CaptureError` when it cannot be opened, or gives nothing.
     """
-    channels = capture.channels or FIRST_CHANNELS
-    source = WatchedInput(capture.device, capture.device_rate, capture.block_ms, capture.ring_s, channels=channels)
+    source = WatchedInput(replace(capture, wait=False))
     blocks, arrivals = [], []
     expected = lost_frames = 0
     with closing(source):

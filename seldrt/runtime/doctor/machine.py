@@ -39,18 +39,18 @@ def check_python() -> Finding:
 def check_engine(config: PipelineConfig) -> Finding:
     """The networks compute where they should, on no more threads than there are cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    text = f"on {config.device}, {config.threads} of {cores} cores"
-    figures = {"compute": config.device, "threads": config.threads, "cores": cores}
+    text = f"on {config.compute}, {config.threads} of {cores} cores"
+    figures = {"compute": config.compute, "threads": config.threads, "cores": cores}
     present = {"cpu": True}
-    if config.device != "cpu":
+    if config.compute != "cpu":
         try:
             import torch
         except (ImportError, OSError) as error:
             return bad(f"{text}: PyTorch cannot be loaded: {error}", "pip install 'seldrt[offline]'", **figures)
         present |= {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not present[config.device]:
+    if not present[config.compute]:
         there = ", ".join(name for name, is_there in present.items() if is_there)
-        return bad(f"{text}: there is no {config.device} here", f"use --compute {there}", **figures)
+        return bad(f"{text}: there is no {config.compute} here", f"use --compute {there}", **figures)
     if config.threads > cores:
         return doubtful(f"{text}: they will wait for each other", f"use --threads {cores} or less", **figures)
     return good(text, **figures)
@@ -101,7 +101,7 @@ def check_model(config: PipelineConfig, changes: Mapping[str, Any]) -> Finding:
     }
     smaller = "" if pipeline.model_id == "light" else "choose --model light, "
     remedy = f"{smaller}close other programs, or try more --threads"
-    if config.device == "cpu" and engine == "PyTorch":
+    if config.compute == "cpu" and engine == "PyTorch":
         remedy = f"give it a graph if its networks are causal (`offline merge`), {remedy}"
     if factor > REAL_TIME:
         return bad(f"{text}: too slow", remedy, **figures)
