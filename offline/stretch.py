@@ -18,6 +18,7 @@ from offline.dataset import Recording
 from offline.files import open_audio, read_json, write_audio, write_file
 from offline.workers import ShowProgress, results, silent
 from seldrt.config import LABEL_RATE_HZ, ConfigError
+from seldrt.files import check_utf8
 
 WINDOW, HOP = 2048, 512  # samples; librosa's defaults
 SLOWEST, FASTEST = 0.5, 2.0
@@ -82,6 +83,7 @@ def stretch(
     if out.resolve() == folder.resolve():
         raise ConfigError(f"{out} is the folder of the recordings themselves: give another --out")
     record, made = out / "stretch.json", Stretched(str(folder.resolve()), rate)
+    check_utf8(made.of)
     if record.is_file():
         before = read_json(record, Stretched, "does not say what was stretched; give another --out")
         if (str(Path(before.of).resolve()), before.rate) != (made.of, rate):

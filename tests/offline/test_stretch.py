@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import librosa
@@ -132,3 +133,13 @@ def test_a_folder_holds_one_rate_of_one_dataset(tmp_path: Path) -> None:
     code, text = run("a", "0.9")
     assert (code, text.count("\n")) == (2, 1)
     assert f"{out}/stretch.json: does not say what was stretched" in text
+
+
+def test_a_folder_that_cannot_be_written_down_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / os.fsdecode(b"caf\xe9")
+    place.mkdir()
+    monkeypatch.chdir(place)
+    write_recording(Path("a"), "fold3_room1_mix001_ov1", two_sources()[: RATE // 2], [(0, 0, 0, 60, 20)])
+    result = CliRunner().invoke(main, ["stretch", "--data", "a", "--out", "b", "--rate", "0.9"])
+    assert (result.exit_code, "is not UTF-8; rename it" in result.output) == (2, True)
+    assert not Path("b").exists()
