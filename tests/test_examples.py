@@ -513,7 +513,8 @@ def test_the_snippets_need_nothing_of_seldrt() -> None:
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 names.add(str(node.module).split(".")[0])
-        also = {"home_assistant": {"paho"}, "triangulate": {"numpy"}}
+        ros = {"builtin_interfaces", "diagnostic_msgs", "geometry_msgs", "rclpy", "std_msgs"}
+        also = {"home_assistant": {"paho"}, "ros2": ros, "triangulate": {"numpy"}}
         assert names - sys.stdlib_module_names == {"msgpack", "zmq"} | also.get(path.stem, set())
 
 
