@@ -9,7 +9,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import pytest
 
 PATIENCE_S = 30.0  # the machine may be busy; nothing is measured
 ROOT = Path(__file__).parents[1]
@@ -54,6 +56,11 @@ def endpoint_of(process: subprocess.Popen[str]) -> str:
         if found := re.search(r"publishing \S+ at (\S+)", line):
             return found[1]
     raise AssertionError("no address was told")
+
+
+def lacking(reason: str) -> NoReturn:
+    """Skips a test for want of a program; with ``LIVE_TESTS=required`` (as in .ci/run) it fails instead."""
+    (pytest.fail if os.environ.get("LIVE_TESTS") == "required" else pytest.skip)(reason)
 
 
 def until(reached: Callable[[], object], what: str = "", seconds: float = PATIENCE_S) -> None:

@@ -29,7 +29,7 @@ from seldrt.keys import make_keys
 from seldrt.models import model_path
 from seldrt.runtime.demo import demo_files
 from seldrt.runtime.publisher import Publisher
-from tests.processes import WITH_MICROPHONE, until
+from tests.processes import WITH_MICROPHONE, lacking, until
 from tests.seldrt.energy_pipeline import SAMPLE_RATE, two_pianos
 
 ROOT = Path(__file__).parents[1]
@@ -469,7 +469,7 @@ def node() -> str:
     """The program, if it can run the examples; else the test is skipped."""
     program = shutil.which("node")
     if program is None:
-        pytest.skip("there is no node")
+        lacking("there is no node")
     if not (EXAMPLES / "node_modules").is_dir():
         pytest.skip("the packages are missing: npm install, in examples/")
     return program
@@ -493,8 +493,7 @@ def from_cpp(tmp_path_factory: pytest.TempPathFactory) -> str:
             [compiler, *options, "-E", "-x", "c++", "-"], input=includes, text=True, capture_output=True, check=False
         ).returncode
     ):
-        reason = "not installed: g++ libzmq3-dev libmsgpack-cxx-dev"
-        (pytest.fail if os.environ.get("LIVE_TESTS") == "required" else pytest.skip)(reason)
+        lacking("not installed: g++ libzmq3-dev libmsgpack-cxx-dev")
     program = str(tmp_path_factory.mktemp("cpp") / "subscribe")
     warnings = ["-Wall", "-Wextra", "-Werror"]
     run(compiler, *options, *warnings, str(source), "-o", program, command[1])

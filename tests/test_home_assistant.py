@@ -26,7 +26,7 @@ from paho.mqtt import client as mqtt
 
 from seldrt.keys import make_keys
 from tests import test_examples
-from tests.processes import until
+from tests.processes import lacking, until
 from tests.test_examples import EXAMPLES, NO_MAPS, Start, interrupted, replay
 
 garden, start = test_examples.garden, test_examples.start
@@ -41,8 +41,7 @@ class Broker:
     def __init__(self, folder: Path) -> None:
         program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
         if program is None:
-            reason = "not installed: mosquitto (Debian: apt-get install mosquitto)"
-            (pytest.fail if os.environ.get("LIVE_TESTS") == "required" else pytest.skip)(reason)
+            lacking("not installed: mosquitto (Debian: apt-get install mosquitto)")
         self._program, self._config = program, folder / "mosquitto.conf"
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]

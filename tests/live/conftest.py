@@ -5,18 +5,18 @@ Without one they are skipped; with ``LIVE_TESTS=required`` (as in .ci/run) they 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests.live.audio_server import AudioServer, missing
+from tests.processes import lacking
 
 
 @pytest.fixture(scope="package")
 def audio_server() -> Iterator[AudioServer]:
     if reason := missing():
-        (pytest.fail if os.environ.get("LIVE_TESTS") == "required" else pytest.skip)(reason)
+        lacking(reason)
     server = AudioServer()
     yield server
     server.close()
