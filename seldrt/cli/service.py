@@ -7,7 +7,6 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 from click.core import ParameterSource
@@ -171,8 +170,8 @@ def quoted(word: str) -> str:
 
 def own_program() -> list[str]:
     """How systemd starts this very program: an absolute path."""
-    script = Path(sys.argv[0])
-    if script.name == "seldrt" and (found := shutil.which(str(script))):
+    script = sys.argv[0]  # a Path would forget the ./
+    if os.path.basename(script) == "seldrt" and (found := shutil.which(script)):
         return [os.path.abspath(found)]
     return [os.path.abspath(sys.executable), "-m", "seldrt"]
 

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seldrt.cli import cli
-from seldrt.cli.service import SYSTEM, quoted, unit
+from seldrt.cli.service import SYSTEM, own_program, quoted, unit
 from seldrt.config import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -56,8 +56,19 @@ def test_the_unit_starts_this_program_with_these_options(kind: list[str]) -> Non
     assert service["NoNewPrivileges"] == "yes"
     assert ("DynamicUser" in service) == (not kind)
     assert service.get("SupplementaryGroups", "") == ("" if kind else "audio")
+    assert service.get("WorkingDirectory", "") == ("" if kind else "%S/%N")  # what names without a folder lie in
     target = parsed(done.stdout)["Install"]["WantedBy"]
     assert target == ("default.target" if kind else "multi-user.target")
+
+
+def test_systemd_is_told_the_whole_path_of_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "bin" / "seldrt"
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    for folder, script in ((tmp_path, "bin/seldrt"), (program.parent, "./seldrt")):
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", [script])
+        assert own_program() == [str(program)]
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd-analyze here")
@@ -97,6 +108,7 @@ def test_a_line_break_is_refused() -> None:
         (["--", "--device", "h3", "--device-rate", "5"], "device_rate is 5"),
         (["--", "--device", "h3", "--record-max-mb", "1"], "max_mb is 1"),
         (["--", "--device", "h3", "--model", "nope"], "model 'nope' was not found"),
+        (["--", "--device", "h3", "--only", "pianino"], "the model has no class 'pianino'"),
         (["--", "--device", "h3", "--mic", "nope"], "unknown microphone 'nope'"),
         (["--", "--device", "h3", "--mount", "sideways"], "mount 'sideways'"),
         (["--", "--device", "h3", "--source", "a.b"], "source name 'a.b'"),
