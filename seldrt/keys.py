@@ -70,7 +70,7 @@ def make_keys(folder: Path, name: str, overwrite: bool = False) -> list[Path]:
 def load_server(folder: Path) -> KeyPair:
     """The daemon's own pair; `KeysError` when the folder is not complete, or everybody may write to it."""
     try:
-        complete = (folder / f"{SERVER}.key_secret").exists() and (folder / CLIENTS).is_dir()
+        complete = (folder / f"{SERVER}.key_secret").exists()
         os.listdir(folder / CLIENTS if complete else folder)  # what may not be looked into, looks empty to a glob
     except (FileNotFoundError, ValueError):  # the latter of a name that no file can have
         complete = False
@@ -160,6 +160,6 @@ def _load(path: str | Path) -> tuple[bytes, bytes | None]:
 
 def _is_key(key: bytes) -> bool:
     try:
-        return len(key) == 40 and len(z85.decode(key)) == 32
+        return len(z85.decode(key)) == 32
     except (KeyError, ValueError, struct.error):
         return False

@@ -127,12 +127,12 @@ def test_a_point_that_all_hear(yard: Yard, start: Start, point: Point) -> None:
 
 
 def test_rays_that_pass_each_other_meet_half_way(yard: Yard, start: Start) -> None:
-    """Straight up 2 m beside a level ray: the common perpendicular is 2 m long, and its middle is the answer."""
-    process = start(sys.executable, SCRIPT, *yard.urls("roof", "gate"), *yard.keys, "roof=0,0,0", "gate=5,2,-5")
+    """Straight up 2 m beside a level ray: in the middle of their common perpendicular; the nearer misses it by more."""
+    process = start(sys.executable, SCRIPT, *yard.urls("roof", "gate"), *yard.keys, "roof=0,0,0", "gate=5,2,-10")
     ((_, found, miss_deg, _),) = until_said(process, lambda: yard.say({"roof": (0.0, 0.0), "gate": (90.0, 90.0)}))
     assert found == pytest.approx((5.0, 1.0, 0.0), abs=0.051)
     assert miss_deg == round(math.degrees(math.atan2(1, 5)))
-    flags = ["--miss", "10", "roof=0,0,0", "gate=5,2,-5"]
+    flags = ["--miss", "10", "roof=0,0,0", "gate=5,2,-10"]
     process = start(sys.executable, SCRIPT, *yard.urls("roof", "gate"), *yard.keys, *flags)
     assert process.stderr is not None
     line = threading.Thread(target=lambda: lines.append(process.stderr.readline()))

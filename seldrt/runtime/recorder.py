@@ -82,7 +82,7 @@ class Recorder:
 
         ``captured_ns`` is its UNIX time. Never waits.
         """
-        if not len(frames) or (self._failure and time.monotonic() < self._again_s):
+        if not len(frames):
             return
         if self._given_frames - self._taken_frames > BACKLOG_S * rate:
             self._behind_s = time.monotonic()
@@ -124,7 +124,7 @@ class Recorder:
             return True
         except Exception as error:  # of the system, or of the sound library; the next try may do
             self._failure, self._again_s = why_not(error, self._folder), time.monotonic() + PAUSE_S
-            file, self._file, self._expected = self._file, None, -1
+            file, self._file = self._file, None
             if file is not None:
                 file.give_up()
             return False
@@ -135,7 +135,7 @@ class Recorder:
         self._expected, self._rate = first + len(frames), rate
         before_ns, self._origin_ns = self._origin_ns, captured_ns - first * 1_000_000_000 // rate
         self._was_set |= abs(self._origin_ns - before_ns) > SET_S * 1e9
-        label_frames = max(rate // LABEL_RATE_HZ, 1)
+        label_frames = rate // LABEL_RATE_HZ
         start = 0
         while start < len(frames):
             into_label = self._file.frames % label_frames if self._file else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,26 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path):
     with pytest.raises(KeyError):
         fail()
     assert [(path.name, path.read_bytes()) for path in (tmp_path / "sub").iterdir()] == [("a", b"old")]
+
+
+@pytest.mark.parametrize(
+    ("code", "of", "named"),
+    [
+        (errno.EACCES, "partial", "a"),
+        *((full, None, "a") for full in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)),
+        (errno.EIO, None, None),
+        (errno.ENOSPC, "another", "another"),
+    ],
+)
+def test_an_error_names_the_file_that_was_wanted(tmp_path, code, of, named):
+    def fail() -> None:
+        with whole(tmp_path / "a") as partial:
+            names = {"partial": str(partial), "another": str(tmp_path / "another"), None: None}
+            raise OSError(code, "why", names[of])
+
+    with pytest.raises(OSError, match="why") as refusal:
+        fail()
+    assert (refusal.value.errno, refusal.value.filename) == (code, named and str(tmp_path / named))
 
 
 def test_a_file_that_is_looked_into_is_replaced_a_little_later(tmp_path, monkeypatch):

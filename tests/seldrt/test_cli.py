@@ -27,7 +27,9 @@ import soundfile
 from rich.console import Console
 
 from seldrt import checkpoint
+from seldrt.cli.chain import device_settings
 from seldrt.cli.info import card_lines
+from seldrt.cli.run import run
 from seldrt.cli.shell import Names, Sectors, Sensitivity
 from seldrt.config import ConfigError, DaemonConfig, PostprocessConfig, load_toml, override
 from seldrt.connection import ABSENT
@@ -35,7 +37,7 @@ from seldrt.detection import Frame, Status
 from seldrt.runtime import demo
 from seldrt.runtime.display import REFRESH_S, LiveTable
 from seldrt.runtime.outputs import OutputError, TextFile
-from seldrt.runtime.patience import Patience
+from seldrt.runtime.patience import Delay, Patience
 from seldrt.runtime.publisher import Publisher
 from seldrt.runtime.sinks import DcaseCsv
 from tests.models import small_model
@@ -495,6 +497,44 @@ def test_a_flag_beats_the_environment_beats_the_file(recording: Path, tmp_path: 
     assert source("--source", "flag", SELDRT_CONFIG=str(settings), SELDRT_SOURCE="environment") == "flag"
 
 
+@pytest.mark.parametrize(
+    ("words", "key", "value"),
+    [
+        ("--device h3vr", "capture.device", "h3vr"),
+        ("--device-rate 44100", "capture.device_rate", 44100),
+        ("--wait", "capture.wait", True),
+        ("--channels 5-8", "capture.channels", (5, 6, 7, 8)),
+        ("--mic fuma", "capture.mic", "fuma"),
+        ("--mount endfire", "capture.mount", "endfire"),
+        ("--yaw 30", "capture.yaw_deg", 30.0),
+        ("--block-ms 40", "capture.block_ms", 40),
+        ("--model light", "pipeline.model", "light"),
+        ("--only piano,alarm", "pipeline.only", ("piano", "alarm")),
+        ("--ignore 20..60", "pipeline.ignore", ((20.0, 60.0),)),
+        ("--sensitivity alarm=4", "pipeline.sensitivity", {"alarm": 4.0}),
+        ("--quick", "pipeline.quick", True),
+        ("--compute cuda", "pipeline.compute", "cuda"),
+        ("--threads 2", "pipeline.threads", 2),
+        ("--bind ipc://x", "publisher.bind", "ipc://x"),
+        ("--control ipc://x", "publisher.control", "ipc://x"),
+        ("--insecure-bind", "publisher.insecure_bind", True),
+        ("--curve-keys keys", "publisher.curve_keys", "keys"),
+        ("--levels", "publisher.levels", True),
+        ("--source roof", "publisher.source", "roof"),
+        ("--record kept", "record.dir", "kept"),
+        ("--record-max-mb 20", "record.max_mb", 20),
+        ("--clips heard", "clips.dir", "heard"),
+        ("--clips-max-mb 20", "clips.max_mb", 20),
+        ("--clips-only piano", "clips.only", ("piano",)),
+    ],
+)
+def test_each_flag_is_one_setting(words: str, key: str, value: object) -> None:
+    config, default = device_settings(run.make_context("run", words.split()).params), DaemonConfig()
+    section, name = key.split(".")
+    changed = msgspec.structs.replace(getattr(default, section), **{name: value})
+    assert config == msgspec.structs.replace(default, **{section: changed})
+
+
 def test_the_shipped_settings_show_every_key_with_its_default() -> None:
     path = ROOT / "configs" / "seldrt.toml"
     assert load_toml(path, DaemonConfig) == DaemonConfig()
@@ -822,6 +862,15 @@ def test_what_a_source_is_told_to_report_comes_anew_when_that_changes() -> None:
     assert told == ["h3 reports no dog, cow, but cat?", *["h3 reports no cow, but dog, cat"] * 2]
 
 
+def test_clocks_that_drift_apart_make_nothing_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, delay, latest_s = 0.0, Delay(), 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
+    for minute in range(7 * 24 * 60):
+        now_s = 60.0 * minute
+        latest_s = max(latest_s, delay.of(said("h3", t_pub_ns=int(now_s * (1 - 1e-4) * 1e9))))
+    assert latest_s < 0.1
+
+
 @pytest.mark.parametrize("their_clock_s", [-1e9, 0.0, 1e9])
 def test_what_comes_late_is_told_once_until_it_is_in_time(
     monkeypatch: pytest.MonkeyPatch, their_clock_s: float
@@ -879,6 +928,9 @@ def test_the_live_table_shows_what_sounds_and_when_nothing_comes(monkeypatch: py
     status |= {"type": "status", "state": "running", "model_id": "compact", "degraded": False, "why": ""}
     add(Status, status)
     assert "model compact, 1.2 s behind, 2 ms of it computing (p95)" in " ".join(text().split())
+    add(Status, status | {"state": "ended"})
+    assert not re.search(r"roof .*piano", text())
+    add(Status, status)
     now_s += 10
     add(Frame, frame | {"source": "cellar", "detections": [found | detection]})
     assert re.search(r"cellar .*piano", text())

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -312,6 +313,21 @@ def test_on_a_full_disk_the_oldest_clips_make_room(tmp_path: Path, monkeypatch: 
     with pytest.raises(FolderError, match="the clip is not kept: No space left on device"):
         folder.keep(a_clip(20))
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["holiday.mp4"]
+
+
+@pytest.mark.parametrize(("error", "samples"), [(errno.EIO, 2400), (errno.ENOSPC, 60_000)])
+def test_where_nothing_would_help_nothing_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, samples: int
+) -> None:
+    """A disk that has failed, and one that all of the clips would leave too little room on."""
+    folder = ClipFolder(ClipsConfig(dir=str(tmp_path)))
+    for second in range(4):
+        folder.keep(a_clip(second))
+    before = kept_clips(tmp_path)
+    monkeypatch.setattr(Path, "write_bytes", Mock(side_effect=OSError(error, os.strerror(error))))
+    with pytest.raises(FolderError, match=f"the clip is not kept: {os.strerror(error)}"):
+        folder.keep(a_clip(4, samples))
+    assert kept_clips(tmp_path) == before
 
 
 def test_on_a_small_disk_the_folder_stays_smaller_than_it_may_be(

@@ -169,12 +169,15 @@ def test_a_stream_that_breaks_off_ends_at_once_and_another_follows() -> None:
     assert summary.heard_s == pytest.approx(1.05, abs=0.1)
 
 
-def test_a_stream_that_breaks_off_and_goes_on_without_a_loss_says_what_it_leaves_out() -> None:
+@pytest.mark.parametrize(("cut", "gaps"), [(5000, [(5000, 3 * LABEL - 5000)]), (2 * LABEL, [])])
+def test_a_stream_that_breaks_off_and_goes_on_without_a_loss_says_what_it_leaves_out(
+    cut: int, gaps: list[tuple[int, int]]
+) -> None:
+    """The rest of a label frame, where it broke off within one."""
     x = noise(1.0, 90, 0)
-    cut = 5000  # within a label frame
     parts = [Block(0, x[:cut], breaks_off=True), *blocks_of(x[cut:], first=cut)]
     collected = listen(Script(parts))
-    assert collected.gaps == [(cut, 3 * LABEL - cut)]
+    assert collected.gaps == gaps
     assert [frame.sample for frame in collected.frames] == [i * LABEL for i in range(10)]
 
 
@@ -185,9 +188,18 @@ def test_what_was_lost_until_the_end_is_told_though_nothing_follows() -> None:
     assert len(collected.frames) == 5
 
 
+def test_a_frame_is_as_late_as_after_the_newest_sample_that_it_needed() -> None:
+    x, asked, source = noise(0.55, 90, 0), list[int](), Script([])
+    source.blocks = lambda sample_rate: iter(blocks_of(x))  # type: ignore[method-assign]
+    source.arrived_ns = lambda sample: asked.append(sample) or time.time_ns()  # type: ignore[method-assign,func-returns-value]
+    listen(source)
+    latency = EnergyPipeline().latency_samples
+    assert asked == [min((i + 1) * LABEL + latency, len(x)) for i in range(6)]
+
+
 def test_what_is_wrong_is_told_once_and_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seldrt.runtime.daemon.STATUS_S", 0.0)
-    wrong = [{}, {"channel 2": "dead"}, {"channel 2": "dead"}, {"channel 2": "dead", "device": "gone"}, {}]
+    wrong = [{}, {"channel 2": "dead"}, {"channel 2": "dead"}, {"channel 2": "dead", "device": "gone; trying"}, {}]
 
     def blocks() -> Iterator[Block]:
         for number, complaints in enumerate(wrong):
@@ -199,7 +211,7 @@ def test_what_is_wrong_is_told_once_and_when_it_is_over(monkeypatch: pytest.Monk
     Daemon(pipeline, source, stream_info(pipeline, "h3"), tell=lines.append).run()
     assert lines == [
         "degraded: channel 2: dead",
-        "degraded: device: gone",
+        "degraded: device: gone; trying",
         "resolved: channel 2: dead",
         "resolved: device: gone",
     ]
@@ -371,6 +383,24 @@ def test_a_failing_pipeline_ends_the_daemon_and_the_subscribers_learn_why(contex
     publisher.close()
     assert (last["state"], last["degraded"], last["why"]) == ("failed", True, "the network has burnt down")
     assert not collected.finished
+
+
+def test_what_fails_without_a_word_is_told_by_its_kind(monkeypatch: pytest.MonkeyPatch, context: zmq.Context) -> None:
+    publisher = Publisher("tcp://127.0.0.1:*")
+    subscriptions = Subscriptions(publisher, context)
+    monkeypatch.setattr(EnergyPipeline, "push", Mock(side_effect=MemoryError()))
+    with pytest.raises(MemoryError):
+        listen(Script(blocks_of(noise(0.1, 0, 0))), publisher=publisher)
+    last = subscriptions.until_the_end()[-1][1]
+    publisher.close()
+    assert (last["state"], last["degraded"], last["why"]) == ("failed", True, "MemoryError")
+
+
+def test_blocks_that_come_fast_bring_no_more_statuses() -> None:
+    began_s = time.monotonic()
+    got = published(Script(blocks_of(noise(4.0, 90, 0))))
+    least = 1 + 1 + 1  # the first, to a new subscriber, the last
+    assert sum(m["type"] == "status" for _, m in got) <= least + time.monotonic() - began_s
 
 
 class Endless(Script):
@@ -887,7 +917,8 @@ def test_the_table_of_dcase_goes_from_minus_180_to_179_degrees(tmp_path: Path) -
     path = tmp_path / "labels.csv"
     table = DcaseCsv(str(path))
     for index, azimuth_deg in enumerate((179.4, 179.6, -180.0, -179.6)):
-        table.frame(LabelFrame(index=index, sample=index * LABEL, sources=[heard(azimuth_deg=azimuth_deg, track=1)]))
+        found = heard(azimuth_deg=azimuth_deg, elevation_deg=4.6, track=1)
+        table.frame(LabelFrame(index=index, sample=index * LABEL, sources=[found]))
     table.finish()
     table.close()
     assert path.read_text().splitlines() == ["0,13,1,179,5", "1,13,1,-180,5", "2,13,1,-180,5", "3,13,1,-180,5"]

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import zmq
@@ -27,7 +28,7 @@ def mode(path: Path) -> int:
 
 
 def test_keys_are_private_and_in_the_format_of_pyzmq(tmp_path: Path) -> None:
-    folder = tmp_path / "keys"
+    folder = tmp_path / "new" / "keys"
     made = make_keys(folder, "laptop")
     assert {str(path.relative_to(folder)) for path in made} == {
         "server.key",
@@ -38,6 +39,7 @@ def test_keys_are_private_and_in_the_format_of_pyzmq(tmp_path: Path) -> None:
     assert {path for path in folder.rglob("*") if path.is_file()} == set(made)
     assert mode(folder) == mode(folder / "clients") == 0o700
     assert {mode(path) for path in made if path.suffix == ".key_secret"} == {0o600}
+    assert {mode(path) for path in made if path.suffix == ".key"} == {0o644}
     public, secret = zmq.auth.load_certificate(folder / "laptop.key_secret")
     assert secret is not None
     assert zmq.curve_public(secret) == public == load_public(folder / "clients" / "laptop.key")
@@ -57,6 +59,16 @@ def test_nothing_is_replaced_unless_it_is_asked_for(tmp_path: Path) -> None:
     assert changed == {"laptop.key", "laptop.key_secret"}
     with pytest.raises(KeysError, match="server"):
         make_keys(tmp_path, "server")
+
+
+def test_the_key_of_a_client_that_made_its_own_pair_is_not_replaced(tmp_path: Path) -> None:
+    make_keys(tmp_path, "laptop")
+    (tmp_path / "laptop.key_secret").unlink()  # it is on the laptop only
+    with pytest.raises(KeysError, match=r"clients/laptop\.key: exists"):
+        make_keys(tmp_path, "laptop")
+    (tmp_path / "server.key_secret").unlink()  # as on the laptop
+    with pytest.raises(KeysError, match=r"server\.key: exists"):
+        make_keys(tmp_path, "phone")
 
 
 def test_a_secret_key_outlives_the_public_one_that_was_taken_out(tmp_path: Path) -> None:
@@ -92,9 +104,10 @@ def test_what_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> None:
         load_client(tmp_path / "nothing.key_secret", server)
     with pytest.raises(KeysError, match="holds no secret key"):
         load_client(server, server)
-    secret.chmod(0o640)
-    with pytest.raises(KeysError, match="others can read this secret key; do `chmod 600"):
-        load_client(secret, server)
+    for mode in (0o640, 0o604):
+        secret.chmod(mode)
+        with pytest.raises(KeysError, match="others can read this secret key; do `chmod 600"):
+            load_client(secret, server)
     secret.chmod(0o600)
     text = secret.read_text()
     for broken in (
@@ -103,6 +116,7 @@ def test_what_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> None:
         'public-key: "abc"\n',
         "public-key",
         text.replace('secret-key = "', 'secret-key = "x'),
+        f'public-key = "{"#" * 40}"\n',  # more than 32 bits to five letters
     ):
         secret.write_text(broken)
         with pytest.raises(KeysError):
@@ -113,6 +127,8 @@ def test_what_cannot_be_used_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(KeysError, match="do not belong together"):
         load_client(secret, server)
     (tmp_path / "clients" / "odd.key").write_text("hello")
+    (tmp_path / "clients" / "README").write_text("hello")
+    (tmp_path / "clients" / "phone.key_secret").write_text(text)  # put there by mistake
     allowed, damaged = load_allowed(tmp_path)
     assert list(allowed) == ["laptop"]
     assert damaged == [f"{tmp_path}/clients/odd.key: missing, or no key file"]
@@ -193,6 +209,18 @@ def test_a_key_for_which_there_is_no_open_file_left_is_not_taken_for_a_bad_one(
     monkeypatch.setattr("zmq.auth.load_certificate", no_more)
     with pytest.raises(OSError, match="Too many open files"):
         load_allowed(tmp_path)
+
+
+@pytest.mark.parametrize("error", [errno.ENOENT, errno.ENOTDIR, errno.EACCES])
+def test_where_no_key_can_be_seen_nobody_gets_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    make_keys(tmp_path, "laptop")
+    key = tmp_path / "clients" / "laptop.key"
+    refusal = OSError(error, os.strerror(error))
+    with monkeypatch.context() as one:
+        one.setattr("zmq.auth.load_certificate", Mock(side_effect=refusal))
+        assert load_allowed(tmp_path) == ({}, [f"{key}: {refusal.strerror}"])
+    monkeypatch.setattr("os.listdir", Mock(side_effect=refusal))
+    assert load_allowed(tmp_path) == ({}, [])
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes root to become somebody else")

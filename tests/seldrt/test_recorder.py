@@ -303,9 +303,14 @@ def test_whatever_fails_is_told_and_tried_anew(tmp_path: Path, monkeypatch: pyte
     with monkeypatch.context() as broken:
         broken.setattr(recorder_module, "KeptFile", make)
         assert "nothing is recorded, detection goes on" in keep(tmp_path, integers(RATE))["recording"]
+    with monkeypatch.context() as broken:
+        broken.setattr(recorder_module.KeptFile, "write", make)
+        assert "nothing is recorded, detection goes on" in keep(tmp_path, integers(RATE))["recording"]
+    assert not list(tmp_path.iterdir())
     assert not keep(tmp_path, integers(RATE))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_disk_on_which_nothing_works_for_a_while_is_recorded_to_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,6 +328,7 @@ def test_a_disk_on_which_nothing_works_for_a_while_is_recorded_to_again(
     second(0)
     with monkeypatch.context() as broken:
         broken.setattr(recorder_module.KeptFile, "write", fail)
+        broken.setattr(soundfile.SoundFile, "close", fail)
         for name in ("stat", "unlink"):
             broken.setattr(Path, name, fail)
         second(1)
@@ -442,6 +448,27 @@ def test_files_that_others_take_away_end_nothing(tmp_path: Path, monkeypatch: py
     assert {path.stem for path in tmp_path.glob("*.toml")} == {path.stem for path in kept(tmp_path) if path.exists()}
 
 
+def test_after_a_file_that_was_deleted_another_begins_with_a_label_frame(tmp_path: Path) -> None:
+    x, label, into_it = integers(RATE), RATE // 10, RATE // 20
+    recorder = Recorder(RecordConfig(dir=str(tmp_path)), "roof", MIC, "H3-VR")
+    for start, end in ((0, label + into_it), (label + into_it, RATE)):
+        recorder.keep(start, x[start:end], RATE, T0_NS + start * 1_000_000_000 // RATE)
+        while recorder._taken_frames < recorder._given_frames:
+            time.sleep(0.001)
+        for part in tmp_path.glob("*.part") if start == 0 else ():
+            part.unlink()
+    recorder.close()
+    np.testing.assert_array_equal(read(*kept(tmp_path)), x[2 * label :])
+
+
+def test_no_file_grows_larger_than_its_format_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module, "WAV_LIMIT_BYTES", 100_000)
+    x = integers(2 * RATE) / 3
+    assert not keep(tmp_path, x.astype(np.float32))
+    assert len(kept(tmp_path)) > 1
+    assert all(path.suffix == ".wav" and path.stat().st_size < 130_000 for path in kept(tmp_path))
+
+
 def test_an_old_file_that_cannot_be_deleted_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On Windows, one that somebody listens to."""
     held = tmp_path / "roof_20250101T000000.000Z.flac"
@@ -490,6 +517,8 @@ def test_a_disk_that_does_not_keep_up_leaves_a_gap_and_the_memory_flat(
     np.testing.assert_array_equal(read(before), x[: 21 * RATE])
     np.testing.assert_array_equal(read(after), x[30 * RATE :])
     assert "too slow" in recorder.complaints()["recording"]
+    monkeypatch.setattr(recorder_module, "RECENT_S", 0.0)
+    assert not recorder.complaints()
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:

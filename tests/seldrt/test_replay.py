@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from seldrt.cli.replay import Part, check_apart
 from seldrt.client import Subscriber
+from seldrt.config import ConfigError
 from tests.processes import SMALL, says, seldrt, start
 from tests.seldrt.energy_pipeline import SAMPLE_RATE, two_pianos
 
@@ -100,6 +103,17 @@ def test_what_cannot_be_kept_apart_is_refused_before_anything_is_written(night: 
         assert line in errors
         assert len(errors.splitlines()) == 1
         assert not table.exists()
+
+
+@pytest.mark.parametrize(
+    ("length_s", "apart_s", "fit"), [(60.0, 58.1, True), (60.0, 57.9, False), (1.0, 0.6, True), (1.0, 0.4, False)]
+)
+def test_recordings_may_overlap_by_what_whole_seconds_in_names_leave_out(
+    length_s: float, apart_s: float, fit: bool
+) -> None:
+    parts = [Part(Path(name), length_s, round(1e9 * begun_s)) for name, begun_s in (("b", apart_s), ("a", 0.0))]
+    with nullcontext() if fit else pytest.raises(ConfigError, match="a, b: of the same time, and one source"):
+        check_apart(parts, "roof")
 
 
 def test_a_loop_goes_on_until_it_is_stopped_which_is_a_good_end(night: list[Path], tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ export class Alerts {
   }
 
   choose(text) {
-    if (this.wanted.value !== text) this.wanted.value = text;
+    this.wanted.value = text;
     keep("wanted", text);
     this.show();
   }
@@ -230,7 +230,7 @@ export class Alerts {
       const since = hidden ? -1 : Math.max(...lasting.map(([, kind]) => kind.since));
       this.troubles.set(of, { text, since, kinds: new Map(lasting) });
       const due = ([name, kind]) => !kind.told && now - kind.since >= (name === SILENCE ? SILENCE_MS : TROUBLE_MS);
-      if (hidden || !this.alert.checked || !lasting.some(due)) continue;
+      if (!this.alert.checked || !lasting.some(due)) continue;
       for (const [, kind] of lasting) kind.told = true; // the words are those of all
       this.call(`alerts may fail: ${text}`, `trouble ${of}`);
     }

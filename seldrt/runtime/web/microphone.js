@@ -27,7 +27,7 @@ export function words(azimuth, elevation) {
 }
 
 /** A rounded angle; none is "-0°". */
-export const degrees = (angle) => `${Math.round(angle) || 0}°`;
+export const degrees = (angle) => `${Math.round(angle)}°`;
 
 // By the number of a class: apart from each other, and with a contrast of 3 on the light and the dark ground.
 export const COLOURS = [
@@ -46,7 +46,7 @@ export class Microphone {
   constructor(name) {
     this.name = name;
     this.trails = new Map();
-    this.heard = this.came = performance.now();
+    this.came = performance.now();
     this.quickest = Infinity; // ms from sending a message to its coming, whatever their clock says
     this.sent = -Infinity;
     this.lateSince = Infinity;

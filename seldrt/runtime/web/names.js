@@ -5,7 +5,7 @@ export const named = (name) => name.replaceAll("_", " ");
 
 /** What somebody wrote down, part by part; an "and" in the name of a class parts nothing. */
 function phrases(text, names) {
-  const found = text.split(/[,;\n]/).flatMap((part) => exactly(part, names).length ? [part] : part.split(/\s(?:and|or)\s/i));
+  const found = text.split(/[,;]/).flatMap((part) => exactly(part, names).length ? [part] : part.split(/\s(?:and|or)\s/i));
   return found.map((part) => part.trim()).filter((part) => parts(part).length);
 }
 

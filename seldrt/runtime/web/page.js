@@ -76,7 +76,6 @@ class Page {
   take(message) {
     this.heard = performance.now();
     this.meet(message.source);
-    this.gone.delete(message.source);
     if (!this.microphones.has(message.source)) this.microphones.set(message.source, new Microphone(message.source));
     this.microphones.get(message.source).take(message);
     if (message.type === "status") this.alerts.know(message.source, message.classes ?? []);
@@ -206,7 +205,7 @@ class Page {
   tick() {
     const now = performance.now();
     if (this.isDead()) this.anew();
-    const silent = now - this.heard > SILENT_MS, absent = this.connected ? this.absent() : [];
+    const silent = now - this.heard > SILENT_MS, absent = this.absent();
     const text = !this.connected ? "seldrt view has ended, or cannot be reached"
       : absent.join("; ") || (silent ? "nothing heard: is the daemon running?" : "listening");
     const lost = !this.connected || silent, troubles = new Map(lost ? [["", { text, kinds: [SILENCE] }]] : []);
