@@ -111,6 +111,17 @@ def test_what_cannot_be_told_is_not_told() -> None:
     assert "no 4-channel array" in sniff(unrelated, RATE).why
 
 
+@pytest.mark.parametrize("format_", ["ambix", "fuma"])
+@pytest.mark.parametrize("noise_db", [-40.0, -12.0, -8.0])
+def test_own_noise_of_the_capsules_makes_no_fuma_of_ambix(format_: str, noise_db: float) -> None:
+    """Four cardioids at one point, turned into B-format: their noise is three times as strong in X, Y and Z as in W."""
+    rng = np.random.default_rng(7)
+    own = rng.standard_normal((SECONDS * RATE, 4)) * [1, 3**0.5, 3**0.5, 3**0.5]
+    own = as_format(format_, own * LEVEL * 10 ** (noise_db / 20))
+    found = sniff(field(format_, rng) + own, RATE)
+    assert found.format in (format_, "")
+
+
 @settings(max_examples=25)
 @given(
     st.sampled_from(["ambix", "fuma", "tetrahedron"]),
@@ -585,6 +596,16 @@ def test_without_portaudio_the_rest_is_checked(tmp_path: Path) -> None:
     assert code == 1
     assert "libportaudio2" in checks["portaudio"]["text"]
     assert verdicts(checks, "device", "flow", "model") == ["skip", "skip", "pass"]
+
+
+@pytest.mark.parametrize(("format_", "mic"), [("tetrahedron", "fuma"), ("fuma", "tetrahedron"), ("fuma", "ambix")])
+@pytest.mark.parametrize("yaw_deg", [0.0, 90.0])
+def test_claps_that_seem_to_come_from_the_right_place_in_the_wrong_format(
+    format_: str, mic: str, yaw_deg: float
+) -> None:
+    finding, _ = judged(rotation(yaw_deg=-yaw_deg), format_, mic)
+    assert finding.verdict == "fail"
+    assert f"use --mic {format_}" in finding.remedy
 
 
 def test_claps_in_a_recording_give_the_yaw_of_a_settings_file(tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from seldrt.microphones import orientation
 from seldrt.runtime.doctor.finding import Finding, bad, doubtful, good
-from seldrt.runtime.doctor.formats import FORMATS, TO_AMBIX
+from seldrt.runtime.doctor.formats import FORMATS, SURE_DB, TO_AMBIX
 from seldrt.spatial import angle_deg, azimuth_elevation, normalized, rotation, unit_vector, wrap_azimuth
 
 Floats = NDArray[np.floating]
 ToFoa = Callable[[Floats], Floats]  # device frames (n, 4) -> AmbiX (n, 4)
 
 BAND_HZ = (300.0, 4000.0)  # where claps are loud and capsules together
+TOGETHER_HZ = 1500.0  # up to here, as a low-pass, capsules are together whose distance nobody corrects
 LOUD_DB = 20.0  # above the room
 ATTACK_DB = 15.0  # above what came just before
 APART_S = 0.25
@@ -43,11 +44,15 @@ STANDS = {
 
 
 class Clap(NamedTuple):
-    """A clap: when, and where from (a unit vector); ``focus`` in 0..1 tells how much of it has one direction."""
+    """A clap: when, and where from (a unit vector); ``focus`` in 0..1 tells how much of it has one direction.
+
+    ``off_db`` is the power of X + Y + Z over that of W: 0 in the right format, wherever it comes from.
+    """
 
     at_s: float
     doa: Floats
     focus: float
+    off_db: float
 
 
 class Seen(NamedTuple):
@@ -57,6 +62,7 @@ class Seen(NamedTuple):
     left: Floats
     spread_deg: float
     focus: float
+    off_db: float
 
     @property
     def clear(self) -> bool:
@@ -103,12 +109,15 @@ def claps(frames: Floats, rate: int, to_foa: ToFoa) -> list[Clap]:
     top_hz = min(BAND_HZ[1], 0.45 * rate)
     heard = sosfilt(butter(2, (BAND_HZ[0], top_hz), "bandpass", fs=rate, output="sos"), frames, axis=0)
     foa = np.asarray(to_foa(heard), float)
+    lows = sosfilt(butter(2, TOGETHER_HZ, fs=rate, output="sos"), foa, axis=0)
     found = []
     for onset in onsets(heard, rate):
         w, y, z, x = foa[max(onset - round(BEFORE_S * rate), 0) : onset + round(DIRECT_S * rate)].T
         flow = np.array([w @ x, w @ y, w @ z])
         energy = (w @ w + x @ x + y @ y + z @ z) / 2
-        clap = Clap(onset / rate, normalized(flow), float(np.linalg.norm(flow) / max(energy, 1e-30)))
+        power = np.square(lows[onset : onset + round(DIRECT_S * rate)]).sum(0) + 1e-30
+        off_db = 10 * np.log10(power[1:].sum() / power[0])
+        clap = Clap(onset / rate, normalized(flow), float(np.linalg.norm(flow) / max(energy, 1e-30)), float(off_db))
         found.append((energy, clap))
     loudest = max((energy for energy, _ in found), default=0.0)
     return [clap for energy, clap in found if energy >= loudest * 10 ** (-WEAK_DB / 10)]
@@ -121,7 +130,8 @@ def explain(seen: Seen, mount: str, format_: str) -> Axes:
     yaw_deg = float(azimuth_elevation(unit_vector(azimuths_deg, 0.0).sum(0))[0])
     back = rotation(yaw_deg=-yaw_deg)
     error_deg = float(max(angle_deg(back @ turned_front, FRONT), angle_deg(back @ turned_left, LEFT)))
-    return Axes(format_, mount, yaw_deg, error_deg, error_deg + abs(yaw_deg) / 10 + 50 * (1 - seen.focus))
+    cost = error_deg + abs(yaw_deg) / 10 + 50 * (1 - seen.focus) + 10 * abs(seen.off_db)
+    return Axes(format_, mount, yaw_deg, error_deg, cost)
 
 
 def judge(front: Floats, left: Floats, rate: int, to_foa: ToFoa) -> tuple[Finding, Axes | None]:
@@ -178,14 +188,15 @@ def halves(frames: Floats, rate: int) -> tuple[Floats, Floats]:
 
 def look(front: Floats, left: Floats, rate: int, to_foa: ToFoa) -> Seen:
     """Where claps in front and claps at the left seem to come from, read with ``to_foa``."""
-    middles, spreads_deg, focus = [], [], []
+    middles, spreads_deg, focus, off_db = [], [], [], []
     for frames in (front, left):
         heard = claps(frames, rate, to_foa)
         middle = normalized(sum(clap.doa for clap in heard))
         middles.append(middle)
         spreads_deg += [float(angle_deg(clap.doa, middle)) for clap in heard]
         focus.append(float(np.median([clap.focus for clap in heard])))
-    return Seen(middles[0], middles[1], max(spreads_deg), min(focus))
+        off_db.append(float(np.median([clap.off_db for clap in heard])))
+    return Seen(middles[0], middles[1], max(spreads_deg), min(focus), float(np.mean(off_db)))
 
 
 def _likeliest(seen: Seen, front: Floats, left: Floats, rate: int) -> Axes | None:
@@ -194,7 +205,7 @@ def _likeliest(seen: Seen, front: Floats, left: Floats, rate: int) -> Axes | Non
     None when the claps have no clear direction in any format.
     """
     axes = [explain(seen, mount, "") for mount in STANDS] if seen.clear else []
-    if axes and axes[0].error_deg <= CLOSE_DEG:
+    if axes and axes[0].error_deg <= CLOSE_DEG and abs(seen.off_db) <= SURE_DB:
         return axes[0]
     for name, matrix in TO_AMBIX.items():
         other = look(front, left, rate, reading_by(matrix))

@@ -49,12 +49,12 @@ class Sniff(NamedTuple):
 
 def sniff(frames: Floats, rate: int) -> Sniff:
     """Looks at frames (n, 4) as the device gave them; a few seconds of any broadband sound will do."""
-    cells = covariances(frames, rate)
+    cells, octaves = covariances(frames, rate)
     if len(cells) < 2 * len(OCTAVES_HZ):
         return Sniff("", False, {}, 0.0, "too little sound: make some noise for a few seconds")
-    off_db = {name: _off_db(cells, weight) for name, weight in _WEIGHTS.items()}
-    deviation_db = {name: float(np.median(abs(values))) for name, values in off_db.items()}
-    shown_db = {name: round(float(np.median(values)), 2) for name, values in off_db.items()}
+    off_db = {name: _off_db(cells, octaves, weight) for name, weight in _WEIGHTS.items()}
+    deviation_db = {name: float(np.median(abs(least))) for name, (least, *_) in off_db.items()}
+    shown_db = {name: round(float(np.median(least)), 2) for name, (least, *_) in off_db.items()}
     pairs = _correlations(cells)
     correlation = round(float(pairs.mean()), 3)
     agree = correlation > AGREEMENT and bool((pairs > 0).all())
@@ -71,27 +71,36 @@ def sniff(frames: Floats, rate: int) -> Sniff:
     if best == "n3d":
         why = "four channels of equal power that have nothing in common: N3D, or the noise of the electronics"
         return Sniff("", False, shown_db, correlation, why)
+    least, *others = map(np.median, off_db[best])
+    if best == "fuma" and (not others or others[0] - least > SURE_DB):
+        why = "levels differ from octave to octave: FuMa, or AmbiX in the own noise of the microphone; be louder"
+        return Sniff("", False, shown_db, correlation, why)
     return Sniff(best, off < SURE_DB <= other - off, shown_db, correlation, f"{off:.1f} dB off, next {other:.1f}")
 
 
-def covariances(frames: Floats, rate: int) -> Floats:
-    """Real covariances (cells, 4, 4) of the channels in each octave of each half second that is not silent."""
+def covariances(frames: Floats, rate: int) -> tuple[Floats, Floats]:
+    """Real covariances (cells, 4, 4) of the channels in each octave of each half second that is not silent.
+
+    And the octaves (cells,) that they are of, by their centres.
+    """
     size = round(WINDOW_S * rate)
     count = len(frames) // size
     if not count:
-        return np.zeros((0, 4, 4))
+        return np.zeros((0, 4, 4)), np.zeros(0)
     windows = np.asarray(frames[: count * size], float).reshape(count, size, 4) * np.hanning(size)[:, None]
     spectra = np.fft.rfft(windows, axis=1)
     frequencies_hz = np.fft.rfftfreq(size, 1 / rate)
     together = max(round(SEGMENT_S / WINDOW_S), 1)
-    cells = []
+    cells, octaves = [], []
     for centre_hz in OCTAVES_HZ:
         band = (frequencies_hz >= centre_hz / 2**0.5) & (frequencies_hz < centre_hz * 2**0.5)
         for start in range(0, count - together + 1, together):
             x = spectra[start : start + together, band].reshape(-1, 4)
-            cells.append((x.T @ x.conj()).real / (together * size**2 * 0.375 / 2))  # 0.375: power of the window
-    silence = 10 ** (SILENCE_DBFS / 10)
-    return np.array([cell for cell in cells if np.trace(cell) > silence]).reshape(-1, 4, 4)
+            cell = (x.T @ x.conj()).real / (together * size**2 * 0.375 / 2)  # 0.375: power of the window
+            if np.trace(cell) > 10 ** (SILENCE_DBFS / 10):
+                cells.append(cell)
+                octaves.append(centre_hz)
+    return np.array(cells).reshape(-1, 4, 4), np.array(octaves)
 
 
 def format_of(layout: Layout) -> str:
@@ -107,9 +116,11 @@ def _powers(matrix: Floats) -> Floats:
     return np.stack([w.T @ w, xyz.T @ xyz])
 
 
-def _off_db(cells: Floats, weight: Floats) -> Floats:
+def _off_db(cells: Floats, octaves: Floats, weight: Floats) -> list[Floats]:
+    """X + Y + Z over W in each octave, the least one first: own noise, wind and near sounds only add to X, Y and Z."""
     w, xyz = np.einsum("kab,cab->kc", weight, cells)
-    return np.clip(10 * np.log10(np.maximum(xyz, 1e-30) / np.maximum(w, 1e-30)), -20, 20)
+    off_db = np.clip(10 * np.log10(np.maximum(xyz, 1e-30) / np.maximum(w, 1e-30)), -20, 20)
+    return sorted((off_db[octaves == centre_hz] for centre_hz in np.unique(octaves)), key=np.median)
 
 
 def _correlations(cells: Floats) -> Floats:
