@@ -80,6 +80,15 @@ def require_sounding(task: str, stores: Sequence[Store], purpose: str, folds: Se
     raise ConfigError(f"{stores[0].folder}: no class ever sounds: nothing to {purpose}")
 
 
+def too_short(stores: Sequence[Store], network: NetworkConfig, folds: Sequence[int] = ()) -> list[str]:
+    """The recordings of these folds that are shorter than a training chunk: no chunk is ever cut from them."""
+    return [
+        recording.name
+        for store, recording in chosen(stores, folds)
+        if recording.labels * store.manifest.features.frames_per_label < network.chunk_frames
+    ]
+
+
 def chosen(stores: Sequence[Store], folds: Sequence[int]) -> list[tuple[Store, StoredRecording]]:
     """The recordings of these folds, () for all; `ConfigError` for a fold that no store has."""
     everything = [(store, recording) for store in stores for recording in store.manifest.recordings]
@@ -88,6 +97,20 @@ def chosen(stores: Sequence[Store], folds: Sequence[int]) -> list[tuple[Store, S
         wanted = ", ".join(map(str, sorted(missing)))
         raise ConfigError(f"{stores[0].folder}: has no recording of fold {wanted}; [train] folds = [] takes all")
     return [(store, recording) for store, recording in everything if not folds or recording.fold in folds]
+
+
+def in_both(stores: Sequence[Store], others: Sequence[Store]) -> list[str]:
+    """The recordings that are in stores of either kind: of one name, with the same sounds at the same times."""
+
+    def known(stores: Sequence[Store]) -> set[tuple[str, bytes]]:
+        found = set()
+        for store, each in chosen(stores, ()):
+            sed = store.sed[each.first_label : each.first_label + each.labels]
+            if sed.any():  # all those without a sound are alike
+                found.add((each.name, hashlib.sha256(np.ascontiguousarray(sed).data).digest()))
+        return found
+
+    return sorted(name for name, _ in known(stores) & known(others))
 
 
 def recordings_digest(stores: Sequence[Store]) -> str:

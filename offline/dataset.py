@@ -257,8 +257,9 @@ def read_classes(base: Path) -> list[str]:
 
 
 def _classes_by_layout(base: Path) -> tuple[str, ...]:
-    folders = [folder for name in ("foa_dev", "mic_dev") if (folder := base / name).is_dir()]
-    names = {path.stem for folder in folders for path in folder.rglob("*") if NAME.fullmatch(path.stem)}
+    places = (audio_folder(base, array, split) for array in ("foa", "mic") for split in ("dev", "eval"))
+    folders = [folder for folder in places if folder.is_dir()]
+    names = {path.stem for folder in folders for path in folder.rglob("*") if EVAL_NAME.fullmatch(path.stem)}
     parts = {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
     if not names or any("_ov" in name for name in names):
         return DCASE2020_CLASSES

@@ -47,6 +47,7 @@ class Optimization:
     def __init__(self, parameters: Iterable[torch.nn.Parameter], config: TrainConfig) -> None:
         self.parameters, self.config = list(parameters), config
         self.astray = 0  # steps in a row whose gradient was no number
+        self.learning_rate = config.learning_rate  # of the last step
         self.optimizer: torch.optim.Optimizer
         if config.optimizer == "ranger":
             self.optimizer = torch.optim.RAdam(self.parameters, config.learning_rate, betas=(0.95, 0.999), eps=1e-5)
@@ -58,13 +59,9 @@ class Optimization:
             config.final_learning_rate,
         )  # fmt: skip
 
-    @property
-    def learning_rate(self) -> float:
-        """That of the next step."""
-        return float(self.schedule.get_last_lr()[0])
-
     def step(self, cost: Tensor) -> None:
         """Against the gradient of ``cost``, if that is a number; `ConfigError` when `MOST_ASTRAY` in a row are not."""
+        self.learning_rate = float(self.schedule.get_last_lr()[0])
         self.optimizer.zero_grad(set_to_none=True)
         cost.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_norm)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from offline.config import TrainConfig
 from offline.optimization import Optimization
 from seldrt.checkpoint import Checkpoint, save
+from seldrt.config import ConfigError
 from seldrt.description import CheckpointError, Description
 from seldrt.files import whole
 from seldrt.networks import Network
@@ -127,6 +129,31 @@ class Run:
 def rounded(figures: dict[str, Any]) -> dict[str, Any]:
     """Figures with four significant digits."""
     return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in figures.items()}
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """A run folder in which no other training writes while the block lasts; `ConfigError` when one does.
+
+    On Windows, and on network file systems that have no locks, nobody can tell.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # on Windows
+        yield
+        return
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                told = f"{out}: another training writes there now"
+                raise ConfigError(f"{told}; wait until it has ended, or give another --out") from None
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextmanager

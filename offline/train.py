@@ -32,7 +32,7 @@ from offline.extract import Store
 from offline.objective import aligned, loss
 from offline.optimization import Optimization, cycle_ends
 from offline.processes import Processes, joined
-from offline.runs import BEST, STATE, Progress, Run, logging_to
+from offline.runs import BEST, STATE, Progress, Run, alone_in, logging_to
 from offline.teacher import Teacher
 from offline.transfer import begin
 from offline.validation import validate
@@ -107,8 +107,7 @@ def train(
                 progress = Progress(progress.epoch + 1)
             return progress
         held_out = Chunks(validation, task, own_device, config.validation_folds)
-        out.mkdir(parents=True, exist_ok=True)
-        with logging_to(out, progress.epoch) as log:
+        with alone_in(out), logging_to(out, progress.epoch) as log:
             while True:
                 began, stepped = time.monotonic(), progress.step
                 if not training.epoch(progress):

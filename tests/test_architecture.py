@@ -174,7 +174,7 @@ OFFLINE = {
     ),
     "offline.cli": (
         *("alarms", "config", "dataset", "bank", "bundle", "synthesis", "stretch", "extract", "train", "transfer"),
-        "graph",
+        *("batches", "graph"),
         *("evaluate", "estimates", "reliability", "calibrate", "report"),
     ),
 }

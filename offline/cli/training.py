@@ -88,11 +88,12 @@ def train(
     import torch
 
     from offline import train as training
+    from offline.batches import in_both, too_short
     from offline.config import TRAIN_PRESETS, TrainConfig
     from offline.extract import Store
     from offline.transfer import shape_of, weights_path
     from seldrt import networks
-    from seldrt.config import NetworkConfig, override
+    from seldrt.config import NetworkConfig, named, override
     from seldrt.inference import torch_device
     from seldrt.signals import stop_on_signals
 
@@ -106,19 +107,22 @@ def train(
     shape = section(NetworkConfig, shapes, preset or "compact", config_file, "network")
     recipe = recipe or ("baseline" if task == "baseline" else "compact")
     settings = override(section(TrainConfig, TRAIN_PRESETS, recipe, config_file, "train"), **overrides)
-    both = {store.resolve() for store in stores} & {store.resolve() for store in validation}
-    if both and not (settings.folds or settings.validation_folds):
+    to_learn_from, to_validate = [Store(folder) for folder in stores], [Store(folder) for folder in validation]
+    both = [] if settings.folds or settings.validation_folds else in_both(to_learn_from, to_validate)
+    if both:
         raise ConfigError(
-            f"{min(both)}: to learn from and to validate with; give --validation another store, "
+            f"to learn from and to validate with: {named(both)}; give --validation a store of others, "
             "or say with folds and validation_folds in [train] which recordings are for what"
         )
+    if short := too_short(to_learn_from, shape, settings.folds):
+        say(f"note: shorter than a training chunk ({shape.chunk_frames} frames), so never learnt from: {named(short)}")
     interrupted: list[bool] = []
     say(f"{settings.epochs} epochs; each ends with a line here")
     with stop_on_signals(lambda: interrupted.append(True)):
         progress = training.train(
             task,
-            [Store(folder) for folder in stores],
-            [Store(folder) for folder in validation],
+            to_learn_from,
+            to_validate,
             out,
             shape,
             settings,

@@ -13,7 +13,7 @@ import pytest
 import torch
 from msgspec.structs import replace
 
-from offline.batches import Batch, Chunks, mean_event_labels, require_alike, require_measurable
+from offline.batches import Batch, Chunks, mean_event_labels, require_alike, require_measurable, too_short
 from seldrt.config import ConfigError
 from seldrt.description import CheckpointError
 from seldrt.features import FEATURE_NAMES, TASK_CHANNELS
@@ -109,6 +109,13 @@ def test_what_does_not_fit_is_refused() -> None:
     stores[2] = memory_store((9,), config=replace(FEATURES, f_max_hz=9000.0), seed=7)
     with pytest.raises(CheckpointError, match=r"store7 has other features: f_max_hz is 9000\.0, expected 12000"):
         require_alike(stores)
+
+
+def test_recordings_that_are_never_learnt_from_are_named() -> None:
+    stores = [memory_store((9, 10)), memory_store((3, 11))]
+    begin = Chunks(stores, "sed", "cpu").starts(np.random.default_rng(0), 100, 10)
+    assert set(begin) == {9, 22, 23}
+    assert too_short(stores, CAUSAL) == ["r0", "r0"]
 
 
 def test_validation_needs_long_recordings_in_which_something_sounds() -> None:

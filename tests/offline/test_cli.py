@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,13 +91,15 @@ def test_a_preset_beside_a_model_to_begin_with_is_refused(tmp_path: Path) -> Non
     assert "--preset paper: the network has the shape of --start" in result.stderr
 
 
-def test_a_store_to_learn_from_is_none_to_validate_with(tmp_path: Path) -> None:
-    command = ["train", "sed", "--store", "x", "--store", str(tmp_path), "--out", str(tmp_path / "run")]
-    command += ["--validation", str(tmp_path / ".." / tmp_path.name)]
+def test_recordings_to_learn_from_are_none_to_validate_with(tones: Path, tmp_path: Path) -> None:
+    shutil.copytree(tones / "train.store", tmp_path / "again.store")
+    command = ["train", "sed", "--store", str(tones / "train.store"), "--out", str(tmp_path / "run")]
+    command += ["--validation", str(tones / "val.store"), "--validation", str(tmp_path / "again.store")]
     result = CliRunner().invoke(cli.main, command)
     assert result.exit_code == 2
-    assert f"{tmp_path}: to learn from and to validate with; give --validation another store" in result.stderr
-    (tmp_path / "folds.toml").write_text("[train]\nfolds = [1]\nvalidation_folds = [2]\n")
+    assert "to learn from and to validate with: fold1_" in result.stderr
+    assert "give --validation a store of others" in result.stderr
+    (tmp_path / "folds.toml").write_text("[train]\nfolds = [1]\nvalidation_folds = [77]\n")
     result = CliRunner().invoke(cli.main, [*command, "--config", str(tmp_path / "folds.toml")])
     assert "to learn from and to validate with" not in result.stderr
 

@@ -218,6 +218,13 @@ def test_classes_that_cannot_be_known_are_asked_for(tmp_path):
         read_classes(tmp_path)
 
 
+def test_the_classes_of_an_evaluation_set_by_itself_are_asked_for(tmp_path):
+    """Those of 2021 and later would else be counted by the names of 2020."""
+    make_dataset(tmp_path, ["eval-test/mix001"], split="eval")
+    with pytest.raises(ConfigError, match=r"which classes\?.*write a classes\.json"):
+        read_classes(tmp_path)
+
+
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(ConfigError, match="nowhere: has no folder foa_dev; there is no such folder at all"):
         list_recordings(tmp_path / "nowhere")

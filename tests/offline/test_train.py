@@ -242,6 +242,21 @@ def test_a_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
     assert (tmp_path / "last.pt").read_bytes() == b"hours of work"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no locks of folders there")
+def test_two_trainings_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    store, once = memory_store((30,)), []
+
+    def second() -> bool:
+        if not once:
+            once.append(True)
+            with pytest.raises(ConfigError, match="another training writes there now; wait until it has ended, or"):
+                train("sad", [store], [store], tmp_path, SMALL, SHORT)
+        return False
+
+    train("sad", [store], [store], tmp_path, SMALL, SHORT, stopped=second)
+    assert once
+
+
 def test_to_go_on_there_must_be_a_run(tmp_path: Path) -> None:
     store, out = memory_store((30,)), tmp_path / "mistyped"
     with pytest.raises(ConfigError, match="mistyped holds no run to go on with: leave out --resume, or give the --out"):
@@ -384,8 +399,8 @@ def test_the_learning_rate_restarts_by_cosines(tmp_path: Path) -> None:
     store = memory_store((30,))
     config = replace(SHORT, epochs=7, steps_per_epoch=1, cycle_epochs=1, learning_rate=1.0, final_learning_rate=0.1)
     train("sad", [store], [store], tmp_path, SMALL, config)
-    cycle = [1.0, *(0.1 + 0.9 * (1 + math.cos(math.pi * part)) / 2 for part in (0.5, 0.0, 0.25, 0.5, 0.75, 0.0))]
-    assert [row["learning_rate"] for row in log_of(tmp_path)] == [round(rate, 4) for rate in cycle]
+    rates = [0.1 + 0.9 * (1 + math.cos(math.pi * part)) / 2 for part in (0.0, 0.0, 0.5, 0.0, 0.25, 0.5, 0.75)]
+    assert [row["learning_rate"] for row in log_of(tmp_path)] == [round(rate, 4) for rate in rates]  # of the last step
 
 
 def batch_of(sed: torch.Tensor, doa: torch.Tensor | None = None) -> Batch:
