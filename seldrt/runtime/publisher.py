@@ -110,7 +110,7 @@ class Publisher:
                 self._subscribed_bytes -= len(notice)
             if not self._topics[wanted]:
                 del self._topics[wanted]
-        if self._subscribed_bytes > MOST_SUBSCRIBED_BYTES and self.endpoint.startswith("tcp:"):
+        if self._subscribed_bytes > MOST_SUBSCRIBED_BYTES and self.endpoint.startswith(("tcp:", "ipc://@")):
             self._cut_off()
         return found
 

@@ -139,7 +139,7 @@ def _for_the_owner_only() -> Iterator[None]:
 def check_address(url: str, open_to_others: bool) -> None:
     """`WireError` for an address that is none or, unless it may be, what others can reach."""
     transport, _, place = url.partition("://")
-    if transport == "ipc" and place:
+    if transport == "ipc" and place and "\0" not in place:  # libzmq reads no further, and would replace another file
         if not zmq.has("ipc"):
             raise WireError(f"cannot bind {url}: this system has no ipc; use tcp://127.0.0.1:PORT")
         return

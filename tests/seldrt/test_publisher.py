@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,15 @@ def test_a_file_in_the_way_of_an_ipc_socket_is_kept(tmp_path: Path) -> None:
     assert path.read_text() == "years of work"
 
 
+def test_a_name_that_libzmq_reads_in_part_deletes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "thesis.txt"
+    path.write_text("years of work")
+    for control in ("", f"ipc://{path}\0"):
+        with pytest.raises(WireError, match="use tcp://HOST:PORT or ipc://PATH"):
+            Publisher(f"ipc://{tmp_path}/s" if control else f"ipc://{path}\0", control=control)
+    assert path.read_text() == "years of work"
+
+
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(WireError, match="No such file"):
         Publisher(f"ipc://{tmp_path}/no/seldrt.sock")
@@ -255,6 +265,24 @@ def test_who_subscribes_to_too_much_is_cut_off_and_the_others_come_back(
             assert time.monotonic() < end_s
             publisher.attend("h3")
     assert publisher._subscribed_bytes == len(b"\x01seld1.frame.")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names without a file exist on Linux only")
+def test_who_subscribes_to_too_much_is_cut_off_from_a_socket_that_everybody_here_can_reach(
+    context: zmq.Context,
+) -> None:
+    with closing(Publisher(f"ipc://@seldrt-{os.getpid()}")) as publisher:
+        greedy = subscribe(context, publisher, "seld1.frame.")
+        for number in range(MOST_SUBSCRIBED_BYTES // 1000 + 2):
+            greedy.subscribe(f"{number:01000}")
+        end_s = time.monotonic() + WAIT_MS / 1000
+        while not publisher.restarts:
+            assert time.monotonic() < end_s
+            publisher.attend("h3")
+        while zmq.XPUB not in publisher._bound:  # it comes back at the same name
+            assert time.monotonic() < end_s
+            publisher.attend("h3")
+        greedy.close(0)
 
 
 def test_what_two_subscribe_to_is_forgotten_when_both_are_gone(publisher: Publisher, context: zmq.Context) -> None:
