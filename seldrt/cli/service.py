@@ -36,6 +36,8 @@ TimeoutStartSec={start_s}
 WatchdogSec={watchdog_s}
 Restart=always
 RestartSec={restart_s}
+LimitCORE=0
+UMask=0077
 """
 # A user of its own that may open sound devices, read nearly everything, and write to its own folders only.
 SYSTEM = """\
@@ -63,7 +65,6 @@ ProtectHostname=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
 SystemCallArchitectures=native
 LockPersonality=yes
-UMask=0077
 
 [Install]
 WantedBy=multi-user.target

@@ -19,10 +19,13 @@ class FolderError(SeldrtError):
 
 
 def writable_folder(name: str, what: str) -> Path:
-    """The folder, made where it is missing; `FolderError` ("cannot ``what``") when nothing can be written to it."""
+    """The folder, made for its owner only where it is missing.
+
+    `FolderError` ("cannot ``what``") when nothing can be written to it.
+    """
     folder = Path(name)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what people said may lie there
         try_out(folder)
     except FileExistsError:
         raise FolderError(f"cannot {what} {folder}: it is a file, not a folder") from None

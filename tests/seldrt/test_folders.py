@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,6 +60,7 @@ def test_what_cannot_be_seen_takes_no_room(tmp_path: Path) -> None:
 def test_a_folder_is_made_or_refused_in_words(tmp_path: Path) -> None:
     for _ in range(2):
         assert writable_folder(f"{tmp_path}/a/b", "record to").is_dir()
+    assert os.name != "posix" or stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
     (tmp_path / "file").touch()
     for name, said in (
         (f"{tmp_path}/file", "it is a file, not a folder"),

@@ -54,6 +54,7 @@ def test_the_unit_starts_this_program_with_these_options(kind: list[str]) -> Non
     assert int(service["WatchdogSec"]) > 3
     assert service["Restart"] == "always"
     assert service["NoNewPrivileges"] == "yes"
+    assert (service["LimitCORE"], service["UMask"]) == ("0", "0077")  # a crash leaves no sound and no key on the disk
     assert ("DynamicUser" in service) == (not kind)
     assert service.get("SupplementaryGroups", "") == ("" if kind else "audio")
     assert service.get("WorkingDirectory", "") == ("" if kind else "%S/%N")  # what names without a folder lie in
