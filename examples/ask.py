@@ -5,6 +5,7 @@ but is degraded or cannot say yet, and 2 when nobody answers.
 """
 
 import argparse
+import signal
 import sys
 from typing import NoReturn
 
@@ -24,6 +25,8 @@ parser.add_argument("url", nargs="?", default="tcp://127.0.0.1:5578")
 parser.add_argument("--key", metavar="FILE", help="your secret key, where the daemon asks for keys")
 parser.add_argument("--server-key", metavar="FILE", help="the daemon's public key")
 wanted = parser.parse_args()
+if hasattr(signal, "SIGPIPE"):
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # when its reader goes, so does it
 if bool(wanted.key) != bool(wanted.server_key):
     parser.error("--key and --server-key belong together")
 

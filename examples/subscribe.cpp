@@ -4,12 +4,20 @@
 #include <msgpack.hpp>
 #include <zmq.h>
 
+#include <cctype>
 #include <cstdint>
 #include <cstdio>
 #include <map>
 #include <string>
 
 using Message = std::map<std::string, msgpack::object>;  // points into the msgpack::object_handle it came from
+
+static std::string text(const msgpack::object& object) {  // what others call things may not command a terminal
+  std::string plain = object.as<std::string>();
+  for (char& byte : plain)
+    if (!std::isprint(static_cast<unsigned char>(byte))) byte = '?';
+  return plain;
+}
 
 static msgpack::object_handle receive(void* socket) {
   for (;;) {  // the topic, then the body, which is the last frame
@@ -53,11 +61,11 @@ int main(int count, char** words) {
     const std::string type = message["type"].as<std::string>();
     if (type == "event") {
       std::printf("%.1f  %s  %s  %+.0f deg, %+.0f deg up\n", message["t_capture_ns"].as<std::int64_t>() / 1e9,
-                  message["phase"].as<std::string>().c_str(), message["class"].as<std::string>().c_str(),
+                  text(message["phase"]).c_str(), text(message["class"]).c_str(),
                   message["azimuth_deg"].as<double>(), message["elevation_deg"].as<double>());
     } else if (message["state"].as<std::string>() != "running") {
-      std::printf("%s %s %s\n", message["source"].as<std::string>().c_str(), message["state"].as<std::string>().c_str(),
-                  message["why"].as<std::string>().c_str());
+      std::printf("%s %s %s\n", text(message["source"]).c_str(), text(message["state"]).c_str(),
+                  text(message["why"]).c_str());
     }
     std::fflush(stdout);
   }

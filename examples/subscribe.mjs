@@ -7,6 +7,8 @@ const url = process.argv[2] ?? "tcp://127.0.0.1:5577";
 const socket = new Subscriber();
 socket.connect(url);
 socket.subscribe("seld1.event.", "seld1.status.");
+// What others call things may not command a terminal.
+const tell = (line) => console.log(line.replace(/\p{C}/gu, "?"));
 // A status comes every second.
 const silence = setTimeout(() => console.error(`nothing heard from ${url} for 3 s: is the daemon running?`), 3000);
 
@@ -17,8 +19,8 @@ for await (const [topic, body] of socket) {
   if (message.type === "event") {
     const time = new Date(Number(message.t_capture_ns / 1000000n)).toISOString();
     const place = `${message.azimuth_deg.toFixed(0)} deg, ${message.elevation_deg.toFixed(0)} deg up`;
-    console.log(`${time}  ${message.phase}  ${message.class}  ${place}`);
+    tell(`${time}  ${message.phase}  ${message.class}  ${place}`);
   } else if (message.state !== "running") {
-    console.log(`${message.source} ${message.state} ${message.why}`);
+    tell(`${message.source} ${message.state} ${message.why}`);
   }
 }

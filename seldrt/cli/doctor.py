@@ -12,7 +12,7 @@ import click
 
 from seldrt.cli.chain import device_settings, setting_options
 from seldrt.cli.shell import Number, say, setting
-from seldrt.config import ConfigError, DaemonConfig, load_toml
+from seldrt.config import ConfigError, DaemonConfig, load_toml, printable
 from seldrt.files import whole
 
 if TYPE_CHECKING:
@@ -110,9 +110,9 @@ def write_yaw(path: Path, yaw_deg: float) -> None:
 def tell(name: str, finding: Finding) -> None:
     """A line for the finding, and one for its remedy."""
     mark, colour = MARKS[finding.verdict]
-    click.echo(f"{click.style(mark, fg=colour)}  {name:<12}{finding.text}")
+    click.echo(f"{click.style(mark, fg=colour)}  {name:<12}{printable(finding.text)}")
     if finding.remedy:
-        click.echo(f"{'':18}-> {finding.remedy}")
+        click.echo(f"{'':18}-> {printable(finding.remedy)}")
 
 
 def print_json(found: dict[str, Finding]) -> None:

@@ -224,7 +224,7 @@ def demonstrate(truth: Path, listener: Listener, source: Recording) -> bool:
     console = Console(stderr=True)
     with console.capture() as table:  # its own print would end the program where nobody reads
         console.print(demo.verdict_table(verdicts, stream.classes))
-    say(table.get().rstrip())
+    say(table.get().rstrip(), plain=False)
     say(f"heard, but not played: {demo.unexplained(played, found)}")
     good, line = demo.passed(verdicts)
     say(line)

@@ -21,10 +21,10 @@ HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 Command = Callable[..., Any]
 
 
-def say(line: str) -> None:
-    """A line for people; the work goes on where it cannot be written."""
+def say(text: str, plain: bool = True) -> None:
+    """Lines for people, ``plain``: none commands a terminal. The work goes on where they cannot be written."""
     with suppress(OSError):
-        click.echo(line, err=True)
+        click.echo("\n".join(map(printable, text.split("\n"))) if plain else text, err=True)
 
 
 class Group(click.Group):
@@ -44,7 +44,7 @@ class Group(click.Group):
             code = super().main(*args, **more | {"standalone_mode": False})
         except (click.ClickException, SeldrtError, OSError) as error:  # click itself ends when a pipe has no reader
             lines = re.sub(r"\n(?!  )", " ", _explained(error).strip()).split("\n")
-            say(f"{self.name}: " + "\n".join(map(printable, lines)))
+            say(f"{self.name}: " + "\n".join(lines))
         except (click.Abort, KeyboardInterrupt):
             code = 130
         finally:

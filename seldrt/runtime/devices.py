@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-from seldrt.config import SeldrtError
+from seldrt.config import SeldrtError, printable
 from seldrt.microphones import CHANNELS, names_device, plain_words
 
 FIRST_CHANNELS = tuple(range(1, CHANNELS + 1))
@@ -67,7 +67,7 @@ def list_inputs() -> list[Device]:
     return [
         Device(
             number=number,
-            name=device["name"],
+            name=printable(device["name"]),  # whoever made it chose it
             host=hosts[device["hostapi"]]["name"],
             channels=device["max_input_channels"],
             rate=round(device["default_samplerate"]),

@@ -223,6 +223,16 @@ def test_a_mistake_does_not_command_the_terminal(words: str) -> None:
     assert line.removesuffix("\n").isprintable()
 
 
+def test_names_do_not_command_the_terminal(tmp_path: Path) -> None:
+    title = "\x1b]0;title\x07\x9b31m"
+    _, listed, _ = listed_devices(f"fake.DEVICES[0]['name'] = {title!r}")
+    names = [str(tmp_path / f"{number}{title}.wav") for number in range(3)]
+    code, _, told = seldrt("replay", *names, "--fast", "--no-publish")
+    assert (code, len(told.splitlines())) == (2, 3)
+    for line in (listed + told).splitlines():
+        assert line.isprintable()
+
+
 @pytest.mark.parametrize(("settings", "said"), [("a=" + "[" * 100_000, "recursion"), ("a=" + "9" * 5000, "digits")])
 def test_settings_without_end_are_one_line(tmp_path: Path, settings: str, said: str) -> None:
     (tmp_path / "my.toml").write_text(settings)
