@@ -34,6 +34,7 @@ AUDIO_SUFFIXES = frozenset(
     {f".{name.lower()}" for name in soundfile.available_formats() if name not in ("RAW", "MAT4", "MAT5", "HTK", "XI")}
     | {".aif", ".aifc", ".oga", ".opus", ".snd"}
 )
+EXAMPLES = ".wav, .flac, .ogg, .mp3 ..."
 UNREADABLE_SUFFIXES = frozenset((".m4a", ".aac", ".mp4", ".mov", ".wma", ".webm", ".amr", ".3gp", ".alac", ".ape"))
 NOT_CLASSES = ("distractor", "background")
 PARTS = frozenset(("train", "val", "valid", "validation", "dev", "eval", "test"))
@@ -42,7 +43,6 @@ VALIDATION_SHARE = 0.2  # of the source recordings
 Part = Literal["all", "train", "validation"]
 DCASE2020_ALIASES = {
     "baby": "crying_baby",
-    "crying_baby": "crying_baby",
     "dog": "barking_dog",
     "engine": "running_engine",
     "fire": "burning_fire",
@@ -170,7 +170,7 @@ def _part_of(clips: tuple[Clip, ...], part: Part, folder: Path) -> tuple[Clip, .
 
 def _check_classes(folder: Path, clips: dict[str, tuple[Clip, ...]], others: bool) -> None:
     if not clips:
-        raise ConfigError(f"{folder}: no class folder with sounds ({_examples()}) in it")
+        raise ConfigError(f"{folder}: no class folder with sounds ({EXAMPLES}) in it")
     if set(clips) <= PARTS:
         raise ConfigError(f"{folder}: holds {', '.join(clips)}, no classes: give {folder / min(clips)} as --events")
     if len(clips) == 1 and not others:
@@ -182,7 +182,7 @@ def _check_classes(folder: Path, clips: dict[str, tuple[Clip, ...]], others: boo
 
 def _check_class_folder(folder: Path, sounds: list[Path]) -> None:
     if not sounds:
-        raise ConfigError(f"{folder}: is empty; put sounds ({_examples()}) there, or remove it")
+        raise ConfigError(f"{folder}: is empty; put sounds ({EXAMPLES}) there, or remove it")
     try:
         check_name(folder.name, f"{folder.parent}: class folder")
     except ConfigError as error:
@@ -204,10 +204,6 @@ def _told(folder: Path, mistakes: list[str]) -> str:
         return mistakes[0]
     more = [f"and {len(mistakes) - MOST_TOLD} more"] if len(mistakes) > MOST_TOLD else []
     return "\n  ".join([f"{folder}: {len(mistakes)} things to mend:", *mistakes[:MOST_TOLD], *more])
-
-
-def _examples() -> str:
-    return ".wav, .flac, .ogg, .mp3 ..."
 
 
 def _audio_files(class_folder: Path) -> Iterator[Path]:
@@ -250,8 +246,9 @@ def read_clip(path: Path) -> NDArray[np.float32]:
     return mono
 
 
-def active_region(audio: NDArray[np.floating], block: int = SAMPLE_RATE // 100) -> tuple[int, int]:
+def active_region(audio: NDArray[np.floating]) -> tuple[int, int]:
     """Where the blocks (10 ms) that are at most 60 dB under the loudest begin and end, in samples."""
+    block = SAMPLE_RATE // 100
     level = _block_levels_db(audio, block)
     loud = np.flatnonzero(level >= level.max(initial=-np.inf) - TRIM_DB)
     if len(loud) == 0:

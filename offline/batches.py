@@ -18,6 +18,8 @@ from seldrt.config import ConfigError, NetworkConfig
 from seldrt.description import Description, require_same
 from seldrt.features import TASK_CHANNELS, task_indices
 
+SAMPLED_LABELS = 6000  # label frames that tell mean and deviation of the features
+
 
 class Batch(NamedTuple):
     """Features (batch, frames, channels, n_mels) float32 and targets (batch, label frames, ...) of equal chunks.
@@ -166,9 +168,9 @@ class Chunks:
         begin = (at + first - self.recordings[index][0]) * per_label
         return torch.from_numpy(store.features[begin : begin + labels * per_label, self._channels])
 
-    def statistics(self, rng: np.random.Generator, labels: int = 6000) -> tuple[Tensor, Tensor]:
-        """Mean and 1 / standard deviation (channels, n_mels) of the features, over a sample of label frames."""
-        chosen = np.sort(rng.choice(self.labels, min(labels, self.labels), replace=False))
+    def statistics(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Mean and 1 / standard deviation (channels, n_mels) of the features, over some `SAMPLED_LABELS`."""
+        chosen = np.sort(rng.choice(self.labels, min(SAMPLED_LABELS, self.labels), replace=False))
         sample = self._cut(chosen.tolist(), 1).flatten(0, 1)
         return sample.mean(0), 1 / sample.std(0).clamp_min(1e-3)
 

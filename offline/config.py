@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import replace
 
-from seldrt.config import ConfigError, Section, decode, load_toml, require
+from seldrt.config import ConfigError, Section, decode, load_toml, require, require_range
+from seldrt.config.reading import SectionT
 
 Range = tuple[float, float]
 
@@ -146,7 +148,7 @@ class TrainConfig(Section, frozen=True):
         require(self, (*sizes, *masks), lambda x: 0 <= x < math.inf, "must be finite and not negative")
         shares = ("teacher_share", "silence_weight", "balanced")
         chances = ("restyle_probability", "mix_probability", "weather_probability")
-        require(self, (*shares, *chances), lambda p: 0 <= p <= 1, "must be 0 to 1")
+        require_range(self, (*shares, *chances), 0, 1)
         require(self, ("gradient_norm",), lambda norm: norm > 0, "must be above 0")
         if self.teacher and not self.cross_entropy_weight:
             raise ValueError("teacher needs a cross_entropy_weight above 0: that is how it speaks")
@@ -204,7 +206,9 @@ class Sections(Section, frozen=True):
     card: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-def section(kind: type[Any], presets: dict[str, Any], preset: str, path: Path | None, name: str) -> Any:
+def section(
+    kind: type[SectionT], presets: Mapping[str, SectionT], preset: str, path: Path | None, name: str
+) -> SectionT:
     """A preset with what one section of a TOML file changes in it; `ConfigError` for an unknown name or key."""
     if preset not in presets:
         raise ConfigError(f"{name} preset {preset!r} is unknown; choose one of {', '.join(presets)}")

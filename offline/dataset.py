@@ -30,6 +30,7 @@ from seldrt.spatial import wrap_azimuth
 
 NAME = re.compile(r"fold(?P<fold>\d+)_room(?P<room>\d+)_mix\d+(_ov(?P<overlap>\d+))?")
 EVAL_NAME = re.compile(NAME.pattern + r"|mix\d+")
+FOLDER = re.compile(r"(foa|mic|metadata)_(dev|eval)")
 AUDIO_SUFFIXES = (".wav", ".flac")
 COLUMNS = ("frame", "class", "track", "azimuth", "elevation")
 COUNTED = COLUMNS[:3]
@@ -77,26 +78,25 @@ def metadata_folder(base: Path, split: str = "dev") -> Path:
 def check_apart(out: Path) -> None:
     """`ConfigError` when ``out`` is, or lies in, a folder of a dataset that holds recordings or labels."""
     for folder in (out.resolve(), *out.resolve().parents):
-        if re.fullmatch(r"(foa|mic|metadata)_(dev|eval)", folder.name):
+        if FOLDER.fullmatch(folder.name):
             raise ConfigError(f"{out}: would overwrite what lies in {folder}; give another --out")
 
 
-def list_recordings(
-    base: Path, array: str = "foa", folds: tuple[int, ...] | None = None, split: str = "dev"
-) -> list[Recording]:
+def list_recordings(base: Path, array: str = "foa", folds: Sequence[int] = (), split: str = "dev") -> list[Recording]:
     """The recordings of a dataset, by name; files with other names, such as `._fold1...`, are passed over.
 
     `ConfigError` names the folder, the recordings or the labels that are missing, names that occur twice or are not
     UTF-8, and other names of recordings that have labels.
     """
     folder, label_folder = audio_folder(base, array, split), metadata_folder(base, split)
+    pattern = NAME if split == "dev" else EVAL_NAME
     if not folder.is_dir():
         raise ConfigError(f"{base}: has no folder {folder.name}; {_what_is_there(base, folder.name)}")
-    _check_names(folder, label_folder, split)
-    audio = _files_by_name(folder, AUDIO_SUFFIXES, folds, split)
-    labels = _files_by_name(label_folder, (".csv",), folds, split)
+    _check_names(folder, label_folder, pattern)
+    audio = _files_by_name(folder, AUDIO_SUFFIXES, folds, pattern)
+    labels = _files_by_name(label_folder, (".csv",), folds, pattern)
     if not audio:
-        wanted = "" if folds is None else f" of fold {', '.join(map(str, folds))}"
+        wanted = f" of fold {', '.join(map(str, folds))}" if folds else ""
         raise ConfigError(f"{folder}: has no recording{wanted} named like fold1_room1_mix001_ov1.wav")
     if split == "dev" or labels:
         _check_complete(label_folder, "labels", audio, labels)
@@ -122,16 +122,12 @@ def _recording(name: str, audio: Path, metadata: Path | None, array: str) -> Rec
 
 
 def _files_by_name(
-    folder: Path, suffixes: tuple[str, ...], folds: tuple[int, ...] | None, split: str
+    folder: Path, suffixes: tuple[str, ...], folds: Sequence[int], pattern: re.Pattern[str]
 ) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        match = (NAME if split == "dev" else EVAL_NAME).fullmatch(path.stem)
-        if (
-            not match
-            or path.suffix.lower() not in suffixes
-            or (folds is not None and int(match["fold"] or 0) not in folds)
-        ):
+        match = pattern.fullmatch(path.stem) if path.suffix.lower() in suffixes else None
+        if not match or (folds and int(match["fold"] or 0) not in folds):
             continue
         check_utf8(path)
         if path.stem in found:
@@ -140,13 +136,12 @@ def _files_by_name(
     return found
 
 
-def _check_names(folder: Path, label_folder: Path, split: str) -> None:
+def _check_names(folder: Path, label_folder: Path, pattern: re.Pattern[str]) -> None:
     """`ConfigError` for recordings with labels that would be passed over."""
     sounds, labels = (
         {path.stem for path in place.rglob("[!.]*") if path.suffix.lower() in suffixes}
         for place, suffixes in ((folder, AUDIO_SUFFIXES), (label_folder, (".csv",)))
     )
-    pattern = NAME if split == "dev" else EVAL_NAME
     strange = sorted(name for name in sounds & labels if not pattern.fullmatch(name))
     if strange:
         raise ConfigError(
@@ -173,7 +168,7 @@ def _what_is_there(base: Path, wanted: str) -> str:
     inside = sorted(path.parent for path in base.glob(f"*/{wanted}"))
     if inside:
         return f"{inside[0]} has"
-    known = [path.name for path in sorted(base.iterdir()) if re.fullmatch(r"(foa|mic|metadata)_(dev|eval)", path.name)]
+    known = [path.name for path in sorted(base.iterdir()) if FOLDER.fullmatch(path.name)]
     return f"it has {', '.join(known)}" if known else f"give the one that holds {wanted} and metadata_dev"
 
 

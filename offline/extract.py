@@ -134,12 +134,12 @@ def extract(
     progress: ShowProgress = silent,
     *,
     array: str = "foa",
-    folds: tuple[int, ...] | None = None,
+    folds: Sequence[int] = (),
     split: str = "dev",
 ) -> Sequence[StoredRecording]:
     """Extract the recordings of a dataset folder into the store ``out``, with as many processes as ``workers``.
 
-    array: `foa`, or `mic`, which is encoded to FOA first. folds: only these; None for all. split: `dev` or `eval`.
+    array: `foa`, or `mic`, which is encoded to FOA first. folds: only these; () for all. split: `dev` or `eval`.
     All files get their names at the end, the manifest last: what has one is a whole store.
     Gives where each recording lies. `ConfigError` for a store of other recordings, none of which is among these.
     """

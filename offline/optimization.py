@@ -12,27 +12,28 @@ from offline.config import TrainConfig
 from seldrt.config import ConfigError
 
 MOST_ASTRAY = 20
+PERIOD, ALPHA = 6, 0.5  # of Lookahead
 
 
 class Lookahead:
-    """Every ``period`` steps the weights go half way back to where they were (Zhang et al. 2019)."""
+    """Every `PERIOD` steps the weights go half way back to where they were (Zhang et al. 2019)."""
 
-    def __init__(self, parameters: Iterable[Tensor], period: int = 6, alpha: float = 0.5) -> None:
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
         self.parameters = list(parameters)
         self.slow = [p.detach().clone() for p in self.parameters]
-        self.period, self.alpha, self.steps = period, alpha, 0
+        self.steps = 0
 
     @torch.no_grad()
     def step(self) -> None:
         self.steps += 1
-        if self.steps % self.period == 0:
+        if self.steps % PERIOD == 0:
             for slow, fast in zip(self.slow, self.parameters, strict=True):
-                slow.lerp_(fast, self.alpha)
+                slow.lerp_(fast, ALPHA)
                 fast.copy_(slow)
 
     def state_dict(self) -> dict[str, Any]:
         # Where both have just met, the weights themselves: a file then holds these numbers once.
-        met = self.steps % self.period == 0
+        met = self.steps % PERIOD == 0
         return {"slow": [p.detach() for p in self.parameters] if met else self.slow, "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

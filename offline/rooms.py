@@ -24,6 +24,7 @@ AIR_ABSORPTION_PER_M = np.array(pra.parameters.Physics(temperature=20, humidity=
 EARLY_IMAGES = 60  # mean number of images before the mixing time
 MAX_ORDER = 6
 MIN_DISTANCE_M = 0.5
+MARGIN_M = 0.2
 OPEN_SIZE_M = np.array([40.0, 40.0, 40.0])
 
 SURFACES = ("west", "east", "south", "north", "floor", "ceiling")
@@ -56,10 +57,10 @@ class Room(msgspec.Struct, frozen=True):
         """Time after emission when EARLY_IMAGES images have arrived in the mean, and the tail takes over."""
         return float(np.cbrt(EARLY_IMAGES * 3 / (4 * np.pi) * np.prod(self.size_m)) / SPEED_OF_SOUND_M_PER_S)
 
-    def reach_m(self, doas: Floats, margin_m: float = 0.2) -> Floats:
-        """Distance from the array to the walls less a margin, metres (...,), along unit vectors (..., 3)."""
+    def reach_m(self, doas: Floats) -> Floats:
+        """Distance from the array to `MARGIN_M` before the walls, metres (...,), along unit vectors (..., 3)."""
         array, size = np.array(self.array_m), np.array(self.size_m)
-        room_for = np.where(doas > 0, size - margin_m - array, array - margin_m)
+        room_for = np.where(doas > 0, size - MARGIN_M - array, array - MARGIN_M)
         return np.min(room_for / np.maximum(np.abs(doas), 1e-9), axis=-1)
 
 

@@ -99,18 +99,12 @@ class Run:
         return Progress(state["epoch"], state["step"], state["best"], costs)
 
     def _require_same(self, before: dict[str, Any]) -> None:
-        for name, now in json.loads(json.dumps(self.settings())).items():
-            old = before[name]
-            if isinstance(now, dict):
-                # A key that came with a later version had its default then.
-                changed = [key for key in now if key in old and old[key] != now[key]]
-                if changed:
-                    name, old, now = changed[0], old[changed[0]], now[changed[0]]
-                else:
-                    continue
-            if old != now:
-                told = f"{self.out} was begun with {name} = {json.dumps(old)}, not {json.dumps(now)}"
-                raise CheckpointError(f"{told}: go on with the old settings, or give another --out")
+        for part, wanted in json.loads(json.dumps(self.settings())).items():
+            old, now = (of if isinstance(of, dict) else {part: of} for of in (before[part], wanted))
+            for name, value in now.items():
+                if old.get(name, value) != value:  # a key that came with a later version had its default then
+                    told = f"{self.out} was begun with {name} = {json.dumps(old[name])}, not {json.dumps(value)}"
+                    raise CheckpointError(f"{told}: go on with the old settings, or give another --out")
 
     def _require_same_recordings(self, before: dict[str, str]) -> None:
         for purpose, digest in self._recordings.items():

@@ -135,7 +135,7 @@ class _EventDrawer:
 
     def _mixed_in(self) -> MixedIn | None:
         config, rng = self.config, self.rng
-        if not config.mixed_in_probability or rng.uniform() >= config.mixed_in_probability:
+        if not _happens(config.mixed_in_probability, rng):
             return None
         clip = _draw_clip(self.distractors, rng)
         return MixedIn(clip.path, _round(rng.uniform(0, clip.seconds)), _round(rng.uniform(*config.mixed_in_db)))
@@ -168,9 +168,9 @@ class _EventDrawer:
             bump_hz=_round(100 * 80 ** rng.uniform()),
             bump_db=_round(rng.uniform(-6, 6)),
         )
-        if not config.highpass_probability or rng.uniform() >= config.highpass_probability:
-            return colour
-        return replace(colour, highpass_hz=_round(rng.uniform(*config.highpass_hz)))
+        if _happens(config.highpass_probability, rng):
+            colour = replace(colour, highpass_hz=_round(rng.uniform(*config.highpass_hz)))
+        return colour
 
 
 def _draw_layer(
@@ -183,7 +183,7 @@ def _draw_layer(
     while onset < config.seconds - 0.5:
         name = sorted(bank.clips)[rng.integers(len(bank.clips))]
         overlapped = [other for other in others if other.onset_s <= onset < other.onset_s + other.seconds]
-        if overlapped and config.same_class_probability and rng.uniform() < config.same_class_probability:
+        if overlapped and _happens(config.same_class_probability, rng):
             name = next(one for one, label in class_indices.items() if label == overlapped[0].label)
         event = draw.event(_draw_clip(bank.clips[name], rng), name, class_indices[name], layer, onset)
         events.append(event)
@@ -216,7 +216,7 @@ def _draw_place(config: SceneConfig, rng: np.random.Generator) -> tuple[Room, fl
 
 def _draw_background(config: SceneConfig, bank: Bank, rng: np.random.Generator) -> Background:
     turned = rotation(*rng.uniform(-180, 180, 3))
-    babbles = config.babble_probability and rng.uniform() < config.babble_probability
+    babbles = _happens(config.babble_probability, rng)
     chosen: list[str] = []
     if not babbles and bank.steady and rng.uniform() < 0.8:
         chosen = [_draw_clip(bank.steady, rng).path for _ in range(rng.integers(1, 3))]
@@ -242,7 +242,7 @@ def _draw_background(config: SceneConfig, bank: Bank, rng: np.random.Generator) 
 def _draw_capsules(config: SceneConfig, rng: np.random.Generator) -> CapsuleArray | None:
     kind = config.microphone
     if kind == "mixed":
-        kind = (("ideal", "sphere", "tetrahedron"))[rng.integers(3)]
+        kind = ("ideal", "sphere", "tetrahedron")[rng.integers(3)]
     if kind == "ideal":
         return None
     tetrahedral, pattern, delay = kind == "tetrahedron", config.pattern_error, config.delay_error_us
@@ -256,7 +256,7 @@ def _draw_capsules(config: SceneConfig, rng: np.random.Generator) -> CapsuleArra
 
 
 def _draw_wind(config: SceneConfig, rng: np.random.Generator) -> Wind | None:
-    if not config.wind_probability or rng.uniform() >= config.wind_probability:
+    if not _happens(config.wind_probability, rng):
         return None
     return Wind(
         level_db=_round(rng.uniform(*config.wind_db)),
@@ -265,6 +265,11 @@ def _draw_wind(config: SceneConfig, rng: np.random.Generator) -> Wind | None:
         gust_db=_round(rng.uniform(2, 8)),
         gust_s=_round(rng.uniform(1, 4)),
     )
+
+
+def _happens(probability: float, rng: np.random.Generator) -> bool:
+    """By chance; what never does draws no random number, see `plan_scene`."""
+    return probability > 0 and rng.uniform() < probability
 
 
 def _four(rng: np.random.Generator, low: float, high: float) -> tuple[float, ...]:

@@ -108,10 +108,7 @@ def make_scene(job: Job, index: int) -> tuple[str, bool]:
     if same_plan and all(path.is_file() for path in audio.values()):
         return scene.name, False
     replaced = audio if same_plan else ARRAYS
-    for folder in [audio_folder(job.out, name) for name in replaced] + [
-        metadata_folder(job.out),
-        manifest.parent,
-    ]:
+    for folder in (*(audio_folder(job.out, name) for name in replaced), metadata_folder(job.out), manifest.parent):
         for path in folder.glob(f"fold{job.fold}_room*_mix{index + 1:03d}_ov*.*"):
             path.unlink()
     for name, path in audio.items():

@@ -22,7 +22,7 @@ import zmq
 
 from seldrt.config import ConfigError
 from seldrt.connection import Connection, Keys, await_any
-from seldrt.detection import KINDS, AnyMessage, WireError, check_name, decode, topic, topic_of
+from seldrt.detection import KINDS, AnyMessage, WireError, check_name, decode, kind_of, topic, topic_of
 from seldrt.replies import REQUESTS, AnyReply, decode_reply
 
 DEFAULT_URL = "tcp://127.0.0.1:5577"
@@ -190,7 +190,7 @@ class Subscriber:
         self.problem = why
 
     def _count(self, message: AnyMessage) -> int:
-        kind, source = str(type(message).__struct_config__.tag), (self.url, message.source)
+        source = self.url, message.source
         if self._epochs.setdefault(source, message.epoch) != message.epoch:
             self._epochs[source] = message.epoch
             self.restarts += 1
@@ -199,7 +199,7 @@ class Subscriber:
         self._next[key] = message.epoch, message.seq + 1
         forget_oldest(self._next)
         forget_oldest(self._epochs)
-        missing = max(message.seq - expected, 0) if epoch == message.epoch and kind in self._numbered else 0
+        missing = max(message.seq - expected, 0) if epoch == message.epoch and kind_of(message) in self._numbered else 0
         self.lost += missing
         return missing
 

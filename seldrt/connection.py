@@ -70,7 +70,7 @@ class Connection:
         if url.startswith("tcp:") and url.endswith(":0"):  # libzmq takes it, and waits for ever
             raise WireError(f"cannot connect to {url!r}: which port?")
         port = re.fullmatch(r"tcp:.*:(\d+)", url)
-        if port and (len(port[1]) > 5 or int(port[1]) > MOST_PORT):  # nor does it say so of these
+        if port and not is_port(port[1]):  # nor does it say so of these
             raise WireError(f"cannot connect to {url!r}: a port is 1 to {MOST_PORT}")
         pair: ClientKeys | None = load_client(*keys) if keys else None
         self.url, self._keys = url, keys
@@ -145,6 +145,11 @@ class Connection:
     def close(self) -> None:
         self.socket.close(0)
         self._events.close(0)
+
+
+def is_port(text: str) -> bool:
+    """Whether it is the number of a port, or 0, which takes any free one where something is bound."""
+    return text.isdecimal() and len(text) <= len(str(MOST_PORT)) and int(text) <= MOST_PORT
 
 
 def await_any(connections: Sequence[Connection], timeout_s: float | None) -> list[Connection]:

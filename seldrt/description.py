@@ -31,6 +31,11 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     card: dict[str, Any] = {}  # where trained, on what, figures
     format_version: int = FORMAT_VERSION
 
+    @property
+    def causal(self) -> bool:
+        """Whether all networks are."""
+        return all(config.causal for group in self.networks.values() for config in group)
+
 
 def describe(path: Path) -> Description:
     """The metadata of a checkpoint, without its weights; `CheckpointError` when it is none or of another version."""

@@ -11,7 +11,7 @@ what is written to a file does not depend on the day.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta
@@ -22,10 +22,10 @@ from seldrt.findings import ActiveSource, EventChange, LabelFrame, Loudness, Pha
 PROTOCOL_VERSION = 1
 TOPIC_FAMILY = "seld1"
 
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME = r"^[A-Za-z0-9_-]{1,64}(?!\n)$"
 
 # What readers can rely on: checked where a message is read, and part of the JSON Schema.
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}(?!\n)$", description="can stand in a topic")]
+Name = Annotated[str, Meta(pattern=_NAME, description="can stand in a topic")]
 Count = Annotated[int, Meta(ge=0)]
 Nanoseconds = Annotated[int, Meta(ge=0, le=2**63 - 1, description="UNIX time in nanoseconds")]
 AzimuthDeg = Annotated[float, Meta(ge=-180, lt=180, description="counter-clockwise from the front: +90 is left")]
@@ -122,19 +122,13 @@ AnyMessage = Frame | Event | Status | Gap | Level
 Read = TypeVar("Read")
 
 _encoder = msgspec.msgpack.Encoder()
-_decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
-    "frame": msgspec.msgpack.Decoder(Frame),
-    "event": msgspec.msgpack.Decoder(Event),
-    "status": msgspec.msgpack.Decoder(Status),
-    "gap": msgspec.msgpack.Decoder(Gap),
-    "level": msgspec.msgpack.Decoder(Level),
-}
+_decoders = {str(kind.__struct_config__.tag): msgspec.msgpack.Decoder(kind) for kind in get_args(AnyMessage)}
 KINDS = tuple(_decoders)
 
 
 def check_name(name: str, what: str) -> str:
     """The name, if it can stand in a topic: 1 to 64 letters, digits, '_' or '-'; else `ConfigError`."""
-    if not _NAME.fullmatch(name):
+    if not re.search(_NAME, name):
         raise ConfigError(f"{what} {name!r} cannot be used: it may have 1 to 64 of A-Z a-z 0-9 _ -")
     return name
 
@@ -149,10 +143,14 @@ def topic(kind: str = "", source: str = "", class_: str = "") -> str:
     return "".join(f"{level}." for level in (TOPIC_FAMILY, kind, source, class_) if level)
 
 
+def kind_of(message: AnyMessage) -> str:
+    """Which of the `KINDS` a message is."""
+    return str(message.__struct_config__.tag)
+
+
 def topic_of(message: AnyMessage) -> str:
     """The topic that a message is sent under."""
-    kind = type(message).__struct_config__.tag
-    return topic(str(kind), message.source, message.class_ if isinstance(message, Event) else "")
+    return topic(kind_of(message), message.source, message.class_ if isinstance(message, Event) else "")
 
 
 def encode(message: AnyMessage) -> tuple[bytes, bytes]:

@@ -100,8 +100,7 @@ class Graph:
 
 def can_have_graph(description: Description) -> bool:
     """Whether `offline.graph` can make one: for the three tasks, all of causal networks."""
-    configs = description.networks
-    return configs.keys() == set(TASKS) and all(one.causal for group in configs.values() for one in group)
+    return description.networks.keys() == set(TASKS) and description.causal
 
 
 def read_graph(path: Path, threads: int) -> Graph | None:

@@ -153,7 +153,7 @@ class Chain:
 
     @property
     def hop(self) -> int:
-        return int(np.prod([stage.hop for stage in self.stages], dtype=int))
+        return math.prod(stage.hop for stage in self.stages)
 
     @property
     def latency(self) -> int:

@@ -132,7 +132,7 @@ def extract(
 
     config = section(FeatureConfig, features.PRESETS, preset, config_file, "features")
     with progress_bar("features") as progress:
-        stored = extraction.extract(data, out, config, workers, progress, array=array, folds=folds or None, split=split)
+        stored = extraction.extract(data, out, config, workers, progress, array=array, folds=folds, split=split)
     minutes = sum(place.labels for place in stored) * config.samples_per_label / config.sample_rate / 60
     click.echo(f"{out}: {len(stored)} recordings, {minutes:.0f} minutes")
 

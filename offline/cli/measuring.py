@@ -60,7 +60,7 @@ def evaluate(
         raise ConfigError("--out is missing: the folder for what the model says (or give --predictions)")
     if out:
         dataset.check_apart(out)
-    recordings = dataset.list_recordings(data, array, folds or None, split)
+    recordings = dataset.list_recordings(data, array, folds, split)
     classes = tuple(dataset.read_classes(data))
     card: dict[str, Any] = {}
     name, postprocess = "", None
@@ -181,7 +181,7 @@ def calibrate(
         card |= {"max_false_per_minute": max_false_per_minute, "false_per_minute": round(heard.false_per_minute, 2)}
     loaded.description = replace(description, postprocess=chosen, card=description.card | {"calibration": card})
     checkpoint.save(loaded, out, torch.float16)
-    click.echo(f"{out}")
+    click.echo(out)
 
 
 @click.command(cls=Work, repeat="goes on, what the networks said is kept")
@@ -220,7 +220,7 @@ def report(
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: is a file; give a folder")
     found = findings.gather(
-        findings.read_data(data, array, folds or None, split),
+        findings.read_data(data, array, folds, split),
         findings.Wanted(models=models or (None,), baseline=baseline, quiet=quiet, runs=runs),
         lambda job: _estimates(job, cache or out / "estimates", workers),
         lambda told: click.echo(told, err=True),

@@ -23,4 +23,4 @@ def stretch(data: Path, array: str, out: Path, rate: float, workers: int) -> Non
 
     with progress_bar("recordings") as progress:
         stretching.stretch(data, out, rate, array, workers, progress)
-    click.echo(f"{out}")
+    click.echo(out)

@@ -144,7 +144,7 @@ def train(
         how = "--resume goes on" if (out / training.STATE).exists() else "the same command starts over"
         click.echo(f"{why}, {done}: {how}", err=True)
     for path in sorted(out.glob("*.safetensors")):
-        click.echo(f"{path}")
+        click.echo(path)
     if interrupted and unfinished:
         sys.exit(130)
 
@@ -175,7 +175,7 @@ def blend(before: str, after: Path, share: float, out: Path) -> None:
         card[task] = card.get(task, {}) | {"blend": {"with": path.stem, "share": share}}
     model.description = replace(model.description, card=card)
     checkpoint.save(model, out)
-    click.echo(f"{out}")
+    click.echo(out)
 
 
 @click.command(cls=Work)

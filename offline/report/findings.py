@@ -39,7 +39,6 @@ LONGEST_MEDIANS = (1, 3, 5, 7, 9, 13, 17)  # label frames
 AS_IT_IS = "as calibrated"
 DOA_WINDOWS = (1, 3, 5, 7, 9, 13, 17)  # label frames
 DOA_HISTORIES = (0, 4, 8, 18, 38)
-MEDIAN_SHARE = 0.25  # of the mean duration of an event
 
 Estimate = Callable[[Job], list[Estimates]]
 
@@ -152,7 +151,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return [path.stem if alone else f"{path.parent.name}/{path.stem}" for path, alone in zip(paths, plain, strict=True)]
 
 
-def read_data(base: Path, array: str = "foa", folds: tuple[int, ...] | None = None, split: str = "dev") -> Dataset:
+def read_data(base: Path, array: str = "foa", folds: Sequence[int] = (), split: str = "dev") -> Dataset:
     """A dataset with labels; `ConfigError` when it is none."""
     recordings = tuple(list_recordings(base, array, folds, split))
     if any(recording.metadata is None for recording in recordings):
@@ -166,12 +165,8 @@ def listen(name: str, path: Path, names: tuple[str, ...], data: Dataset, estimat
     """What the networks of a model say about the recordings, in each form that differs."""
     model = describe(path)
     class_numbers(model.classes, data.classes)
-    forms: tuple[Form, ...] = ("streamed",) if is_causal(model) else ("streamed", "offline")
+    forms: tuple[Form, ...] = ("streamed",) if model.causal else ("streamed", "offline")
     return System(name, path, model, names, {form: estimate(Job(path, data.recordings, form)) for form in forms})
-
-
-def is_causal(model: Description) -> bool:
-    return all(config.causal for group in model.networks.values() for config in group)
 
 
 def measure(system: System, form: Form, postprocess: PostprocessConfig, data: Dataset) -> Report:
@@ -186,7 +181,7 @@ def measure(system: System, form: Form, postprocess: PostprocessConfig, data: Da
 
 def table_rows(system: System, data: Dataset) -> list[Row]:
     """The rows of a system in Table 1; a causal one hears the same offline and streamed, by the streaming law."""
-    shown = {"streamed": "streamed = offline"} if is_causal(system.model) else {}
+    shown = {"streamed": "streamed = offline"} if system.model.causal else {}
     return [
         Row(system.name, shown.get(form, form), name, measure(system, form, _smoothed(system.model, name), data))
         for form in sorted(system.estimates)
@@ -239,7 +234,7 @@ def latency_points(system: System, data: Dataset) -> list[Point]:
     own = system.postprocess
     variants = [(AS_IT_IS, 0, own)]
     for longest in LONGEST_MEDIANS:
-        lengths = median_labels(system.model.mean_event_labels, MEDIAN_SHARE, longest) or (longest,)
+        lengths = median_labels(system.model.mean_event_labels, longest=longest) or (longest,)
         sad_labels = min(own.sad_median_labels, longest)
         other = replace(own, sed_median_labels=lengths, sad_median_labels=sad_labels)
         variants.append(("longest median", longest, other))

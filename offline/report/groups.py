@@ -54,7 +54,7 @@ class Group(msgspec.Struct, frozen=True):
 
 
 def by_class(errors: Errors, classes: Sequence[str]) -> list[Group]:
-    """What became of the segments of each class that sounds, and its false ones by kind."""
+    """What became of the segments of each class that sounds."""
     groups = []
     for class_id, name in enumerate(classes):
         outcomes = Counter(s.outcome for s in errors.segments if s.class_id == class_id)

@@ -105,49 +105,17 @@ chain_options = options(
 
 
 def settings(flags: Flags) -> DaemonConfig:
-    """The file, if one is named, with the flags over it."""
+    """The file, if one is named, with the flags over it: those called like a setting, and those of the folders."""
     config = load_toml(flags["config"], DaemonConfig) if flags["config"] else DaemonConfig()
-    publisher = override(
-        config.publisher,
-        bind=flags["bind"],
-        control=flags["control"],
-        curve_keys=flags["curve_keys"],
-        insecure_bind=flags["insecure_bind"],
-        levels=flags["levels"],
-        source=flags["source"],
+    if flags["channels"]:
+        flags = flags | {"channels": channel_numbers(flags["channels"])}
+    capture, pipeline, publisher = (
+        override(section, **{name: flags.get(name) for name in section.__struct_fields__})
+        for section in (config.capture, config.pipeline, config.publisher)
     )
-    pipeline = override(
-        config.pipeline,
-        model=flags["model"],
-        only=flags["only"],
-        ignore=flags["ignore"],
-        sensitivity=flags["sensitivity"],
-        quick=flags["quick"],
-        compute=flags["compute"],
-        threads=flags["threads"],
-    )
-    capture = override(
-        config.capture,
-        mic=flags["mic"],
-        channels=flags["channels"] and channel_numbers(flags["channels"]),
-        mount=flags["mount"],
-        yaw_deg=flags["yaw_deg"],
-        block_ms=flags["block_ms"],
-    )
+    record = override(config.record, dir=flags.get("record"), max_mb=flags.get("record_max_mb"))
     clips = override(config.clips, dir=flags["clips"], max_mb=flags["clips_max_mb"], only=flags["clips_only"])
-    return replace(config, capture=capture, pipeline=pipeline, publisher=publisher, clips=clips)
-
-
-def device_settings(flags: Flags) -> DaemonConfig:
-    """`settings`, with those of the device and of what is kept of its sound: what `run` uses."""
-    config = settings(flags)
-    return replace(
-        config,
-        capture=override(
-            config.capture, device=flags["device"], device_rate=flags["device_rate"], wait=flags.get("wait")
-        ),
-        record=override(config.record, dir=flags["record"], max_mb=flags["record_max_mb"]),
-    )
+    return replace(config, capture=capture, pipeline=pipeline, publisher=publisher, record=record, clips=clips)
 
 
 def channel_numbers(text: str) -> tuple[int, ...]:

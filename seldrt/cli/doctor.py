@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from seldrt.cli.chain import device_settings, setting_options
+from seldrt.cli.chain import setting_options, settings
 from seldrt.cli.shell import Number, say, setting
 from seldrt.config import ConfigError, DaemonConfig, load_toml, printable
 from seldrt.files import whole
 
 if TYPE_CHECKING:
-    from seldrt.runtime.doctor import Patient
+    from seldrt.runtime.doctor import Patient, Shown
     from seldrt.runtime.doctor.finding import Finding
 
 MARKS = {"pass": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red"), "skip": ("-   ", None)}
@@ -49,15 +49,16 @@ def doctor(file: str | None, seconds: float, orientation: bool, write: str | Non
         flags["config"] = flags["config"] or write
     from seldrt.runtime.doctor import Patient
 
-    patient = Patient(device_settings(flags), Path(file) if file else None, seconds, meter(not as_json))
+    patient = Patient(settings(flags), Path(file) if file else None, seconds, meter(not as_json))
     found = {}
     for name, finding in oriented(patient, write) if orientation else examined(patient):
         found[name] = finding
         if not as_json:
             tell(name, finding)
+    failed = any(finding.verdict == "fail" for finding in found.values())
     if as_json:
-        print_json(found)
-    if any(finding.verdict == "fail" for finding in found.values()):
+        print_json(found, ok=not failed)
+    if failed:
         sys.exit(1)
 
 
@@ -115,18 +116,17 @@ def tell(name: str, finding: Finding) -> None:
         click.echo(f"{'':18}-> {printable(finding.remedy)}")
 
 
-def print_json(found: dict[str, Finding]) -> None:
+def print_json(found: dict[str, Finding], ok: bool) -> None:
     """All findings by the ids of their checks."""
     import msgspec
 
     from seldrt import __version__
     from seldrt.runtime.doctor.finding import Report
 
-    failed = any(finding.verdict == "fail" for finding in found.values())
-    click.echo(msgspec.json.encode(Report(seldrt=__version__, ok=not failed, checks=found)))
+    click.echo(msgspec.json.encode(Report(seldrt=__version__, ok=ok, checks=found)))
 
 
-def meter(wanted: bool) -> Any:
+def meter(wanted: bool) -> Shown:
     """Shows how loud the channels are, ten times a second, where there is a terminal to show it on."""
     from seldrt.runtime.doctor.signals import LiveMeter
 

@@ -11,7 +11,7 @@ import click
 import msgspec
 from msgspec.structs import replace
 
-from seldrt.cli.chain import Flags, chain_options, device_settings, prepare
+from seldrt.cli.chain import Flags, chain_options, prepare, settings
 from seldrt.cli.listener import Listener
 from seldrt.cli.shell import say, setting
 from seldrt.config import ConfigError, DaemonConfig, override
@@ -70,7 +70,7 @@ def run_settings(flags: Flags) -> tuple[DaemonConfig, Floats]:
     """The settings, and the rotation to the room; refused where no device needs to be opened to know better."""
     from seldrt.microphones import orientation, profile
 
-    config = device_settings(flags)
+    config = settings(flags)
     capture = config.capture
     if not capture.device:
         raise ConfigError("which microphone? give --device NAME; `seldrt devices` lists them")

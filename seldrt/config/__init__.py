@@ -21,6 +21,7 @@ from seldrt.config.reading import (
     override,
     printable,
     require,
+    require_range,
 )
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "override",
     "printable",
     "require",
+    "require_range",
 ]  # known by this name
 
 # Class order of DCASE 2020 Task 3 (TAU-NIGENS Spatial Sound Events 2020).
@@ -94,7 +96,7 @@ class FeatureConfig(Section, frozen=True):
         require(self, ("frames_per_label",), lambda n: n <= 100, "must be at most 100")
         if not 0 <= self.f_min_hz < self.f_max_hz <= self.sample_rate / 2:
             raise ValueError("needs 0 <= f_min_hz < f_max_hz <= sample_rate / 2")
-        require(self, ("max_gain_db", "max_rumble_cut_db"), lambda db: 0 <= db <= 100, "must be 0 to 100")
+        require_range(self, ("max_gain_db", "max_rumble_cut_db"), 0, 100)
         if self.max_rumble_cut_db and (self.sample_rate < 8000 or self.n_fft * 100 < self.sample_rate):
             raise ValueError("max_rumble_cut_db needs a sample_rate of 8000 and an n_fft of sample_rate / 100 at least")
         bins = min(self.n_fft // 2, 1024)
@@ -125,9 +127,8 @@ class PostprocessConfig(Section, frozen=True):
     def __post_init__(self) -> None:
         lengths = ("sad_median_labels", "sed_median_labels", "doa_window_labels")
         require(self, lengths, lambda n: n % 2 == 1 and 1 <= n <= LONGEST_LABELS, f"must be odd, 1 to {LONGEST_LABELS}")
-        waits = ("sed_lookback_labels", "doa_history_labels")
-        require(self, waits, lambda n: 0 <= n <= LONGEST_LABELS, f"must be 0 to {LONGEST_LABELS}")
-        require(self, ("sad_threshold", "sed_thresholds", "sed_hold"), lambda p: 0 <= p <= 1, "must be 0 to 1")
+        require_range(self, ("sed_lookback_labels", "doa_history_labels"), 0, LONGEST_LABELS)
+        require_range(self, ("sad_threshold", "sed_thresholds", "sed_hold"), 0, 1)
         speeds = ("speeds_deg_per_s", "max_speed_deg_per_s")
         require(self, speeds, lambda v: 0 <= v < math.inf, "must be finite and not negative")
         require(self, ("confidence_slopes",), lambda slope: 0 < slope < math.inf, "must be finite and above 0")
@@ -170,14 +171,13 @@ class NetworkConfig(Section, frozen=True):
     views: int = 1  # turns and mirrors of the sound over which a listening DOAE averages; costs as many times
 
     def __post_init__(self) -> None:
-        labels = ("lookahead_labels", "direct_labels", "focus_labels")
-        require(self, labels, lambda n: 0 <= n <= LONGEST_LABELS, f"must be 0 to {LONGEST_LABELS}")
+        require_range(self, ("lookahead_labels", "direct_labels", "focus_labels"), 0, LONGEST_LABELS)
         widths = ("stem_width", "widths", "converted", "guidance_width", "trellis_hidden", "pyramid_bins", "bands")
         steps = ("chunk_frames", "stem_stride", "pool_stride", "strides", "blocks", "trellis_dilations")
-        require(self, (*widths, *steps), lambda n: 1 <= n <= 4096, "must be 1 to 4096")
+        require_range(self, (*widths, *steps), 1, 4096)
         require(self, ("blocks",), lambda n: n <= 100, "must be at most 100")
         require(self, ("dropout",), lambda p: 0 <= p < 1, "must be 0 or more, and below 1")
-        require(self, ("views",), lambda n: 1 <= n <= MOST_VIEWS, f"must be 1 to {MOST_VIEWS}")
+        require_range(self, ("views",), 1, MOST_VIEWS)
         require(self, ("weight",), lambda weight: 0 < weight < math.inf, "must be finite and above 0")
         if len(self.strides) != len(self.widths):
             raise ValueError(f"strides has {len(self.strides)} pairs: give {len(self.widths)}, one for each stage")
@@ -203,12 +203,9 @@ class CaptureConfig(Section, frozen=True):
             raise ValueError(
                 f"channels is {list(self.channels)}: give four different numbers from 1, like [5, 6, 7, 8]"
             )
-        if not -360.0 <= self.yaw_deg <= 360.0:
-            raise ValueError(f"yaw_deg is {self.yaw_deg}: use -360 to 360")
-        if not 1 <= self.block_ms <= 1000:  # a device silent for 3 s counts as frozen
-            raise ValueError(f"block_ms is {self.block_ms}: use 1 to 1000")
-        if not 1.0 <= self.ring_s <= 600.0:
-            raise ValueError(f"ring_s is {self.ring_s}: use 1 to 600")
+        require_range(self, ("yaw_deg",), -360, 360)
+        require_range(self, ("block_ms",), 1, 1000)  # a device silent for 3 s counts as frozen
+        require_range(self, ("ring_s",), 1, 600)
         lowest, highest = RATES_HZ
         if self.device_rate and not lowest <= self.device_rate <= highest:
             raise ValueError(f"device_rate is {self.device_rate}: use 0, or {lowest} to {highest}")
@@ -219,17 +216,14 @@ class PipelineConfig(Section, frozen=True):
 
     model: str = ""  # a .safetensors file, or the name of one that ships; "" = the default
     only: tuple[str, ...] = ()  # the classes that are reported; () = all
-    ignore: tuple[
-        tuple[float, float], ...
-    ] = ()  # azimuths from, counter-clockwise to: what sounds there is not reported
+    ignore: tuple[tuple[float, float], ...] = ()  # azimuths from, counter-clockwise to, of which nothing is reported
     sensitivity: dict[str, float] = msgspec.field(default_factory=dict)  # of classes, or all: 2 = at half the odds
     quick: bool = False  # true = post-processing that waits for nothing
     compute: Literal["cpu", "cuda", "mps"] = "cpu"  # where the networks run
     threads: int = 1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.threads <= 1024:
-            raise ValueError(f"threads is {self.threads}: use 1 to 1024")
+        require_range(self, ("threads",), 1, 1024)
         for first, last in self.ignore:
             if not (-360 <= first <= 360 and -360 <= last <= 360) or (last - first) % 360 == 0:
                 raise ValueError(f"ignore has {first:g}..{last:g}: use two different azimuths of -360 to 360 degrees")
@@ -252,11 +246,6 @@ class PublisherConfig(Section, frozen=True):
 LEAST_FOLDER_MB, MOST_FOLDER_MB = 10, 100_000_000
 
 
-def _require_size(folder: Section) -> None:
-    sizes = f"must be {LEAST_FOLDER_MB} to {MOST_FOLDER_MB}"
-    require(folder, ("max_mb",), lambda mb: LEAST_FOLDER_MB <= mb <= MOST_FOLDER_MB, sizes)
-
-
 class RecordConfig(Section, frozen=True):
     """What is kept of the sound itself."""
 
@@ -265,9 +254,8 @@ class RecordConfig(Section, frozen=True):
     file_s: float = 600.0  # s of sound in a file
 
     def __post_init__(self) -> None:
-        _require_size(self)
-        if not 1.0 <= self.file_s <= 86_400.0:
-            raise ValueError(f"file_s is {self.file_s}: use 1 to 86400")
+        require_range(self, ("max_mb",), LEAST_FOLDER_MB, MOST_FOLDER_MB)
+        require_range(self, ("file_s",), 1, 86_400)
 
 
 class ClipsConfig(Section, frozen=True):
@@ -281,9 +269,9 @@ class ClipsConfig(Section, frozen=True):
     only: tuple[str, ...] = ()  # the classes of which clips are kept; () = all
 
     def __post_init__(self) -> None:
-        _require_size(self)
-        require(self, ("before_s", "after_s"), lambda s: 0 <= s <= 30, "must be 0 to 30")
-        require(self, ("longest_s",), lambda s: 0.1 <= s <= 120, "must be 0.1 to 120")
+        require_range(self, ("max_mb",), LEAST_FOLDER_MB, MOST_FOLDER_MB)
+        require_range(self, ("before_s", "after_s"), 0, 30)
+        require_range(self, ("longest_s",), 0.1, 120)
 
 
 class DaemonConfig(Section, frozen=True):

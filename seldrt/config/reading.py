@@ -1,4 +1,4 @@
-"""How settings are read and refused: sections of typed values, from TOML or JSON or the command line.
+"""How settings are read and refused: sections of typed values, from TOML or the command line.
 
 Whatever is wrong is a `ConfigError` in one line: where it stands, which value, what is expected.
 """
@@ -42,6 +42,11 @@ def require(section: Section, names: Sequence[str], fits: Callable[[Any], bool],
             raise ValueError(f"{name} is {', '.join(map(str, numbers))}: it {what}")
 
 
+def require_range(section: Section, names: Sequence[str], lowest: float, highest: float) -> None:
+    """`ValueError` when a number of these settings lies outside both bounds."""
+    require(section, names, lambda number: lowest <= number <= highest, f"must be {lowest} to {highest}")
+
+
 def named(names: Sequence[str]) -> str:
     """The first few of some names, for an error."""
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
@@ -56,15 +61,12 @@ def _numbers(value: Any) -> list[Any]:
     return [number for part in value for number in _numbers(part)] if isinstance(value, tuple) else [value]
 
 
-def decode(data: bytes | str | dict[str, Any], kind: type[SectionT], where: str) -> SectionT:
-    """A section from JSON text or from plain values; `ConfigError` says where and which key is wrong."""
-    if isinstance(data, dict):
-        _refuse_unknown_keys(data, kind, where)
+def decode(plain: dict[str, Any], kind: type[SectionT], where: str) -> SectionT:
+    """A section from plain values; `ConfigError` says where and which key is wrong."""
+    _refuse_unknown_keys(plain, kind, where)
     try:
-        if isinstance(data, dict):
-            return msgspec.convert(data, kind)
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        return msgspec.convert(plain, kind)
+    except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {_plainly(str(error), kind)}") from None
 
 

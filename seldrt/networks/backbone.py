@@ -21,9 +21,7 @@ class BasicBlock(nn.Module):
         self.conv2 = TimeConv(width, width, causal, dilation=dilation)
         self.norm2 = nn.BatchNorm2d(width)
         self.stride = stride
-        self.first = (
-            stride[0] - 1 if causal else 0
-        )  # of the frames of a stride, the one that the convolution ends or centres on
+        self.first = stride[0] - 1 if causal else 0  # frame of a stride that the convolution ends or centres on
         self.project = nn.Conv2d(channels, width, 1, bias=False) if project else None
         self.project_norm = nn.BatchNorm2d(width) if project else None
 

@@ -7,7 +7,7 @@ people. So an error anywhere surfaces here, and the status cannot claim a life t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from seldrt.config import SeldrtError
 from seldrt.detection import Status, StreamInfo
 from seldrt.events import EventTracker
-from seldrt.findings import LabelFrame
+from seldrt.findings import EventChange, LabelFrame
 from seldrt.microphones import CHANNELS
 from seldrt.runtime.capture import Block, Source
 from seldrt.runtime.clock import ClockWatch
@@ -156,7 +156,7 @@ class Daemon:
             newest = min(frame.sample + label + self._pipeline.latency_samples, self._expected)
             self._health.published(time.time_ns() - self._source.arrived_ns(newest))
 
-    def _say_events(self, changes: list[Any]) -> None:
+    def _say_events(self, changes: Iterable[EventChange]) -> None:
         for change in changes:
             self._event_count += change.phase == "onset"
             for sink in self._sinks:

@@ -18,7 +18,7 @@ from pathlib import Path
 import zmq
 from zmq.auth import Authenticator
 
-from seldrt.connection import KEEPALIVE
+from seldrt.connection import KEEPALIVE, is_port
 from seldrt.detection import WireError
 from seldrt.keys import KeyPair, load_allowed, load_server
 
@@ -144,8 +144,7 @@ def check_address(url: str, open_to_others: bool) -> None:
             raise WireError(f"cannot bind {url}: this system has no ipc; use tcp://127.0.0.1:PORT")
         return
     host, _, port = place.rpartition(":")
-    is_port = port == "*" or (port.isdecimal() and len(port) < 6 and int(port) < 65536)
-    if transport != "tcp" or not host or not is_port:
+    if transport != "tcp" or not host or not (port == "*" or is_port(port)):
         raise WireError(f"cannot bind {url!r}: use tcp://HOST:PORT or ipc://PATH")
     if not (is_loopback(host) or open_to_others):
         raise WireError(

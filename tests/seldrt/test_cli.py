@@ -27,7 +27,7 @@ import soundfile
 from rich.console import Console
 
 from seldrt import checkpoint
-from seldrt.cli.chain import device_settings
+from seldrt.cli.chain import settings
 from seldrt.cli.info import card_lines
 from seldrt.cli.run import run
 from seldrt.cli.shell import Names, Sectors, Sensitivity
@@ -115,7 +115,7 @@ def refused(*arguments: Any, **env: str) -> str:
         ("replay {ok} --fast --speed 2", "exclude each other"),
         ("replay {ok} --speed 0", "--speed"),
         ("replay {ok} --speed nan", "'--speed': 'nan' is no number"),
-        ("replay {ok} --yaw nan", "yaw_deg is nan: use -360 to 360"),
+        ("replay {ok} --yaw nan", "yaw_deg is nan: it must be -360 to 360"),
         ("replay {ok} --block-ms x", "--block-ms"),
         ("replay {ok} --compute tpu", "'tpu' is not one of 'cpu', 'cuda', 'mps'"),
         ("replay {ok} --sensitivity high", "'high' is no number: give one like 2, or 2,alarm=4"),
@@ -539,7 +539,7 @@ def test_a_flag_beats_the_environment_beats_the_file(recording: Path, tmp_path: 
     ],
 )
 def test_each_flag_is_one_setting(words: str, key: str, value: object) -> None:
-    config, default = device_settings(run.make_context("run", words.split()).params), DaemonConfig()
+    config, default = settings(run.make_context("run", words.split()).params), DaemonConfig()
     section, name = key.split(".")
     changed = msgspec.structs.replace(getattr(default, section), **{name: value})
     assert config == msgspec.structs.replace(default, **{section: changed})
@@ -563,21 +563,21 @@ def test_the_shipped_settings_show_every_key_with_its_default() -> None:
         ("[capture]\nblock_ms = '3'\n", r"seldrt\.toml: capture\.block_ms: expected a whole number, got text$"),
         ("[postprocess]\nsad_threshold = 2\n", r"toml: \[postprocess\]: sad_threshold is 2.0: it must be 0 to 1"),
         ("[pipeline]\nsensitivity = { dog = 0 }\n", r"toml: pipeline: sensitivity 0.0 of dog: use 0.001 to 1000"),
-        ("[capture]\nblock_ms = 1001\n", r"toml: capture: block_ms is 1001: use 1 to 1000"),
-        ("[capture]\nring_s = 0.1\n", r"ring_s is 0\.1: use 1 to 600"),
+        ("[capture]\nblock_ms = 1001\n", r"toml: capture: block_ms is 1001: it must be 1 to 1000"),
+        ("[capture]\nring_s = 0.1\n", r"ring_s is 0\.1: it must be 1 to 600"),
         ("[capture]\ndevice_rate = 5\n", r"device_rate is 5: use 0, or"),
-        ("[capture]\nyaw_deg = 361\n", r"yaw_deg is 361\.0: use -360 to 360"),
+        ("[capture]\nyaw_deg = 361\n", r"yaw_deg is 361\.0: it must be -360 to 360"),
         ("[capture]\nchannels = [0, 1, 2, 3]\n", r"channels is \[0, 1, 2, 3\]: give four different numbers from 1"),
         ("[capture]\nchannels = [1, 2, 2, 3]\n", r"channels is \[1, 2, 2, 3\]: give four different numbers from 1"),
         ("[postprocess]\nconfidence_slopes = [0]\n", r"confidence_slopes is 0\.0: it must be finite and above 0"),
         ("[postprocess]\nconfidence_offsets = [nan]\n", r"confidence_offsets is nan: it must be finite"),
         ("[pipeline]\nignore = [[20, 400]]\n", r"ignore has 20\.\.400: use two different azimuths of -360 to 360"),
         ("[pipeline]\nignore = [[-180, 180]]\n", r"ignore has -180\.\.180: use two different azimuths"),
-        ("[record]\nfile_s = 0.5\n", r"record: file_s is 0\.5: use 1 to 86400"),
+        ("[record]\nfile_s = 0.5\n", r"record: file_s is 0\.5: it must be 1 to 86400"),
         ("[record]\nmax_mb = 9\n", r"record: max_mb is 9: it must be 10 to 100000000"),
         ("[clips]\nafter_s = 31\n", r"clips: after_s is 31\.0: it must be 0 to 30"),
         ("[clips]\nlongest_s = 121\n", r"clips: longest_s is 121\.0: it must be 0\.1 to 120"),
-        ("[pipeline]\nthreads = 0\n", r"threads is 0: use 1 to 1024"),
+        ("[pipeline]\nthreads = 0\n", r"threads is 0: it must be 1 to 1024"),
         (
             "[pipeline]\ncompute = 'tpu'\n",
             r"pipeline\.compute: invalid enum value 'tpu': use 'cpu' or 'cuda' or 'mps'$",

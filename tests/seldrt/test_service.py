@@ -104,7 +104,7 @@ def test_a_line_break_is_refused() -> None:
         ([], "give its options after --"),
         (["--", "--device", "h3", "--dance"], "No such option"),
         (["--", "--device", "h3", "--threads", "0"], "--threads"),
-        (["--", "--device", "h3", "--yaw", "1000"], "yaw_deg is 1000.0: use -360 to 360"),
+        (["--", "--device", "h3", "--yaw", "1000"], "yaw_deg is 1000.0: it must be -360 to 360"),
         (["--", "--device", "h3", "--channels", "1,2"], "--channels 1,2: give four numbers"),
         (["--", "--device", "h3", "--device-rate", "5"], "device_rate is 5"),
         (["--", "--device", "h3", "--record-max-mb", "1"], "max_mb is 1"),

@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 from msgspec.structs import replace
-from numpy.typing import NDArray
 
 from seldrt.config import CaptureConfig, DaemonConfig, PublisherConfig, SeldrtError
 from seldrt.microphones import CHANNELS, Profile, choose_profile, orientation, profile_of_recording
@@ -16,10 +14,9 @@ from seldrt.runtime.devices import LOWEST_RATE_HZ, list_inputs, with_channels
 from seldrt.runtime.doctor import machine, signals
 from seldrt.runtime.doctor.axes import Axes, halves, judge
 from seldrt.runtime.doctor.finding import Check, Finding, bad, doubtful, examine, good, not_checked
-from seldrt.runtime.doctor.listening import Heard, check_flow, check_opened, listen, read
+from seldrt.runtime.doctor.listening import Heard, Shown, check_flow, check_opened, listen, read
 from seldrt.runtime.publisher import Publisher
 
-Shown = Callable[[NDArray[np.float32]], None]
 NO_SOUND = "there is no sound to look at: see `device`"
 CLAPS_S = 8.0  # to clap in
 

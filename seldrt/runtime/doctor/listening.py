@@ -23,6 +23,8 @@ SETTLING_S = 1.0  # servers give their first callbacks in a bunch
 LATE_MS, MISSING_MS = 20.0, 100.0
 LONGEST_S = 60.0  # of a recording that is looked at
 
+Shown = Callable[[NDArray[np.float32]], None]
+
 
 class Heard(NamedTuple):
     """Frames (n, 4) float32 as the device gave them, and what is known of their coming."""
@@ -35,14 +37,13 @@ class Heard(NamedTuple):
     left_out_s: float = 0.0  # of a long recording
 
 
-def listen(capture: CaptureConfig, seconds: float, shown: Callable[[NDArray[np.float32]], None]) -> Heard:
+def listen(capture: CaptureConfig, seconds: float, shown: Shown) -> Heard:
     """What the device gives within so many seconds, opened as `run` does; ``shown`` sees each block.
 
     `CaptureError` when it cannot be opened, or gives nothing.
     """
     source = WatchedInput(replace(capture, wait=False))
     blocks, arrivals = [], []
-    expected = lost_frames = 0
     with closing(source):
         source.open()
         assert source.device is not None
@@ -53,9 +54,8 @@ def listen(capture: CaptureConfig, seconds: float, shown: Callable[[NDArray[np.f
             source.ring.wait(source.rate * capture.block_ms // 1000, 0.2)
             first, frames = source.ring.read(source.rate)
             if len(frames):
-                lost_frames += first - expected
-                expected = first + len(frames)
-                arrivals.append((time.monotonic(), (expected + source.ring.available) / source.rate))
+                come = first + len(frames) + source.ring.available
+                arrivals.append((time.monotonic(), come / source.rate))
                 blocks.append(frames)
                 shown(frames)
             if source.away:
@@ -65,7 +65,7 @@ def listen(capture: CaptureConfig, seconds: float, shown: Callable[[NDArray[np.f
             f"{source.device.name}: open, but no samples in {seconds:.0f} s: is the audio server frozen?"
         )
     overruns = source.overflows + source.ring.overruns
-    missing = missing_ms(arrivals) + 1000 * lost_frames / source.rate
+    missing = missing_ms(arrivals) + 1000 * source.ring.lost / source.rate
     return Heard(source.device.name, source.rate, np.concatenate(blocks), overruns, missing)
 
 

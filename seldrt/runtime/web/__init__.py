@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from seldrt.connection import is_port
 from seldrt.detection import WireError
 from seldrt.runtime.sockets import is_address, is_loopback
 from seldrt.runtime.web.server import Server
@@ -53,12 +54,12 @@ class Viewer:
             )
         self.find_clip = find_clip
         self.scheme = "https" if tls else "http"
-        self._about = json.dumps({"clips": find_clip is not None}).encode()
-        self._standing = b"[]"
+        self._about = b"event: about\ndata: " + json.dumps({"clips": find_clip is not None}).encode() + b"\n\n"
         self._lock = threading.Lock()
         self._watching: set[queue.Queue[bytes]] = set()
         self._past: deque[bytes] = deque(maxlen=PAST)
         self._start, self._kept = uuid4().hex[:8], 0  # what is kept is numbered, so that a page knows what it missed
+        self.stand([])
         try:
             self._server = Server(self, host, port, not insecure_bind, tls)
         except (OSError, TypeError, UnicodeError) as error:  # the latter two of names that cannot be one of a host
@@ -96,8 +97,9 @@ class Viewer:
     def stand(self, standing: Sequence[tuple[str, Sequence[str]]]) -> None:
         """Tells all who watch, and who come later, which daemons are not heard: why, and the names of who was there."""
         with self._lock:
-            self._standing = json.dumps([{"text": text, "sources": names} for text, names in standing]).encode()
-            self._send(b"event: standing\ndata: " + self._standing + b"\n\n")
+            told = json.dumps([{"text": text, "sources": names} for text, names in standing])
+            self._standing = b"event: standing\ndata: " + told.encode() + b"\n\n"
+            self._send(self._standing)
 
     def _id(self) -> bytes:
         return f"id: {self._start}:{self._kept}\n".encode()
@@ -113,10 +115,8 @@ class Viewer:
     def watching(self) -> Iterator[tuple[bytes, queue.Queue[bytes]]]:
         """What somebody who watches is sent: what was before, whose end is told, and what comes then."""
         waiting: queue.Queue[bytes] = queue.Queue(WAITING)
-        about = b"event: about\ndata: " + self._about + b"\n\n"
         with self._lock:
-            standing = b"event: standing\ndata: " + self._standing + b"\n\n"
-            before = b"".join((about, standing, *self._past, self._id(), b"event: now\ndata: {}\n\n"))
+            before = b"".join((self._about, self._standing, *self._past, self._id(), b"event: now\ndata: {}\n\n"))
             self._watching.add(waiting)
         try:
             yield before, waiting
@@ -164,6 +164,6 @@ def _of_interfaces(any_socket: socket.socket) -> Iterator[str]:
 
 def _split(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
+    if not host or not is_port(port):
         raise WireError(f"cannot serve at {address!r}: use HOST:PORT, like 127.0.0.1:8600")
     return host.strip("[]"), int(port)
