@@ -2,10 +2,13 @@
 
 The twin keeps columns of sorted values: each step removes the oldest value of a column and inserts the newest, by
 comparisons alone and for many columns at once, so that the compiler makes vector instructions of it. numba keeps the
-compiled code on disk, where it may write. Without numba the definition serves, ten times slower.
+compiled code on disk, where it can. Without numba the definition serves, ten times slower.
 """
 
 from __future__ import annotations
+
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -29,9 +32,9 @@ def running_median_numpy(x: Array, size: int) -> Array:
 
 def running_median_compiled(x: Array, size: int) -> Array:
     """`running_median` by numba."""
-    x = np.ascontiguousarray(x, np.float32)
+    x = np.require(x, np.float32, ("C", "W"))
     out = np.empty((len(x) - size + 1, *x.shape[1:]), np.float32)
-    _slide_columns(x.reshape(len(x), -1), size, out.reshape(len(out), -1))
+    _compiled()(x.reshape(len(x), -1), size, out.reshape(len(out), -1))
     return out
 
 
@@ -69,8 +72,11 @@ def _slide_columns(x: Array, size: int, out: Array) -> None:
                 out[t - size + 1, start : start + tile] = ranked[size // 2, :tile]
 
 
-if njit is not None:
+@cache
+def _compiled() -> Any:
+    """`_slide_columns` as machine code."""
+    types = "void(float32[:, ::1], intp, float32[:, ::1])"
     try:
-        _slide_columns = njit(cache=True, nogil=True)(_slide_columns)
-    except RuntimeError:  # no place to write to
-        _slide_columns = njit(nogil=True)(_slide_columns)
+        return njit(types, cache=True, nogil=True)(_slide_columns)
+    except Exception:  # no place to write to, no room there, or the power failed and what was kept is no code
+        return njit(types, nogil=True)(_slide_columns)

@@ -30,3 +30,16 @@ def test_without_a_place_for_its_cache_numba_compiles_all_the_same(tmp_path: Pat
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "3.0"
+
+
+def test_what_a_power_failure_left_of_its_cache_does_not_keep_numba_from_compiling(tmp_path: Path) -> None:
+    shutil.copy(medians.__file__, tmp_path)
+    code = "import numpy as np, medians; print(medians.running_median_compiled(np.ones((5, 1), np.float32), 3).sum())"
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.stdout.strip() == "3.0", done.stderr
+        kept = [path for path in (tmp_path / "cache").rglob("*.nb*") if path.is_file()]
+        assert kept
+        for path in kept:
+            path.write_bytes(b"")
