@@ -12,7 +12,8 @@ ros2 topic echo /seldrt/SOURCE/barking_dog
 
 Poses are stamped with the time at which the sound was captured, in the frame of the microphone (x to the front, y to
 the left, z up) or, where the daemon has a --mount or --yaw, of what it stands on. What ROS does not allow in names
-becomes _. It outlives the daemon, and goes on when it is back.
+becomes _. It outlives the daemon, and goes on when it is back. Of several on one robot, each needs a name of its own:
+--ros-args -r __node:=left_ear
 """
 
 import argparse
@@ -45,7 +46,11 @@ parser.add_argument("--connect", dest="url", metavar="URL", action="append", hel
 parser.add_argument("--key", metavar="FILE", help="your secret key, where the daemon asks for keys")
 parser.add_argument("--server-key", metavar="FILE", help="the daemon's public key")
 parser.add_argument("--frame", metavar="ID", help="frame of the poses [the name of the microphone]")
-wanted = parser.parse_args(remove_ros_args(sys.argv)[1:])
+try:
+    words = remove_ros_args(sys.argv)[1:]
+except RuntimeError as error:  # it looks at --ros-args, too
+    parser.error(str(error).partition(". Error:")[0])
+wanted = parser.parse_args(words)
 if len(urls := wanted.url or ["tcp://127.0.0.1:5577"]) > 1:
     parser.error("one program hears one daemon: give --connect once, and start it once for each")
 (wanted.url,) = urls
@@ -82,10 +87,11 @@ def diagnose(status):
         level = DiagnosticStatus.ERROR
     values = [KeyValue(key=key, value=str(status.get(key))) for key in NUMBERS]
     text = str(status["why"] or status["state"])
-    return DiagnosticStatus(level=level, name=f"seldrt: {status['source']}", message=text, values=values)
+    return DiagnosticStatus(level=level, hardware_id=status["source"], message=text, values=values)
 
 
 def tell(diagnosis):
+    diagnosis.name = f"{node.get_name()}: {wanted.url}"  # for ever: to who gathers them, one that is gone is stale
     array = DiagnosticArray(status=[diagnosis])
     array.header.stamp = stamp(time.time_ns())
     publisher(DiagnosticArray, "/diagnostics").publish(array)
@@ -123,6 +129,7 @@ try:
             sys.exit(f"{wanted.key} holds no secret key: give the file that ends with .key_secret")
         socket.curve_publickey, socket.curve_secretkey = public, secret
         socket.curve_serverkey = load_certificate(wanted.server_key)[0]
+    socket.ipv6 = "[" in wanted.url
     socket.connect(wanted.url)
 except (zmq.ZMQError, OSError, ValueError, IndexError) as error:
     sys.exit(f"cannot connect to {wanted.url}: {error}")
@@ -130,41 +137,40 @@ for kind in ("frame", "event", "status"):
     socket.subscribe(f"seld1.{kind}.")
 
 rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
-signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
+ended = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda *signals: ended.append(signals))  # at the next turn, however often
 node, publishers = Node("seldrt"), {}
 log = node.get_logger()
 publisher(String, "~", "events")
 publisher(DiagnosticArray, "/diagnostics")
 source, last, tried, silent = "", time.monotonic(), 0.0, False
-try:
-    while True:
-        rclpy.spin_once(node, timeout_sec=0)  # answers who asks for parameters
-        message = read(socket.recv_multipart()) if socket.poll(500) else None
-        now = time.monotonic()
-        if message:
-            if silent:
-                log.info(f"{message['source']} is heard")
-            source, last, silent = message["source"], now, False
-            if message["type"] == "status":
-                tell(diagnose(message))
-                for class_ in message.get("classes") or []:  # who subscribes before it sounds hears all of it
-                    publisher(PoseStamped, "~", source, class_)
-            if message["type"] == "event":
-                publisher(String, "~", "events").publish(String(data=json.dumps(message)))
-            for found in message["detections"] if message["type"] == "frame" else []:
-                if poses := publisher(PoseStamped, "~", source, found["class"]):
-                    when = stamp(message["t_capture_ns"])
-                    poses.publish(pose(source, when, found["azimuth_deg"], found["elevation_deg"]))
-        elif now - last > SILENT_S:
-            text = f"nothing heard from {wanted.url} for 3 s: is the daemon running?"
-            if not silent:
-                log.warning(text)
-                silent, tried = True, now
-            tell(DiagnosticStatus(level=DiagnosticStatus.STALE, name=f"seldrt: {source or wanted.url}", message=text))
-            if now - tried > ANEW_S:  # libzmq gives up where it was refused
-                tried = now
-                socket.disconnect(wanted.url)
-                socket.connect(wanted.url)
-except KeyboardInterrupt:
-    pass
+while not ended:
+    rclpy.spin_once(node, timeout_sec=0)  # answers who asks for parameters
+    message = read(socket.recv_multipart()) if socket.poll(500) else None
+    now = time.monotonic()
+    if message:
+        if silent:
+            log.info(f"{message['source']} is heard")
+        source, last, silent = message["source"], now, False
+        if message["type"] == "status":
+            tell(diagnose(message))
+            for class_ in message.get("classes") or []:  # who subscribes before it sounds hears all of it
+                publisher(PoseStamped, "~", source, class_)
+        if message["type"] == "event":
+            publisher(String, "~", "events").publish(String(data=json.dumps(message)))
+        for found in message["detections"] if message["type"] == "frame" else []:
+            if poses := publisher(PoseStamped, "~", source, found["class"]):
+                when = stamp(message["t_capture_ns"])
+                poses.publish(pose(source, when, found["azimuth_deg"], found["elevation_deg"]))
+    elif now - last > SILENT_S:
+        text = f"nothing heard from {wanted.url} for 3 s: is the daemon running?"
+        if not silent:
+            log.warning(text)
+            silent, tried = True, now
+        tell(DiagnosticStatus(level=DiagnosticStatus.STALE, hardware_id=source, message=text))
+        if now - tried > ANEW_S:  # libzmq gives up where it was refused
+            tried = now
+            socket.disconnect(wanted.url)
+            socket.connect(wanted.url)
 rclpy.try_shutdown()

@@ -45,7 +45,7 @@ def pose(heard):
 def diagnosis(heard):
     for status in heard.status:
         values = {each.key: each.value for each in status.values}
-        tell(diagnosis=[status.level[0], status.message], name=status.name, values=values)
+        tell(diagnosis=[status.level[0], status.message], name=status.name, hardware=status.hardware_id, values=values)
 
 rclpy.init()
 node = rclpy.create_node("robot")
@@ -113,7 +113,7 @@ def test_a_robot_hears_what_sounds_where_and_how_the_daemon_is(
     url = f"ipc://{tmp_path}/s"
     process = bridge(start, "--connect", url, "--frame", "head", "--ros-args", "--log-level", "warn")
     robot.until(lambda: robot.diagnosed(STALE, f"nothing heard from {url} for 3 s: is the daemon running?"))
-    assert robot.diagnoses[-1]["name"] == f"seldrt: {url}"
+    assert robot.diagnoses[-1]["hardware"] == ""
 
     began_ns = time.time_ns()
     daemon = replay(garden, "--bind", url, "--loop", "--quiet")
@@ -125,7 +125,8 @@ def test_a_robot_hears_what_sounds_where_and_how_the_daemon_is(
         daemon.communicate()
     robot.until(lambda: robot.diagnosed(ERROR, "ended"))
     last = robot.diagnoses[-1]
-    assert (last["name"], last["values"]["lost_samples"]) == ("seldrt: garden", "0")
+    assert (last["hardware"], last["values"]["lost_samples"]) == ("garden", "0")
+    assert {each["name"] for each in robot.diagnoses} == {f"seldrt: {url}"}
     assert float(last["values"]["uptime_s"]) > 0
     first = robot.events[0]
     assert (first["class"], first["source"], first["v"]) == ("piano", "garden", 1)
@@ -141,6 +142,7 @@ def test_a_robot_hears_what_sounds_where_and_how_the_daemon_is(
         assert began_ns < found["ns"] < time.time_ns()
 
     process.terminate()
+    process.send_signal(signal.SIGINT)  # who is impatient
     _, said = process.communicate(timeout=20)
     assert (process.returncode, "Traceback" in said) == (0, False)
     assert "is the daemon running?" in said
@@ -181,6 +183,8 @@ def test_what_is_no_message_ends_nothing_and_names_become_those_of_ros(
     ("options", "said"),
     [
         (["--connect", "nowhere"], "cannot connect to nowhere"),
+        (["--ros-args", "--log-level", "loud"], "Couldn't parse log level: '--log-level loud'"),
+        (["--ros-args", "--nonsense"], "--nonsense"),
         (["--key", "a"], "--key and --server-key belong together"),
         (["--connect", "tcp://127.0.0.1:1", "--connect", "tcp://127.0.0.1:2"], "one program hears one daemon"),
     ],
