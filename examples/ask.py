@@ -40,6 +40,7 @@ try:
             fail(f"{wanted.key} holds no secret key: give the file that ends with .key_secret")
         socket.curve_publickey, socket.curve_secretkey = public, secret
         socket.curve_serverkey = load_certificate(wanted.server_key)[0]
+    socket.ipv6 = "[" in wanted.url
     socket.connect(wanted.url)
 except (zmq.ZMQError, OSError, ValueError, IndexError) as error:
     fail(f"cannot connect to {wanted.url}: {error}")

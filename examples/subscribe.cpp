@@ -7,6 +7,7 @@
 #include <cctype>
 #include <cstdint>
 #include <cstdio>
+#include <exception>
 #include <map>
 #include <string>
 
@@ -19,7 +20,7 @@ static std::string text(const msgpack::object& object) {  // what others call th
   return plain;
 }
 
-static msgpack::object_handle receive(void* socket) {
+static std::string receive(void* socket) {
   for (;;) {  // the topic, then the body, which is the last frame
     zmq_msg_t frame;
     zmq_msg_init(&frame);
@@ -28,8 +29,7 @@ static msgpack::object_handle receive(void* socket) {
       continue;  // a signal came
     }
     const bool last = !zmq_msg_more(&frame);
-    msgpack::object_handle body;
-    if (last) body = msgpack::unpack(static_cast<const char*>(zmq_msg_data(&frame)), zmq_msg_size(&frame));
+    const std::string body(static_cast<const char*>(zmq_msg_data(&frame)), zmq_msg_size(&frame));
     zmq_msg_close(&frame);
     if (last) return body;
   }
@@ -38,6 +38,8 @@ static msgpack::object_handle receive(void* socket) {
 int main(int count, char** words) {
   const std::string url = count > 1 ? words[1] : "tcp://127.0.0.1:5577";
   void* socket = zmq_socket(zmq_ctx_new(), ZMQ_SUB);
+  const int ipv6 = url.find('[') != std::string::npos;
+  zmq_setsockopt(socket, ZMQ_IPV6, &ipv6, sizeof ipv6);
   if (zmq_connect(socket, url.c_str()) != 0) {
     std::fprintf(stderr, "cannot connect to %s: %s\n", url.c_str(), zmq_strerror(zmq_errno()));
     return 1;
@@ -56,16 +58,21 @@ int main(int count, char** words) {
       continue;
     }
     silent = 0;
-    const msgpack::object_handle body = receive(socket);
-    Message message = body->as<Message>();
-    const std::string type = message["type"].as<std::string>();
-    if (type == "event") {
-      std::printf("%.1f  %s  %s  %+.0f deg, %+.0f deg up\n", message["t_capture_ns"].as<std::int64_t>() / 1e9,
-                  text(message["phase"]).c_str(), text(message["class"]).c_str(),
-                  message["azimuth_deg"].as<double>(), message["elevation_deg"].as<double>());
-    } else if (message["state"].as<std::string>() != "running") {
-      std::printf("%s %s %s\n", text(message["source"]).c_str(), text(message["state"]).c_str(),
-                  text(message["why"]).c_str());
+    const std::string bytes = receive(socket);
+    try {
+      const msgpack::object_handle body = msgpack::unpack(bytes.data(), bytes.size());
+      Message message = body->as<Message>();
+      const std::string type = message["type"].as<std::string>();
+      if (type == "event") {
+        std::printf("%.1f  %s  %s  %+.0f deg, %+.0f deg up\n", message["t_capture_ns"].as<std::int64_t>() / 1e9,
+                    text(message["phase"]).c_str(), text(message["class"]).c_str(),
+                    message["azimuth_deg"].as<double>(), message["elevation_deg"].as<double>());
+      } else if (message["state"].as<std::string>() != "running") {
+        std::printf("%s %s %s\n", text(message["source"]).c_str(), text(message["state"]).c_str(),
+                    text(message["why"]).c_str());
+      }
+    } catch (const std::exception& error) {  // of msgpack: it is no message of a daemon
+      std::fprintf(stderr, "passed over: %s\n", error.what());
     }
     std::fflush(stdout);
   }

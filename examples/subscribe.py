@@ -13,6 +13,7 @@ socket = zmq.Context().socket(zmq.SUB)
 socket.maxmsgsize = 1 << 20
 url = sys.argv[1] if len(sys.argv) > 1 else "tcp://127.0.0.1:5577"
 try:
+    socket.ipv6 = "[" in url
     socket.connect(url)
 except zmq.ZMQError as error:
     sys.exit(f"cannot connect to {url}: {error}")

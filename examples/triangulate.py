@@ -108,6 +108,7 @@ try:
                 sys.exit(f"{wanted.key} holds no secret key: give the file that ends with .key_secret")
             socket.curve_publickey, socket.curve_secretkey = public, secret
             socket.curve_serverkey = load_certificate(wanted.server_key[number % len(wanted.server_key)])[0]
+        socket.ipv6 = "[" in url
         socket.connect(url)
         for name in places:
             socket.subscribe(f"seld1.frame.{name}.")

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -465,6 +466,22 @@ def test_an_address_that_is_none_is_told_in_one_line(words: list[str]) -> None:
     assert re.fullmatch(r"cannot connect to nonsense: Invalid argument.*\n", done.stderr)
 
 
+def test_an_address_of_ipv6_is_heard(garden: Path, start: Start) -> None:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as free:
+            url = f"tcp://[::1]:{free.getsockname()[1]}"
+    except OSError:
+        pytest.skip("there is no IPv6")
+    process = start(sys.executable, "-u", str(EXAMPLES / "subscribe.py"), url)
+    daemon = replay(garden, "--bind", url, "--loop", "--quiet")
+    try:
+        assert process.stdout is not None
+        assert "piano" in process.stdout.readline()
+    finally:
+        daemon.kill()
+        daemon.communicate()
+
+
 def node() -> str:
     """The program, if it can run the examples; else the test is skipped."""
     program = shutil.which("node")
@@ -502,6 +519,22 @@ def from_cpp(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_cpp(daemon: Daemon, start: Start, from_cpp: str) -> None:
     until_ended(start(from_cpp, daemon.url), daemon.process)
+
+
+@pytest.mark.parametrize("language", ["cpp", "node"])
+def test_what_is_no_message_ends_neither(
+    language: str, tmp_path: Path, start: Start, stranger: Stranger, request: pytest.FixtureRequest
+) -> None:
+    program = [node(), str(EXAMPLES / "subscribe.mjs")] if language == "node" else [request.getfixturevalue("from_cpp")]
+    process = start(*program, f"ipc://{tmp_path}/s")
+    stranger.meet(process)
+    stranger.send(b"seld1.event.x")
+    for body in NO_MAPS:
+        stranger.send(b"seld1.event.x", body)
+    stranger.event(azimuth_deg=None, t_capture_ns=10**18)
+    stranger.event("last", t_capture_ns=10**18)
+    assert process.stdout is not None
+    assert "last" in process.stdout.readline()
 
 
 def test_the_snippets_need_nothing_of_seldrt() -> None:

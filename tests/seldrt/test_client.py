@@ -6,6 +6,7 @@ import _thread
 import errno
 import math
 import os
+import re
 import select
 import signal
 import socket
@@ -759,3 +760,11 @@ def test_no_socket_of_zmq_is_left_when_a_subscriber_cannot_be_made() -> None:
             Subscriber("tcp://")
     with zmq.Context() as context:
         assert context.get(zmq.SOCKET_LIMIT) > 0
+
+
+def test_what_the_protocol_shows_is_typed() -> None:
+    protocol = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+    (snippet,) = re.findall(r"```python\n(from seldrt.client.*?)```", protocol, re.DOTALL)
+    check = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "-c", snippet]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
