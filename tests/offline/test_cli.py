@@ -251,7 +251,8 @@ def test_merge_gives_the_medians_of_the_mean_durations_to_what_was_not_calibrate
     model = small_model(postprocess=PostprocessConfig())
     model.description = replace(model.description, mean_event_labels=(2.0, 12.0, 60.0))
     checkpoint.save(model, tmp_path / "a.safetensors")
-    result = CliRunner().invoke(cli.main, ["merge", str(tmp_path / "a.safetensors"), "--out", str(tmp_path / "b")])
+    command = ["merge", str(tmp_path / "a.safetensors"), "--no-graph", "--out", str(tmp_path / "b")]
+    result = CliRunner().invoke(cli.main, command)
     assert result.exit_code == 0, result.output
     assert describe(tmp_path / "b").postprocess.sed_median_labels == median_labels((2.0, 12.0, 60.0))
 
@@ -272,7 +273,7 @@ def test_a_calibrated_model_keeps_its_settings_and_only_figures_that_hold(
     model = small_model()
     model.description = replace(model.description, card={"calibration": {"er_20": 0.4}})
     checkpoint.save(model, tmp_path / "a.safetensors")
-    command = ["merge", str(tmp_path / "a.safetensors"), "--out", str(tmp_path / "b"), *change]
+    command = ["merge", str(tmp_path / "a.safetensors"), "--no-graph", "--out", str(tmp_path / "b"), *change]
     result = CliRunner().invoke(cli.main, command)
     assert result.exit_code == 0, result.output
     made = describe(tmp_path / "b")
