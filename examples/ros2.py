@@ -1,6 +1,6 @@
 """Tell ROS 2 what sounds and where: a pose for each sound, events as JSON, and diagnostics.
 
-source /opt/ros/jazzy/setup.bash; sudo apt install python3-msgpack python3-zmq
+source /opt/ros/kilted/setup.bash; sudo apt install python3-msgpack python3-zmq
 python3 ros2.py --connect tcp://127.0.0.1:5577 --frame microphone
 ros2 topic echo /seldrt/SOURCE/barking_dog
 
